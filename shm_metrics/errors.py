@@ -1,0 +1,62 @@
+"""Every error the package raises, in one tree.
+
+MetricsError
+├── InvalidMetricError(ValueError)     a name, label, bucket, amount or value that cannot be recorded
+├── MetricConflictError(ValueError)    one name declared twice in one process, with different definitions
+├── SegmentError
+│   ├── SegmentFormatError             the file is not a segment of this version, or is damaged or truncated
+│   └── SegmentFullError               no slot, no row, or no memory left
+└── SyncError
+    ├── LockLostError                  the leader lease went to somebody else
+    └── WireFormatError                a published blob of unknown version, or damaged
+
+A message names the thing, the value, and what to do about it.
+"""
+
+__all__ = [
+    "InvalidMetricError",
+    "LockLostError",
+    "MetricConflictError",
+    "MetricsError",
+    "SegmentError",
+    "SegmentFormatError",
+    "SegmentFullError",
+    "SyncError",
+    "WireFormatError",
+]
+
+
+class MetricsError(Exception):
+    """Root of every error of this package."""
+
+
+class InvalidMetricError(MetricsError, ValueError):
+    """A name, label, bucket, amount or value that cannot be recorded; nothing was written."""
+
+
+class MetricConflictError(MetricsError, ValueError):
+    """The name is already declared in this process with another type, buckets, labels or mode."""
+
+
+class SegmentError(MetricsError):
+    """The segment cannot be made, joined or read."""
+
+
+class SegmentFormatError(SegmentError):
+    """The file is not a segment of this version, or it is truncated or damaged beyond its header."""
+
+
+class SegmentFullError(SegmentError):
+    """No slot, row or memory left where one is needed."""
+
+
+class SyncError(MetricsError):
+    """Root of the errors of cluster sync."""
+
+
+class LockLostError(SyncError):
+    """The leader lease is no longer ours."""
+
+
+class WireFormatError(SyncError):
+    """A published blob is of an unknown version, or damaged."""

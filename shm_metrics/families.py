@@ -1,0 +1,123 @@
+"""The vocabulary between reading and exposition: families, their series, and what one scan read of them.
+
+Lives here: immutable value types. May not: anything that reads a segment, a clock or /proc, or makes text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = [
+    "COUNTER",
+    "GAUGE",
+    "HISTOGRAM",
+    "INFO",
+    "STATESET",
+    "SUMMARY",
+    "AnyFamily",
+    "Family",
+    "FamilySnapshot",
+    "LabelPairs",
+    "Sample",
+    "SampleFamily",
+    "SeriesLabels",
+]
+
+COUNTER = "counter"
+GAUGE = "gauge"
+HISTOGRAM = "histogram"
+SUMMARY = "summary"
+INFO = "info"
+STATESET = "stateset"
+
+LabelPairs: TypeAlias = tuple[tuple[str, str], ...]
+"""The labels of one series: (name, value) pairs sorted by name."""
+
+FloatArray: TypeAlias = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """One metric family as it was declared.
+
+    name: without the `_total` of a counter and the `_info` of an info (as prometheus_client keeps it).
+    type: one of counter, gauge, histogram, summary, info, stateset (the OpenMetrics names).
+    bounds: a histogram's upper bounds, ascending, the last one +Inf.
+    mode: a gauge's multiprocess mode.
+    states: a stateset's states, in declared order.
+    """
+
+    name: str
+    type: str
+    documentation: str = ""
+    unit: str = ""
+    bounds: tuple[float, ...] = ()
+    mode: str = ""
+    states: tuple[str, ...] = ()
+
+
+class SeriesLabels(tuple[LabelPairs, ...]):
+    """The label sets of a family's series, in the order of its values.
+
+    A reader hands out the same object while the set of shown series has not changed, so a renderer may keep
+    the text it made for it in `cache` (a dict of the renderer's own, dropped with the object).
+    """
+
+    cache: dict[Any, Any]
+
+    def __new__(cls, labels: Iterable[LabelPairs] = ()) -> SeriesLabels:
+        self = super().__new__(cls, labels)
+        self.cache = {}
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class FamilySnapshot:
+    """One family's values at one scan: n series.
+
+    values: shape (n,) for counter, gauge, info (always 1.0) and summary (the counts);
+        shape (n,) of state indexes for stateset;
+        shape (n, k) for histogram: observations per bucket, *not* cumulative, k = len(family.bounds).
+    sums: shape (n,), the sum of the observed values, for histogram and summary; None otherwise.
+    created: shape (n,), Unix seconds at which each series was first asked for (or None).
+    """
+
+    family: Family
+    labels: SeriesLabels
+    values: FloatArray
+    sums: FloatArray | None = None
+    created: FloatArray | None = None
+
+
+class Sample(NamedTuple):
+    """One exposed line. The same fields, in the same order, as prometheus_client's Sample."""
+
+    name: str
+    labels: Mapping[str, str]
+    value: float
+    timestamp: Any = None
+    exemplar: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class SampleFamily:
+    """A family given sample by sample: what custom collectors yield, process metrics and self-metrics.
+
+    It has the attributes of prometheus_client's Metric (name, documentation, unit, type, samples), which
+    therefore may stand wherever a SampleFamily may. Sample names are complete (`x_total`, `x_bucket`, ...).
+    """
+
+    name: str
+    documentation: str
+    type: str
+    samples: Sequence[Sample]
+    unit: str = ""
+
+
+AnyFamily: TypeAlias = "FamilySnapshot | SampleFamily"
+"""Anything the exposition renders; prometheus_client's Metric is accepted in place of a SampleFamily."""
