@@ -1,0 +1,48 @@
+"""Names, labels and help text as both text formats quote them.
+
+Lives here: str -> str. May not: numbers, families, or a choice between formats.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+__all__ = ["escape_help", "escape_value", "label_name", "label_text", "metric_name", "utf8"]
+
+_METRIC_NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
+_LABEL_NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
+
+
+def metric_name(name: str) -> str:
+    """`name` with an underscore for each character that the formats do not know (a custom collector may yield any)."""
+    if _METRIC_NAME.fullmatch(name):
+        return name
+    return re.sub(r"^(?=[0-9])|[^a-zA-Z0-9_:]", "_", name) or "_"
+
+
+def label_name(name: str) -> str:
+    """The same for the name of a label, which may not have a colon."""
+    if _LABEL_NAME.fullmatch(name):
+        return name
+    return re.sub(r"^(?=[0-9])|[^a-zA-Z0-9_]", "_", name) or "_"
+
+
+def escape_value(value: str) -> str:
+    r"""A label value between its quotes: \\, \n and \" (the backslash first, or it would escape the escapes)."""
+    return value.replace("\\", r"\\").replace("\n", r"\n").replace('"', r"\"")
+
+
+def escape_help(text: str) -> str:
+    r"""Help text in format 0.0.4, which knows \\ and \n only; OpenMetrics escapes help as it escapes a value."""
+    return text.replace("\\", r"\\").replace("\n", r"\n")
+
+
+def label_text(pairs: Iterable[tuple[str, str]]) -> str:
+    """`a="1",b="2"`, in the order given."""
+    return ",".join([f'{label_name(name)}="{escape_value(value)}"' for name, value in pairs])
+
+
+def utf8(text: str) -> bytes:
+    """UTF-8; a lone surrogate becomes "?", so that no label value can take the endpoint down."""
+    return text.encode("utf-8", "replace")

@@ -1,0 +1,161 @@
+"""One owner for each name on a page: families of one name are merged, clashing ones dropped and reported.
+
+Lives here: who may show a name. May not: text, or anything that logs or counts (the caller is told, and does).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple, TypeAlias
+
+from shm_metrics.exposition.block import Block
+from shm_metrics.exposition.run import FamilyRun
+from shm_metrics.exposition.samples import MetricLike, Renderable, as_samples, base_name, one_by_one, sample_names
+from shm_metrics.families import Family, FamilySnapshot, Sample, SampleFamily, SeriesLabels
+
+__all__ = ["Dropped", "Kept", "OnDropped", "Settled", "ignore", "kept_of", "settle"]
+
+
+class Dropped(NamedTuple):
+    """A family that is not on the page, and why: another type has its name, or it cannot be rendered."""
+
+    name: str
+    reason: str
+
+
+OnDropped: TypeAlias = Callable[[Dropped], object]
+
+
+def ignore(dropped: Dropped) -> None:
+    """The default: whoever wants to know passes `on_dropped`, for example the `append` of a list."""
+
+
+class Kept:
+    """What is kept for one set of series: the names they take, a block for each dialect, and the page they were on."""
+
+    __slots__ = ("blocks", "families", "names", "page", "within")
+
+    def __init__(self, families: Iterable[tuple[Family, SeriesLabels]]) -> None:
+        self.families = tuple(families)
+        taken = [sample_names(family.name, family.type) for family, _ in self.families]
+        self.names: frozenset[str] = frozenset().union(*taken)
+        self.within = len(self.names) < sum(map(len, taken))
+        """Whether two of the families clash with each other."""
+        self.blocks: dict[str, Block] = {}
+        self.page: tuple[list[Kept], frozenset[str]] | None = None
+        """Set on the first of a page: all of that page, which had no clash, and their names."""
+
+
+def kept_of(item: FamilySnapshot | FamilyRun) -> Kept:
+    """The Kept of `item`, from the cache that its series carry."""
+    kept: Kept | None
+    if isinstance(item, FamilyRun):
+        kept = item.families.cache.get("kept")
+        if kept is None:
+            kept = item.families.cache["kept"] = Kept(item.families)
+        return kept
+    family = item.family
+    kept = item.labels.cache.get(family.name)
+    # Compared by identity first: equality of two families compares all their fields.
+    if kept is None or (kept.families[0][0] is not family and kept.families[0][0] != family):
+        kept = item.labels.cache[family.name] = Kept(((family, item.labels),))
+    return kept
+
+
+def _names(item: Renderable) -> frozenset[str]:
+    if isinstance(item, FamilySnapshot | FamilyRun):
+        return kept_of(item).names
+    return sample_names(item.name, item.type)
+
+
+Settled: TypeAlias = tuple[list[Renderable], list[Kept | None]]
+"""The items and, side by side with them, the Kept of each; a family of samples has none."""
+
+
+def settle(families: Iterable[Renderable], on_dropped: OnDropped = ignore) -> Settled:
+    """`families` with every name taken once.
+
+    Families of the same name and type become one (of two samples with the same name and labels the first stays).
+    Of families that differ in type, or take each other's sample names (a counter `x` and a gauge `x_total`), the
+    first stays.
+    """
+    items = list(families)
+    kept = _all_kept(items)
+    names = _page_names([each for each in kept if each is not None])
+    if names is not None:
+        others = [_names(item) for item, each in zip(items, kept, strict=True) if each is None]
+        together = frozenset().union(*others)
+        if len(together) == sum(map(len, others)) and names.isdisjoint(together):
+            return items, kept
+    items = list(_merged(items, on_dropped))
+    return items, _all_kept(items)
+
+
+def _all_kept(items: list[Renderable]) -> list[Kept | None]:
+    return [kept_of(item) if isinstance(item, FamilySnapshot | FamilyRun) else None for item in items]
+
+
+def _page_names(page: list[Kept]) -> frozenset[str] | None:
+    """The names of all, or None where two clash. A page of the same series as the last is not looked at again."""
+    if not page:
+        return frozenset()
+    before = page[0].page
+    if before is not None and before[0] == page:
+        return before[1]
+    names = frozenset().union(*[kept.names for kept in page])
+    if len(names) < sum(len(kept.names) for kept in page) or any(kept.within for kept in page):
+        return None
+    page[0].page = (page, names)
+    return names
+
+
+def _merged(items: list[Renderable], on_dropped: OnDropped) -> Iterator[Renderable]:
+    counts = Counter(name for item in one_by_one(items) for name in _names(item))
+    contested = {name for name, count in counts.items() if count > 1}
+    owners: dict[str, tuple[str, str]] = {}
+    groups: dict[str, list[FamilySnapshot | MetricLike]] = {}
+    order: list[Renderable | str] = []
+    for item in items:
+        if contested.isdisjoint(_names(item)):
+            order.append(item)
+            continue
+        for part in one_by_one((item,)):
+            names = _names(part)
+            if contested.isdisjoint(names):
+                order.append(part)
+                continue
+            identity = _identity(part)
+            name = identity[0]
+            rival = next((owners[other] for other in sorted(names) if owners.get(other, identity) != identity), None)
+            if rival is not None:
+                reason = f"the {identity[1]} {name!r} takes names of the {rival[1]} {rival[0]!r}: rename one of them"
+                on_dropped(Dropped(name, reason))
+                continue
+            owners.update(dict.fromkeys(names, identity))
+            if name not in groups:
+                groups[name] = []
+                order.append(name)
+            groups[name].append(part)
+    for entry in order:
+        yield _join(groups[entry]) if isinstance(entry, str) else entry
+
+
+def _identity(item: FamilySnapshot | MetricLike) -> tuple[str, str]:
+    family = item.family if isinstance(item, FamilySnapshot) else item
+    return base_name(family.name, family.type), family.type
+
+
+def _join(parts: list[FamilySnapshot | MetricLike]) -> Renderable:
+    if len(parts) == 1:
+        return parts[0]
+    metrics = [as_samples(part) for part in parts]
+    samples: dict[Any, Sample] = {}
+    for metric in metrics:
+        for sample in metric.samples:
+            key = (sample.name, frozenset(sample.labels.items()), str(sample.timestamp))
+            samples.setdefault(key, sample)
+    first = metrics[0]
+    documentation = next((metric.documentation for metric in metrics if metric.documentation), "")
+    unit = next((metric.unit for metric in metrics if metric.unit), "")
+    return SampleFamily(first.name, documentation, first.type, list(samples.values()), unit)

@@ -1,0 +1,90 @@
+"""The walk over the families of a page, and the lines of a family given sample by sample.
+
+Lives here: what both text formats have in common. May not: caches, or what differs between them (that is a Dialect).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from shm_metrics.exposition.block import make_block
+from shm_metrics.exposition.dialect import Dialect
+from shm_metrics.exposition.escaping import label_text, metric_name, utf8
+from shm_metrics.exposition.floats import go_text
+from shm_metrics.exposition.names import Dropped, OnDropped, settle
+from shm_metrics.exposition.run import FamilyRun
+from shm_metrics.exposition.samples import MetricLike, Renderable, as_samples, base_name, one_by_one
+from shm_metrics.families import COUNTER, GAUGE, FamilySnapshot
+
+__all__ = ["render_page"]
+
+_TRAILING = ("_created", "_gsum", "_gcount")
+"""Samples that format 0.0.4 does not know: each kind becomes a gauge of its own behind the family."""
+
+_MAX_EXEMPLAR = 128
+"""Characters of an exemplar's labels, names and values together (OpenMetrics 1.0, section Exemplars)."""
+
+
+def render_page(families: Iterable[Renderable], dialect: Dialect, on_dropped: OnDropped, created: bool) -> list[bytes]:
+    """The text of each item; a family of samples that cannot be rendered is dropped and reported, the rest served."""
+    if created:
+        families = [as_samples(item, created=True, openmetrics=dialect.openmetrics) for item in one_by_one(families)]
+    page: list[bytes] = []
+    for item, kept in zip(*settle(families, on_dropped), strict=True):
+        if isinstance(item, FamilySnapshot | FamilyRun):
+            assert kept is not None
+            block = kept.blocks.get(dialect.key)
+            if block is None:
+                block = kept.blocks[dialect.key] = make_block(kept.families, dialect)
+            page.append(block.render(item.values, item.sums))
+            continue
+        try:
+            page.append(utf8(_sample_family(item, dialect)))
+        except (AttributeError, TypeError, ValueError, OverflowError) as error:
+            on_dropped(Dropped(item.name, f"it cannot be rendered: {error!r}"))
+    return page
+
+
+def _sample_family(metric: MetricLike, dialect: Dialect) -> str:
+    name = base_name(metric.name, metric.type)
+    lines = [dialect.head(name, metric.type, metric.documentation, metric.unit)]
+    trailing: dict[str, list[str]] = {}
+    for sample in metric.samples:
+        # None is a native histogram, or a gauge histogram without a sum: neither format can write it.
+        if sample.value is None:
+            continue
+        line = _sample_line(sample, metric, dialect)
+        suffix = sample.name[len(name) :] if sample.name.startswith(name) else ""
+        if suffix in _TRAILING and not dialect.openmetrics:
+            trailing.setdefault(suffix, []).append(line)
+        else:
+            lines.append(line)
+    for suffix in sorted(trailing):
+        lines.append(dialect.head(name + suffix, GAUGE, metric.documentation, ""))
+        lines += trailing[suffix]
+    return "".join(lines)
+
+
+def _sample_line(sample: Any, metric: MetricLike, dialect: Dialect) -> str:
+    labels = label_text(sorted((name, str(value)) for name, value in sample.labels.items()))
+    line = metric_name(sample.name) + (f"{{{labels}}} " if labels else " ") + go_text(sample.value)
+    if sample.timestamp is not None:
+        # Milliseconds in 0.0.4; seconds in OpenMetrics, printed as given: a float has not a Timestamp's nanoseconds.
+        line += f" {sample.timestamp}" if dialect.openmetrics else f" {int(float(sample.timestamp) * 1000)}"
+    if dialect.openmetrics and sample.exemplar is not None:
+        line += _exemplar(sample, metric.type)
+    return f"{line}\n"
+
+
+def _exemplar(sample: Any, type: str) -> str:
+    """The exemplar, or nothing where the standard does not allow one: a wrong one would cost the whole page."""
+    allowed = (type == COUNTER and sample.name.endswith("_total")) or (
+        type in ("histogram", "gaugehistogram") and sample.name.endswith("_bucket")
+    )
+    labels = sample.exemplar.labels
+    if not allowed or sum(len(name) + len(value) for name, value in labels.items()) > _MAX_EXEMPLAR:
+        return ""
+    text = f" # {{{label_text(sorted(labels.items()))}}} {go_text(sample.exemplar.value)}"
+    stamp = sample.exemplar.timestamp
+    return text if stamp is None else f"{text} {stamp}"

@@ -1,0 +1,27 @@
+"""Prometheus text format 0.0.4.
+
+Lives here: the format's public renderer. May not: anything that the other formats could use.
+https://prometheus.io/docs/instrumenting/exposition_formats/
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from shm_metrics.exposition.dialect import TEXT
+from shm_metrics.exposition.names import OnDropped, ignore
+from shm_metrics.exposition.page import render_page
+from shm_metrics.exposition.samples import Renderable
+
+__all__ = ["CONTENT_TYPE_TEXT", "render_text"]
+
+CONTENT_TYPE_TEXT = "text/plain; version=0.0.4; charset=utf-8"
+
+
+def render_text(families: Iterable[Renderable], *, on_dropped: OnDropped = ignore, created: bool = False) -> bytes:
+    """The families in format 0.0.4, in the order given.
+
+    on_dropped: called for each family that could not be shown (see names.Dropped).
+    created: also show when each series began, as gauges `x_created`; the fast path is not taken then.
+    """
+    return b"".join(render_page(families, TEXT, on_dropped, created))
