@@ -1,0 +1,36 @@
+"""Which content coding a client takes, by its Accept-Encoding header (RFC 9110, section 12.5.3).
+
+Lives here: the reading of the header, pure. May not: the compressing, or any input and output.
+"""
+
+from __future__ import annotations
+
+__all__ = ["accepts_gzip"]
+
+
+def accepts_gzip(header: str | None) -> bool:
+    """Whether the response should be gzip: the client takes it (q > 0) and does not like identity better.
+
+    A part that cannot be read counts as absent: sending the text as it is, is never wrong.
+    """
+    weights: dict[str, float] = {}
+    for part in (header or "").split(","):
+        coding, _, parameters = part.partition(";")
+        weight = _weight(parameters)
+        if weight is not None:
+            weights[coding.strip().lower()] = weight
+    gzip = weights.get("gzip", weights.get("x-gzip", weights.get("*", 0.0)))
+    return gzip > 0 and gzip >= weights.get("identity", 0.0)
+
+
+def _weight(parameters: str) -> float | None:
+    """The q of `;q=0.5`; 1 when there is none; None when it is no number from 0 to 1."""
+    for parameter in parameters.split(";"):
+        name, _, value = parameter.partition("=")
+        if name.strip().lower() == "q":
+            try:
+                weight = float(value)
+            except ValueError:
+                return None
+            return weight if 0 <= weight <= 1 else None
+    return 1.0
