@@ -52,6 +52,8 @@ def main() -> None:
             names = {name.partition("/")[2] for name in tar.getnames()}
         missing = (SOURCES | {"shm_metrics/_atomic.pxd", "setup.py", "LICENSE", "README.md"}) - names
         check(not missing, f"{archive.name} lacks {sorted(missing)}")
+        made = [name for name in names if name.endswith((".c", ".so"))]
+        check(not made, f"{archive.name} should not hold {made}")
         print(f"{archive.name}: {len(names)} files")
 
         for kind, (environment, compiled) in KINDS.items():
@@ -62,7 +64,7 @@ def main() -> None:
                 names = set(bundle.namelist())
                 bundle.extractall(into / "site")
             native = [name for name in names if name.endswith(".so")]
-            check(SOURCES <= names, f"{kind}: {wheel.name} lacks {sorted(SOURCES - names)}")
+            check(names >= SOURCES, f"{kind}: {wheel.name} lacks {sorted(SOURCES - names)}")
             check(bool(native) == compiled, f"{kind}: {wheel.name} holds {native or 'no extension'}")
             stray = [name for name in names if name.endswith((".c", ".pxd", ".pyx")) or name.startswith("tests/")]
             check(not stray, f"{kind}: {wheel.name} should not hold {stray}")

@@ -1,0 +1,115 @@
+"""`python -m bench.compare [--quick] [--json FILE]`: us and the peers in one run, as one table.
+
+Exit status: 0 whether or not the targets are met, since a busy machine must not fail a build; 1 if a
+measurement could not be made.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from dataclasses import asdict
+from datetime import datetime, timezone
+
+from bench.machine import describe, versions
+from bench.peers import INTERPRETED, MULTIPROCESS, OURS, RUST
+from bench.record import Record
+from bench.sections import FULL, QUICK, SECTIONS, Plan
+from bench.table import render
+from bench.targets import judge, rows
+
+__all__ = ["main"]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Measure, print the table, write the raw results where asked to."""
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.compare", description="Us and the peers in one run, as one table."
+    )
+    parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds; ends within a minute")
+    parser.add_argument("--json", metavar="FILE", help="write the raw results, the machine and the versions there")
+    names = [section.__name__ for section in SECTIONS]
+    parser.add_argument("--only", choices=names, action="append", help="this part alone (may be said again)")
+    options = parser.parse_args(arguments)
+
+    plan = QUICK if options.quick else FULL
+    record = Record()
+    machine = describe()
+    begun = time.monotonic()
+    for section in SECTIONS:
+        if not options.only or section.__name__ in options.only:
+            print(f"[{time.monotonic() - begun:4.0f} s] {section.__name__.replace('_', ' ')}", file=sys.stderr)
+            section(plan, record)
+    taken = time.monotonic() - begun
+    _require(record)
+
+    table = [row for row in rows(plan) if not options.only or judge(row, record).value is not None]
+    print(f"\n{machine['processor']}, {machine['cores']} cores, {machine['python']}, Linux {machine['kernel']}")
+    print(", ".join(f"{package} {version}" for package, version in versions().items()))
+    kind = "quick" if options.quick else "full"
+    print(f"{kind} run of {taken:.0f} s, load at its start {machine['load_at_start']:.1f}\n")
+    print(render(table, record))
+    for note in _notes(record, plan):
+        print(note)
+
+    if options.json:
+        with open(options.json, "w") as file:
+            json.dump(
+                {
+                    "command": ["python", "-m", "bench.compare", *(sys.argv[1:] if arguments is None else arguments)],
+                    "when": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+                    "seconds": round(taken, 1),
+                    "machine": machine,
+                    "versions": versions(),
+                    "compiled_cells": record.builds,
+                    "plan": asdict(plan),
+                    "targets": [asdict(row) | asdict(judge(row, record)) for row in table],
+                    "missing": record.missing,
+                    "errors": record.errors,
+                    "rounds": record.rounds,
+                },
+                file,
+                indent=1,
+            )
+            file.write("\n")
+    return 1 if record.errors else 0
+
+
+def _require(record: Record) -> None:
+    """A peer that only some interpreters have may be missing; anything else, or the wrong build of ours, may not."""
+    for peer, why in record.missing.items():
+        if peer != RUST:
+            record.error("start", peer, why)
+    for peer, wanted in ((OURS, True), (INTERPRETED, False)):
+        if record.builds.get(peer, wanted) is not wanted:
+            record.error("start", peer, f"the cells are {'interpreted' if wanted else 'compiled'}")
+
+
+def _notes(record: Record, plan: Plan) -> list[str]:
+    """What a reader must know beside the table."""
+    notes = ["", "Medians over the rounds; a ratio is the median of the ratios within a round."]
+    no_arguments = record.typical("floor_no_arguments", "C no-op")
+    if no_arguments is not None:
+        notes.append(
+            f"The C no-op takes an optional argument, as inc() does; one that takes none: {no_arguments:.1f} ns a call."
+        )
+    old, young = record.typical("recycled", MULTIPROCESS), record.typical("unrecycled", MULTIPROCESS)
+    if old is not None and young is not None:
+        notes.append(
+            f"client mp after {plan.recycled_of_peer:,} recycled workers (not {plan.recycled:,}): "
+            f"{old:,.0f} ms a scrape, {old / young:.1f}x what it is with none."
+        )
+    numpy = record.typical("import", "numpy")
+    if numpy is not None:
+        notes.append(f"import numpy, which shm_metrics needs, alone: {numpy:.0f} ms.")
+    notes += [f"Not measured: {peer}: {why}" for peer, why in record.missing.items()]
+    if RUST not in record.missing and record.typical("inc", RUST) is not None:
+        notes.append("promrs counts in one process only; nothing can be scraped from its workers.")
+    notes += [f"FAILED: {error}" for error in record.errors]
+    return notes
+
+
+if __name__ == "__main__":
+    sys.exit(main())
