@@ -164,8 +164,8 @@ class _Handler(BaseHTTPRequestHandler):
         if self.command != "HEAD":
             self.wfile.write(response.body)
 
-    # http.server looks a method up by name; the endpoint decides which are allowed.
-    do_GET = do_HEAD = do_OPTIONS = do_POST = do_PUT = do_DELETE = do_PATCH = do_TRACE = do_CONNECT = answer
+    # http.server looks a method up by such a name; the endpoint decides which are allowed.
+    do_GET = do_HEAD = do_OPTIONS = do_POST = do_PUT = do_DELETE = do_PATCH = do_TRACE = do_CONNECT = answer  # noqa: N815
 
     def _header(self, name: str) -> str | None:
         values = self.headers.get_all(name)

@@ -65,6 +65,16 @@ def test_the_directory_size_and_the_listing_agree(child, monkeypatch):
     assert read_process(child.pid).open_fds == quick == len(os.listdir(f"/proc/{child.pid}/fd"))
 
 
+def test_a_directory_without_size_is_listed(child, monkeypatch):
+    class Empty:
+        st_size = 0
+
+    expected = len(os.listdir(f"/proc/{child.pid}/fd"))
+    monkeypatch.setattr(procfs, "_size_is_count", lambda: True)
+    monkeypatch.setattr(os, "stat", lambda path: Empty)
+    assert read_process(child.pid).open_fds == expected
+
+
 @pytest.mark.parametrize(
     ("release", "counts"),
     [
@@ -169,7 +179,6 @@ def test_a_worker_is_known_by_its_pid_and_start_together(child):
     assert (revived.row, revived.pid, revived.role, revived.usage) == (3, child.pid, "web", None)
 
 
-@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # xdist has threads of its own
 def test_a_child_of_fork_has_a_start_of_its_own(child):
     reading, writing = os.pipe()
     pid = os.fork()

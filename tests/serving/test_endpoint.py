@@ -17,9 +17,6 @@ from shm_metrics.families import GAUGE, HISTOGRAM, Sample, SampleFamily
 from shm_metrics.serving import Endpoint
 from shm_metrics.serving.endpoint import MOST_MESSAGES_REMEMBERED, names_in_query
 
-# What CPython 3.12 warns of, a fork while threads run, is what some of these tests are about.
-pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
 
 
@@ -193,16 +190,18 @@ def test_scrapes_share_by_what_they_get_and_not_by_how_they_ask(gated, watch_boa
         {"accept_encoding": "gzip"},
         {"accept_encoding": "gzip, deflate;q=0.5"},
         {"accept": OPENMETRICS},
+        {},
     ]
     all_aboard = watch_boarding(endpoint._flights, len(wishes))
     with ThreadPoolExecutor(len(wishes)) as pool:
         answers = [pool.submit(lambda wish=wish: endpoint.answer(**wish)) for wish in wishes]
         assert all_aboard.wait(patience)
         gated.gate.set()
-        names, same_names, packed, same_packed, openmetrics = [answer.result(patience) for answer in answers]
-    assert gated.calls == 3
+        names, same_names, packed, same_packed, openmetrics, plain = [answer.result(patience) for answer in answers]
+    assert gated.calls == 4
     assert names.body == same_names.body
     assert packed.body == same_packed.body
+    assert gzip.decompress(packed.body) == plain.body
     assert openmetrics.body.endswith(b"# EOF\n")
 
 
@@ -216,6 +215,21 @@ def test_a_failure_goes_to_all_who_shared_it_and_is_logged_once(gated, watch_boa
         gated.gate.set()
         assert {answer.result(patience).status for answer in answers} == {500}
     assert len(caplog.records) == 1
+
+
+def test_an_exit_of_the_rendering_thread_is_a_500_for_who_shared_it(gated, watch_boarding, patience):
+    endpoint = Endpoint(gated)
+    gated.error = SystemExit(3)
+    all_aboard = watch_boarding(endpoint._flights, 2)
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(endpoint.answer)
+        assert gated.began.wait(patience)
+        second = pool.submit(endpoint.answer)
+        assert all_aboard.wait(patience)
+        gated.gate.set()
+        with pytest.raises(SystemExit):
+            first.result(patience)
+        assert second.result(patience).status == 500
 
 
 def test_a_child_forked_during_a_rendering_answers_its_own_scrapes(gated, patience):
@@ -238,7 +252,8 @@ def test_a_child_forked_during_a_rendering_answers_its_own_scrapes(gated, patien
         os.close(writing)
         try:
             ready, _, _ = select.select([reading], [], [], patience)
-            assert ready and os.read(reading, 100) == b"200"
+            assert ready
+            assert os.read(reading, 100) == b"200"
         finally:
             os.kill(child, 9)
             os.waitpid(child, 0)

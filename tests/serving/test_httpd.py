@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import http.client
+import logging
 import os
 import select
 import socket
@@ -15,10 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from shm_metrics.serving import start_http_server
-from shm_metrics.serving.httpd import _Handler
-
-# What CPython 3.12 warns of, a fork while threads run, is what some of these tests are about.
-pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+from shm_metrics.serving.httpd import IDLE_SECONDS, _Handler
 
 
 @pytest.fixture
@@ -61,9 +60,11 @@ def ask(client, method="GET", path="/metrics", body=None, **headers):
 
 def test_metrics_are_served_from_a_daemon_thread_on_a_free_port(source, connect, patience):
     server, thread = start_http_server(0, source=source)
-    assert thread.daemon and server.server_port > 0
+    assert thread.daemon
+    assert server.server_port > 0
     response, body = ask(connect(server))
-    assert response.status == 200 and b"depth 7" in body
+    assert response.status == 200
+    assert b"depth 7" in body
     server.shutdown()
     thread.join(patience)
     assert not thread.is_alive()
@@ -92,7 +93,8 @@ def test_only_this_machine_is_listened_to_unless_told_otherwise(source, serve):
 def test_an_ipv6_address_is_listened_on(source, serve, connect):
     server = serve(source, addr="::1")
     response, body = ask(connect(server, host="::1"))
-    assert response.status == 200 and b"depth 7" in body
+    assert response.status == 200
+    assert b"depth 7" in body
 
 
 def test_one_connection_carries_many_scrapes(source, serve, connect):
@@ -102,7 +104,8 @@ def test_one_connection_carries_many_scrapes(source, serve, connect):
         response, _ = ask(client, method)
         assert (response.status, response.version) == (200, 11)
         sockets.add(client.sock)
-    assert len(sockets) == 1 and None not in sockets
+    assert len(sockets) == 1
+    assert None not in sockets
 
 
 def test_headers_and_query_reach_the_endpoint(source, serve, connect):
@@ -114,7 +117,8 @@ def test_headers_and_query_reach_the_endpoint(source, serve, connect):
     )
     text = gzip.decompress(body)
     assert response.headers["Content-Type"].startswith("application/openmetrics-text")
-    assert b"depth 7" in text and b"jobs" not in text
+    assert b"depth 7" in text
+    assert b"jobs" not in text
     assert "Python" not in response.headers["Server"]
 
 
@@ -164,6 +168,7 @@ def test_a_client_that_says_nothing_keeps_nobody_waiting(source, serve, connect,
 
 
 def test_a_client_that_says_nothing_is_let_go_after_a_while(source, serve, monkeypatch, patience):
+    assert _Handler.timeout == IDLE_SECONDS
     monkeypatch.setattr(_Handler, "timeout", 0.05)
     server = serve(source)
     with socket.create_connection(("127.0.0.1", server.server_port), timeout=patience) as client:
@@ -182,13 +187,36 @@ def test_shutdown_ends_kept_connections_and_finishes_the_response_under_way(gate
         assert idle.sock.recv(1) == b""
         gated.gate.set()
         response, body = busy.result(patience)
-    assert response.status == 200 and b"depth 7" in body
+    assert response.status == 200
+    assert b"depth 7" in body
+
+
+def test_a_lost_connection_is_no_error_of_ours_and_a_fault_of_ours_is_one(source, serve, caplog):
+    server = serve(source)
+    for error in (ConnectionResetError("by peer"), ssl.SSLError("bad record"), LookupError("ours")):
+        try:
+            raise error
+        except Exception:
+            server.handle_error(None, ("127.0.0.1", 1))
+    errors = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert [record.exc_info[1].args for record in errors] == [("ours",)]
+
+
+def sockets_of(pid):
+    """The sockets that a process holds, as the kernel numbers them."""
+    directory = f"/proc/{pid}/fd"
+    links = set()
+    for number in os.listdir(directory):
+        with contextlib.suppress(FileNotFoundError):  # the descriptor of the listing itself
+            links.add(os.readlink(f"{directory}/{number}"))
+    return {link for link in links if link.startswith("socket:")}
 
 
 def test_a_child_of_fork_holds_neither_the_port_nor_a_connection(source, connect, patience):
     server, thread = start_http_server(0, source=source)
     client = connect(server)
     ask(client)
+    served = {os.readlink(f"/proc/self/fd/{each.fileno()}") for each in (server.socket, *server._connections)}
     told, telling = os.pipe()
     ending, end = os.pipe()
     child = os.fork()
@@ -201,6 +229,9 @@ def test_a_child_of_fork_holds_neither_the_port_nor_a_connection(source, connect
     try:
         ready, _, _ = select.select([told], [], [], patience)
         assert ready
+        assert len(served) == 2
+        assert served <= sockets_of(os.getpid())
+        assert not served & sockets_of(child)
         assert ask(client)[0].status == 200  # the parent's server and connections are as they were
         server.shutdown()
         thread.join(patience)
@@ -240,7 +271,8 @@ def test_https_is_served_with_a_certificate_and_a_silent_client_does_not_stop_it
         client = https_client(server, certificate, patience)
         for _ in range(2):
             response, body = ask(client)
-            assert response.status == 200 and b"depth 7" in body
+            assert response.status == 200
+            assert b"depth 7" in body
         client.close()
 
 
@@ -268,6 +300,7 @@ def test_tls_arguments_without_a_certificate_are_refused(source, arguments):
 
 def test_the_server_serves_under_threads_of_the_given_names(source):
     server, thread = start_http_server(0, source=source)
-    assert thread.name == "shm_metrics-http" and thread in threading.enumerate()
+    assert thread.name == "shm_metrics-http"
+    assert thread in threading.enumerate()
     server.shutdown()
     thread.join()

@@ -15,9 +15,6 @@ import pytest
 
 from shm_metrics.serving.single_flight import InterruptedFlightError, SingleFlight
 
-# What CPython 3.12 warns of, a fork while threads run, is what some of these tests are about.
-pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-
 
 class Work:
     """Work that is held until `gate` is set, and counts its runs."""
@@ -50,6 +47,22 @@ def test_a_caller_that_comes_after_the_result_starts_a_run_of_its_own():
     flights, work = SingleFlight(), Work()
     work.gate.set()
     assert [flights.do("key", work) for _ in range(3)] == [1, 2, 3]
+
+
+def test_who_calls_once_a_result_is_out_is_not_given_that_result(patience):
+    flights, again = SingleFlight(), []
+
+    with ThreadPoolExecutor(1) as pool:
+
+        def call_again(outcome: object) -> None:
+            again.append(pool.submit(flights.do, "key", lambda: "new").result(patience))
+
+        def work() -> str:
+            flights._flights["key"].outcome.add_done_callback(call_again)
+            return "old"
+
+        assert flights.do("key", work) == "old"
+    assert again == ["new"]
 
 
 def test_callers_of_different_keys_do_not_wait_for_each_other(patience):
@@ -171,7 +184,8 @@ def test_a_child_forked_during_a_run_does_not_wait_for_the_parents_thread(patien
         os.close(writing)
         try:
             ready, _, _ = select.select([reading], [], [], patience)
-            assert ready and os.read(reading, 100) == b"the child's own"
+            assert ready
+            assert os.read(reading, 100) == b"the child's own"
         finally:
             os.kill(child, 9)
             os.waitpid(child, 0)
