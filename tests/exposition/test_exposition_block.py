@@ -11,7 +11,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shm_metrics.exposition import FamilyRun, RunFamilies, filter_families, render_csv, render_openmetrics, render_text
+from shm_metrics.exposition import (
+    FamilyRun,
+    RunFamilies,
+    block,
+    filter_families,
+    render_csv,
+    render_openmetrics,
+    render_text,
+)
+from shm_metrics.exposition.floats import number_lines
 from shm_metrics.exposition.lines import line_shape
 from shm_metrics.families import (
     COUNTER,
@@ -93,6 +102,28 @@ def test_concurrent_scrapes_of_different_moments_do_not_mix():
 
     with ThreadPoolExecutor(8) as pool:
         assert all(pool.map(scrape, range(2_000)))
+
+
+def test_a_scrape_that_comes_between_two_steps_of_another_changes_neither(monkeypatch):
+    family, labels = Family("g", GAUGE), paths(100)
+    pages = {}
+    for moment, place in (("before", 0), ("outer", 1), ("inner", 2)):
+        values = np.zeros(100)
+        values[place] = 7
+        pages[moment] = [FamilySnapshot(family, labels, values)]
+    render_text(pages["before"])
+    inner = []
+
+    def interrupted(values):
+        if not inner:
+            inner.append(b"")
+            inner[0] = render_text(pages["inner"])
+        return number_lines(values)
+
+    monkeypatch.setattr(block, "number_lines", interrupted)
+    assert render_text(pages["outer"]) == peer_text(pages["outer"])
+    assert inner == [peer_text(pages["inner"])]
+    assert render_text(pages["before"]) == peer_text(pages["before"])
 
 
 def scalars() -> RunFamilies:

@@ -86,6 +86,7 @@ def test_a_page_that_grows_a_clash_later_is_looked_at_again():
         assert render_text([first, second]) == clean
         assert render_text([first, second, rival]) == clean
         assert render_text([first, second, GaugeMetricFamily("x_total", "Help.", value=1)]) == clean
+        assert render_text([first, rival]) == render_text([first])
 
 
 def test_a_page_may_be_any_iterable():

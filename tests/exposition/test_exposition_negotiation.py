@@ -45,6 +45,7 @@ FIREFOX = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,imag
         ("text/plain;q=0.5,application/openmetrics-text;q=0.6", "openmetrics"),
         ("text/plain,application/openmetrics-text", "text"),
         ("application/openmetrics-text,text/plain", "openmetrics"),
+        ("*/*,application/openmetrics-text", "openmetrics"),
         ("application/openmetrics-text;q=0,*/*", "text"),
         ("text/plain;q=0,*/*;q=0.1", "openmetrics"),
         ("text/*;q=0.9,application/*", "openmetrics"),
