@@ -17,6 +17,7 @@ __all__ = [
     "GAUGE",
     "HISTOGRAM",
     "INFO",
+    "NOTHING_SAID",
     "STATESET",
     "SUMMARY",
     "AnyFamily",
@@ -37,6 +38,9 @@ STATESET = "stateset"
 
 LabelPairs: TypeAlias = tuple[tuple[str, str], ...]
 """The labels of one series: (name, value) pairs sorted by name."""
+
+NOTHING_SAID: LabelPairs = (("", ""),)
+"""The payload of an info that was given no labels to say: its key must differ from that of a series without payload."""
 
 FloatArray: TypeAlias = npt.NDArray[np.float64]
 

@@ -1,0 +1,853 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, nonecheck=False
+# cython: cdivision=True, freethreading_compatible=True
+"""The hot path: the one compiled module.
+
+Lives here: what runs at every update, and nothing else. May not: look anything up by name, take a file lock, allocate.
+Cython's pure-Python mode: the same source is compiled where there is a compiler, and interpreted where there is none.
+
+A cell is a place in this process' own row: nobody else writes there, so an update is an add.
+
+What keeps an update whole:
+    compiled, with GIL    a method of C statements is not interrupted
+    free-threaded         cython.critical_section on the row
+    interpreted           an RLock on the row; an update that comes in on top of one of the same thread (a signal handler,
+                          a __del__) is put aside, and done by the update it interrupted
+
+A histogram's update in the order of its stores, and why a reader or a kill between any two of them does no harm:
+    sequence = n + 1                      from here on the pair is moving: a reader compares sequences and looks again
+    sum[(n + 1) & 1] = sum[n & 1] + v     into the other sum: the count is still n, so the old sum is still the sum
+    bucket += 1                           the count becomes n + 1, and with it the new sum: one store commits both
+"""
+
+try:
+    import cython
+except ImportError:  # interpreted, on a machine without Cython
+    from shm_metrics import _no_cython as cython
+
+from threading import RLock
+from time import monotonic, perf_counter
+
+import numpy as np
+
+from shm_metrics.errors import InvalidMetricError
+
+if cython.compiled:
+    from cython.cimports.posix.time import CLOCK_MONOTONIC, clock_gettime, timespec
+    from cython.cimports.cpython.ref import Py_DECREF
+    from cython.cimports.shm_metrics._atomic import (
+        PyObject,
+        shm_find,
+        shm_load,
+        shm_new_method,
+        shm_release,
+    )
+
+COMPILED: bool = cython.compiled
+
+_LARGEST = cython.declare(cython.double, 1.7976931348623157e308)
+
+# Slot offsets within a series, as drawn in layout.py.
+_STAMP = cython.declare(cython.Py_ssize_t, 0)
+_VALUE = cython.declare(cython.Py_ssize_t, 1)
+_DELTA = cython.declare(cython.Py_ssize_t, 2)
+
+_LABELS_DOC = b"""The child with these label values, by position or by name; made at first use.
+
+Raises InvalidMetricError when they are not exactly the declared labels."""
+_COUNTER_DOC = b"""counter(name, documentation='', unit='', **labels): the counter series with these labels, made at first use.
+
+Raises InvalidMetricError, or MetricConflictError when the name is declared otherwise in this process."""
+_GAUGE_DOC = b"""gauge(name, documentation='', unit='', multiprocess_mode='shared', **labels): the gauge series with these labels.
+
+Raises InvalidMetricError, or MetricConflictError when the name is declared otherwise in this process."""
+_HISTOGRAM_DOC = b"""histogram(name, documentation='', unit='', buckets=None, **labels): the histogram series with these labels.
+
+Raises InvalidMetricError, or MetricConflictError when the name is declared otherwise in this process."""
+_SUMMARY_DOC = b"""summary(name, documentation='', unit='', **labels): the summary series (count and sum) with these labels.
+
+Raises InvalidMetricError, or MetricConflictError when the name is declared otherwise in this process."""
+
+_FEW_BOUNDS = cython.declare(cython.Py_ssize_t, 24)  # up to here a straight search beats a binary one
+
+
+@cython.cfunc
+@cython.inline
+@cython.exceptval(check=False)
+def _now() -> cython.double:
+    """CLOCK_MONOTONIC in seconds: one clock for all processes of the host."""
+    if cython.compiled:
+        ts: timespec
+        clock_gettime(CLOCK_MONOTONIC, cython.address(ts))
+        return ts.tv_sec + 1e-9 * ts.tv_nsec
+    return monotonic()
+
+
+@cython.cfunc
+@cython.inline
+@cython.exceptval(check=False)
+def _release() -> cython.void:
+    """Stores before this line are seen before stores after it."""
+    if cython.compiled:
+        shm_release()
+
+
+@cython.cfunc
+@cython.exceptval(-1.0, check=True)
+def _number(value: object) -> cython.double:
+    """The float in `value`; text, booleans and whatever is no number are refused."""
+    if type(value) is float or type(value) is int:
+        return float(value)
+    if isinstance(value, (bool, np.bool_, str, bytes)) or not (hasattr(value, "__float__") or hasattr(value, "__index__")):
+        raise InvalidMetricError(f"{value!r} is no number ({type(value).__name__}); give an int or a float")
+    return float(value)
+
+
+@cython.cfunc
+def _refuse_amount(value: object):
+    raise InvalidMetricError(f"counter amount {value!r}: a counter only grows; give a finite amount of at least 0")
+
+
+@cython.cclass
+class Row:
+    """Where this process writes: its own row, or private memory while it has none.
+
+    view: shape (slots,), the row. ledger: shape (slots,), the ledger row of the same segment.
+    matrix: shape (rows, slots) and pages: shape (rows, pages), to add up the deltas of a shared gauge.
+    """
+
+    view: cython.double[::1]
+    ledger: cython.double[::1]
+    matrix: cython.double[:, ::1]
+    pages: cython.uchar[:, ::1]
+    slots_per_page: cython.Py_ssize_t
+    if not cython.compiled:
+        __slots__ = ("__weakref__", "busy", "ledger", "lock", "matrix", "pages", "pending", "slots_per_page", "view")
+
+    def __init__(self, view, ledger, matrix, pages, slots_per_page):
+        self.point(view, ledger, matrix, pages, slots_per_page)
+        if not cython.compiled:
+            self.renew()
+
+    def renew(self):
+        """Forget a lock that another thread held when this process was forked."""
+        if not cython.compiled:
+            self.lock = RLock()
+            self.busy = False
+            self.pending = []
+
+    def point(self, view, ledger, matrix, pages, slots_per_page):
+        """From now on write there; every cell of this row follows."""
+        if cython.compiled:
+            self.view, self.ledger, self.matrix, self.pages = view, ledger, matrix, pages
+        else:
+            self.view, self.ledger = memoryview(view), memoryview(ledger)
+            self.matrix, self.pages = memoryview(matrix), memoryview(pages)
+        self.slots_per_page = slots_per_page
+
+    @cython.ccall
+    def add(self, slot: cython.Py_ssize_t, amount: cython.double):
+        """Add to one slot."""
+        if cython.compiled:
+            with cython.critical_section(self):
+                self.view[slot] += amount
+        else:
+            self.apply(Row._add, slot, amount)
+
+    def read(self, slot: cython.Py_ssize_t):
+        """What this row holds in one slot."""
+        return self.view[slot]
+
+    @cython.cfunc
+    @cython.exceptval(check=False)
+    def _deltas(self, slot: cython.Py_ssize_t) -> cython.double:
+        """Sum of one slot over all worker rows; pages that nobody reserved are not touched."""
+        row: cython.Py_ssize_t
+        total: cython.double = 0.0
+        page: cython.Py_ssize_t = slot // self.slots_per_page
+        for row in range(1, self.matrix.shape[0]):
+            if self.pages[row, page]:
+                total += self.matrix[row, slot]
+        return total
+
+    # -- interpreted only -----------------------------------------------------------------------------------------
+
+    if not cython.compiled:
+
+        def _add(self, slot, amount):
+            self.view[slot] += amount
+
+        def apply(self, step, *arguments):
+            """Run one update; put it aside when this thread is in the middle of another."""
+            with self.lock:
+                if self.busy:
+                    self.pending.append((step, arguments))
+                    return
+                self.busy = True
+                try:
+                    step(self, *arguments)
+                finally:
+                    self.busy = False
+                if self.pending:
+                    self._drain()
+
+        def _drain(self):
+            while self.pending:
+                step, arguments = self.pending.pop(0)
+                self.apply(step, *arguments)
+
+
+@cython.ccall
+def private_row(slots: cython.Py_ssize_t) -> Row:
+    """A row in private memory: where updates wait, or end, when there is no place in the segment for them."""
+    view = np.zeros(slots)
+    return Row(view, np.zeros(slots), view.reshape(1, slots), np.zeros((1, 1), np.uint8), slots)
+
+
+_UNBOUND = private_row(8)
+
+
+@cython.cclass
+class Cell:
+    """One series in this process' row. `row` and `slot` are set by bind() and move()."""
+
+    row: Row
+    slot: cython.Py_ssize_t
+    if not cython.compiled:
+        row = _UNBOUND
+        slot = 0
+
+    def __cinit__(self, *args, **kwargs):
+        self.row = _UNBOUND  # a cell that was never bound writes nowhere
+        self.slot = 0
+
+    def bind(self, row: Row, slot: cython.Py_ssize_t):
+        """Write there from now on; what was counted so far stays where it is."""
+        self.row = row
+        self.slot = slot
+
+    def place(self):
+        """(row, slot) of this cell."""
+        return self.row, self.slot
+
+    def move(self, row: Row, slot: cython.Py_ssize_t):
+        """Write there from now on, and take along what this cell counted so far. Only for cells in private rows."""
+        if cython.compiled:
+            self._carry(row, slot)
+            self.row = row
+            self.slot = slot
+        else:
+            with self.row.lock, row.lock:
+                self._carry(row, slot)
+                self.row = row
+                self.slot = slot
+
+    def carry(self, row: Row):
+        """Add what this cell counted so far to the same slots of another row. See adopt()."""
+        self._carry(row, self.slot)
+
+    @cython.cfunc
+    def _carry(self, row: Row, slot: cython.Py_ssize_t):
+        row.view[slot] += self.row.view[self.slot]
+        self.row.view[self.slot] = 0.0
+
+    def reset(self):
+        """Forget what this cell counted: in a forked child it is the parent's to report."""
+        self.row.view[self.slot] = 0.0
+
+
+@cython.ccall
+def adopt(private: Row, shared: Row, cells: list):
+    """Take everything that `cells` counted in a private row over into a shared one, and point the private Row there.
+
+    No update gets lost in between: compiled, nothing else runs meanwhile; interpreted, the row's lock is held.
+    """
+    if cython.compiled:
+        for cell in cells:
+            cell.carry(shared)
+        private.view, private.ledger = shared.view, shared.ledger
+        private.matrix, private.pages = shared.matrix, shared.pages
+        private.slots_per_page = shared.slots_per_page
+    else:
+        with private.lock:
+            for cell in cells:
+                cell.carry(shared)
+            private.point(shared.view, shared.ledger, shared.matrix, shared.pages, shared.slots_per_page)
+
+
+@cython.cclass
+class CounterCell(Cell):
+    """slots: value."""
+
+    def inc(self, amount=1.0):
+        """Add `amount`, finite and at least 0. Raises InvalidMetricError."""
+        value: cython.double
+        if type(amount) is float:
+            value = amount
+        else:
+            value = _number(amount)
+        if not 0.0 <= value <= _LARGEST:
+            _refuse_amount(amount)
+        if cython.compiled:
+            with cython.critical_section(self.row):
+                self.row.view[self.slot] += value
+        else:
+            row = self.row
+            with row.lock:
+                if row.busy:
+                    row.pending.append((Row._add, (self.slot, value)))
+                else:
+                    row.busy = True
+                    try:
+                        row.view[self.slot] += value
+                    finally:
+                        row.busy = False
+                    if row.pending:
+                        row._drain()
+
+    def increment(self, amount=1.0):
+        """The same as inc()."""
+        self.inc(amount)
+
+
+@cython.cclass
+class GaugeCell(Cell):
+    """slots: stamp, value. Each worker has a value of its own; the mode says how a reader makes one of them."""
+
+    def set(self, value):
+        """Set this worker's value: any float."""
+        number: cython.double
+        if type(value) is float:
+            number = value
+        else:
+            number = _number(value)
+        if cython.compiled:
+            with cython.critical_section(self.row):
+                self.row.view[self.slot + _VALUE] = number
+                _release()
+                # The stamp goes last: it says that there is a value.
+                self.row.view[self.slot + _STAMP] = _now()
+        else:
+            self.row.apply(GaugeCell._set, self.slot, number)
+
+    def _move_by(self, amount):
+        number: cython.double
+        if type(amount) is float:
+            number = amount
+        else:
+            number = _number(amount)
+        if cython.compiled:
+            with cython.critical_section(self.row):
+                self.row.view[self.slot + _VALUE] += number
+                _release()
+                self.row.view[self.slot + _STAMP] = _now()
+        else:
+            self.row.apply(GaugeCell._add, self.slot, number)
+
+    def inc(self, amount=1.0):
+        """Add to this worker's value."""
+        self._move_by(amount)
+
+    def dec(self, amount=1.0):
+        """Subtract from this worker's value."""
+        self._move_by(-_number(amount))
+
+    def increment(self, amount=1.0):
+        """The same as inc()."""
+        self.inc(amount)
+
+    def decrement(self, amount=1.0):
+        """The same as dec()."""
+        self.dec(amount)
+
+    @cython.cfunc
+    def _carry(self, row: Row, slot: cython.Py_ssize_t):
+        if self.row.view[self.slot + _STAMP] > 0.0:
+            row.view[slot + _VALUE] = self.row.view[self.slot + _VALUE]
+            row.view[slot + _STAMP] = self.row.view[self.slot + _STAMP]
+            self.reset()
+
+    def reset(self):
+        """Forget this worker's value."""
+        self.row.view[self.slot + _STAMP] = 0.0
+        self.row.view[self.slot + _VALUE] = 0.0
+
+    if not cython.compiled:
+
+        @staticmethod
+        def _set(row, slot, number):
+            row.view[slot + _VALUE] = number
+            row.view[slot + _STAMP] = monotonic()
+
+        @staticmethod
+        def _add(row, slot, number):
+            row.view[slot + _VALUE] += number
+            row.view[slot + _STAMP] = monotonic()
+
+
+@cython.cclass
+class SharedGaugeCell(Cell):
+    """slots: stamp, base, delta. One value for all workers: the newest base plus the sum of all deltas.
+
+    The ledger row's delta slot is a flag: somebody has used inc or dec. Until then set() looks at no other row.
+    """
+
+    def set(self, value):
+        """Set the one value: any float."""
+        number: cython.double
+        if type(value) is float:
+            number = value
+        else:
+            number = _number(value)
+        if cython.compiled:
+            with cython.critical_section(self.row):
+                if self.row.ledger[self.slot + _DELTA] != 0.0:
+                    number -= self.row._deltas(self.slot + _DELTA)
+                self.row.view[self.slot + _VALUE] = number
+                _release()
+                # The stamp goes last: it makes this base the newest.
+                self.row.view[self.slot + _STAMP] = _now()
+        else:
+            self.row.apply(SharedGaugeCell._set, self.slot, number)
+
+    def _move_by(self, amount):
+        number: cython.double
+        if type(amount) is float:
+            number = amount
+        else:
+            number = _number(amount)
+        if cython.compiled:
+            with cython.critical_section(self.row):
+                # The flag goes first: a set() that misses it came before this delta.
+                self.row.ledger[self.slot + _DELTA] = 1.0
+                _release()
+                self.row.view[self.slot + _DELTA] += number
+        else:
+            self.row.apply(SharedGaugeCell._add, self.slot, number)
+
+    def inc(self, amount=1.0):
+        """Add to the one value."""
+        self._move_by(amount)
+
+    def dec(self, amount=1.0):
+        """Subtract from the one value."""
+        self._move_by(-_number(amount))
+
+    def increment(self, amount=1.0):
+        """The same as inc()."""
+        self.inc(amount)
+
+    def decrement(self, amount=1.0):
+        """The same as dec()."""
+        self.dec(amount)
+
+    @cython.cfunc
+    def _carry(self, row: Row, slot: cython.Py_ssize_t):
+        if self.row.view[self.slot + _DELTA] != 0.0:
+            row.ledger[slot + _DELTA] = 1.0
+            row.view[slot + _DELTA] += self.row.view[self.slot + _DELTA]
+        if self.row.view[self.slot + _STAMP] > 0.0:
+            row.view[slot + _VALUE] = self.row.view[self.slot + _VALUE]
+            row.view[slot + _STAMP] = self.row.view[self.slot + _STAMP]
+        self.reset()
+
+    def reset(self):
+        """Forget base and delta."""
+        self.row.view[self.slot + _STAMP] = 0.0
+        self.row.view[self.slot + _VALUE] = 0.0
+        self.row.view[self.slot + _DELTA] = 0.0
+
+    if not cython.compiled:
+
+        @staticmethod
+        def _set(row, slot, number):
+            if row.ledger[slot + _DELTA]:
+                number -= row._deltas(slot + _DELTA)
+            row.view[slot + _VALUE] = number
+            row.view[slot + _STAMP] = monotonic()
+
+        @staticmethod
+        def _add(row, slot, number):
+            row.ledger[slot + _DELTA] = 1.0
+            row.view[slot + _DELTA] += number
+
+
+@cython.cclass
+class HistogramCell(Cell):
+    """slots: sequence, one a bucket, two sums. `bounds` ascend and end with +Inf."""
+
+    bounds: cython.double[::1]
+    buckets: cython.Py_ssize_t
+    if not cython.compiled:
+        bounds = memoryview(np.array([np.inf]))
+        buckets = 1
+
+    def __cinit__(self, *args, **kwargs):
+        self.bounds = np.array([np.inf])
+        self.buckets = 1
+
+    def divide(self, bounds):
+        """Set the upper bounds of the buckets: float64, ascending, the last one +Inf."""
+        self.bounds = bounds if cython.compiled else memoryview(bounds)
+        self.buckets = len(bounds)
+
+    @cython.cfunc
+    @cython.inline
+    @cython.exceptval(check=False)
+    def _bucket(self, value: cython.double) -> cython.Py_ssize_t:
+        low: cython.Py_ssize_t = 0
+        high: cython.Py_ssize_t = self.buckets - 1
+        middle: cython.Py_ssize_t
+        if high <= _FEW_BOUNDS:
+            while low < high and value > self.bounds[low]:
+                low += 1
+            return low
+        while low < high:
+            middle = (low + high) // 2
+            if value > self.bounds[middle]:
+                low = middle + 1
+            else:
+                high = middle
+        return low
+
+    def observe(self, amount):
+        """Count one observation: any float but NaN. Raises InvalidMetricError."""
+        value: cython.double
+        if type(amount) is float:
+            value = amount
+        else:
+            value = _number(amount)
+        if value != value:
+            raise InvalidMetricError("observed NaN: it belongs to no bucket; leave it out, or count it with a counter")
+        if cython.compiled:
+            with cython.critical_section(self.row):
+                self._observe(value)
+        else:
+            self.row.apply(HistogramCell._observe_in, self.slot, self._bucket(value), self.buckets, value)
+
+    @cython.cfunc
+    @cython.inline
+    @cython.exceptval(check=False)
+    def _observe(self, value: cython.double) -> cython.void:
+        slot: cython.Py_ssize_t = self.slot
+        sums: cython.Py_ssize_t = slot + 1 + self.buckets
+        begun: cython.double = self.row.view[slot] + 1.0
+        odd: cython.Py_ssize_t = cython.cast(cython.longlong, begun) & 1
+        self.row.view[slot] = begun
+        _release()
+        self.row.view[sums + odd] = self.row.view[sums + 1 - odd] + value
+        _release()
+        # The bucket goes last: it makes the count, and the count says which sum is the sum.
+        self.row.view[slot + 1 + self._bucket(value)] += 1.0
+
+    def time(self):
+        """A context manager and decorator that observes the seconds a block or a call takes."""
+        timer = HistogramTimer()
+        timer.cell = self
+        return timer
+
+    @cython.cfunc
+    def _carry(self, row: Row, slot: cython.Py_ssize_t):
+        i: cython.Py_ssize_t
+        count: cython.double = 0.0
+        have: cython.double = 0.0
+        for i in range(self.buckets):
+            count += self.row.view[self.slot + 1 + i]
+            have += row.view[slot + 1 + i]
+        if count == 0.0:
+            return
+        sums: cython.Py_ssize_t = self.slot + 1 + self.buckets
+        total: cython.double = self.row.view[sums + (cython.cast(cython.longlong, count) & 1)]
+        sums = slot + 1 + self.buckets
+        total += row.view[sums + (cython.cast(cython.longlong, have) & 1)]
+        # A sequence more than one ahead of the count tells the reader to wait for all buckets.
+        row.view[slot] = have + count
+        _release()
+        row.view[sums + (cython.cast(cython.longlong, have + count) & 1)] = total
+        _release()
+        for i in range(self.buckets):
+            row.view[slot + 1 + i] += self.row.view[self.slot + 1 + i]
+        self.reset()
+
+    def reset(self):
+        """Forget all observations."""
+        i: cython.Py_ssize_t
+        for i in range(self.buckets + 3):
+            self.row.view[self.slot + i] = 0.0
+
+    if not cython.compiled:
+
+        @staticmethod
+        def _observe_in(row, slot, bucket, buckets, value):
+            view = row.view
+            sums = slot + 1 + buckets
+            begun = view[slot] + 1.0
+            odd = int(begun) & 1
+            view[slot] = begun
+            view[sums + odd] = view[sums + 1 - odd] + value
+            view[slot + 1 + bucket] += 1.0
+
+
+@cython.cclass
+class HistogramTimer:
+    """Made by HistogramCell.time(); one block at a time."""
+
+    cell: HistogramCell
+    began: cython.double
+
+    def __enter__(self):
+        self.began = _now() if cython.compiled else perf_counter()
+        return self
+
+    def __exit__(self, kind, error, trace):
+        if cython.compiled:
+            seconds: cython.double = _now() - self.began
+            with cython.critical_section(self.cell.row):
+                self.cell._observe(seconds if seconds > 0.0 else 0.0)
+        else:
+            self.cell.observe(max(0.0, perf_counter() - self.began))
+        return False
+
+    def __call__(self, function):
+        from shm_metrics.timing import timed
+
+        return timed(function, self.cell.observe)
+
+
+@cython.cclass
+class Children:
+    """The children of a labelled family in this process, found by their label values without a lock.
+
+    children: label values, all exactly `str`, in the order of labelnames -> child.
+    A subclass has make_child(labelvalues, labelkwargs), for whatever is not found, and `labels = labels_method`.
+    """
+
+    children: dict
+    labelnames: tuple
+    by_names: dict
+    if not cython.compiled:
+        children = {}
+        labelnames = ()
+
+    def __cinit__(self, *args, **kwargs):
+        self.children = {}
+        self.labelnames = ()
+        self.by_names = {}
+
+    def name_labels(self, labelnames):
+        """Set the label names, once, and begin with no children."""
+        self.children = {}
+        self.by_names = {}
+        self.labelnames = tuple(labelnames)
+
+    def known_children(self):
+        """label values -> child, the mapping itself."""
+        return self.children
+
+
+@cython.cclass
+class Getters:
+    """The get-or-create calls of a backend: what was asked for in the same words before is found without a lock.
+
+    caches: a dict a kind, (name, keyword names, *keyword values) -> series, all exactly `str`.
+    A subclass has make_series(kind, names, keywords), for whatever is not found, which fills the cache.
+    """
+
+    counters: dict
+    gauges: dict
+    histograms: dict
+    summaries: dict
+
+    def __cinit__(self, *args, **kwargs):
+        self.forget_series()
+
+    def forget_series(self):
+        """Begin with empty caches."""
+        self.counters, self.gauges, self.histograms, self.summaries = {}, {}, {}, {}
+
+    def series_cache(self, kind):
+        """The cache of one kind, the mapping itself."""
+        if kind == "counter":
+            return self.counters
+        if kind == "gauge":
+            return self.gauges
+        return self.histograms if kind == "histogram" else self.summaries
+
+
+def cache_key(name, keywords):
+    """The key under which a getter finds the series again, or None when it cannot be cached."""
+    if type(name) is not str:
+        return None
+    for value in keywords.values():
+        if type(value) is not str:
+            return None
+    if keywords:
+        return (name, tuple(keywords), *keywords.values())
+    return (name,)
+
+
+if cython.compiled:
+
+    @cython.cfunc
+    def _keywords(
+        args: cython.pointer(cython.pointer(PyObject)), count: cython.Py_ssize_t, names: cython.pointer(PyObject)
+    ) -> dict:
+        found: dict = {}
+        if names is not cython.NULL:
+            for i, name in enumerate(cython.cast(tuple, cython.cast(object, names))):
+                found[name] = cython.cast(object, args[count + i])
+        return found
+
+    @cython.cfunc
+    def _positional(args: cython.pointer(cython.pointer(PyObject)), count: cython.Py_ssize_t) -> tuple:
+        i: cython.Py_ssize_t
+        return tuple([cython.cast(object, args[i]) for i in range(count)])
+
+    @cython.cfunc
+    def _labels(
+        self: object,
+        args: cython.pointer(cython.pointer(PyObject)),
+        count: cython.Py_ssize_t,
+        names: cython.pointer(PyObject),
+    ):
+        family: Children = cython.cast(Children, self)
+        found: cython.pointer(PyObject)
+        if names is cython.NULL:
+            found = shm_find(family.children, cython.NULL, cython.NULL, args, count)
+        elif count == 0:
+            # By name: found under (names as written in this call, values); the names are a constant of the caller's.
+            found = shm_find(
+                family.by_names, names, cython.NULL, args, len(cython.cast(tuple, cython.cast(object, names)))
+            )
+        else:
+            found = cython.NULL
+        if found is not cython.NULL:
+            child = cython.cast(object, found)
+            Py_DECREF(child)  # shm_find gave a reference of its own
+            return child
+        keywords = _keywords(args, count, names)
+        child = self.make_child(_positional(args, count), keywords)
+        if keywords and count == 0:
+            for value in keywords.values():
+                if type(value) is not str:
+                    return child
+            if family.children.get(tuple([keywords[name] for name in family.labelnames])) is child:
+                family.by_names[(tuple(keywords), *keywords.values())] = child
+        return child
+
+    @cython.cfunc
+    def _get(
+        self: object,
+        kind: object,
+        cache: dict,
+        args: cython.pointer(cython.pointer(PyObject)),
+        count: cython.Py_ssize_t,
+        names: cython.pointer(PyObject),
+    ):
+        found: cython.pointer(PyObject)
+        n: cython.Py_ssize_t = 0
+        if count == 1:
+            if names is not cython.NULL:
+                n = len(cython.cast(tuple, cython.cast(object, names)))
+            if type(cython.cast(object, args[0])) is str:
+                found = shm_find(cache, args[0], names, cython.address(args[1]), n)
+                if found is not cython.NULL:
+                    series = cython.cast(object, found)
+                    Py_DECREF(series)
+                    return series
+        return self.make_series(kind, _positional(args, count), _keywords(args, count, names))
+
+    @cython.cfunc
+    def _counter(
+        self: object,
+        args: cython.pointer(cython.pointer(PyObject)),
+        count: cython.Py_ssize_t,
+        names: cython.pointer(PyObject),
+    ):
+        return _get(self, "counter", cython.cast(Getters, self).counters, args, count, names)
+
+    @cython.cfunc
+    def _gauge(
+        self: object,
+        args: cython.pointer(cython.pointer(PyObject)),
+        count: cython.Py_ssize_t,
+        names: cython.pointer(PyObject),
+    ):
+        return _get(self, "gauge", cython.cast(Getters, self).gauges, args, count, names)
+
+    @cython.cfunc
+    def _histogram(
+        self: object,
+        args: cython.pointer(cython.pointer(PyObject)),
+        count: cython.Py_ssize_t,
+        names: cython.pointer(PyObject),
+    ):
+        return _get(self, "histogram", cython.cast(Getters, self).histograms, args, count, names)
+
+    @cython.cfunc
+    def _summary(
+        self: object,
+        args: cython.pointer(cython.pointer(PyObject)),
+        count: cython.Py_ssize_t,
+        names: cython.pointer(PyObject),
+    ):
+        return _get(self, "summary", cython.cast(Getters, self).summaries, args, count, names)
+
+    labels_method = shm_new_method(Children, b"labels", _LABELS_DOC, _labels)
+    counter_method = shm_new_method(Getters, b"counter", _COUNTER_DOC, _counter)
+    gauge_method = shm_new_method(Getters, b"gauge", _GAUGE_DOC, _gauge)
+    histogram_method = shm_new_method(Getters, b"histogram", _HISTOGRAM_DOC, _histogram)
+    summary_method = shm_new_method(Getters, b"summary", _SUMMARY_DOC, _summary)
+else:
+
+    def labels_method(self, *labelvalues, **labelkwargs):
+        if labelkwargs:
+            names = self.labelnames
+            if labelvalues or len(labelkwargs) != len(names):
+                return self.make_child(labelvalues, labelkwargs)
+            key = tuple([labelkwargs.get(name) for name in names])
+        else:
+            key = labelvalues
+        for value in key:
+            if type(value) is not str:
+                return self.make_child(labelvalues, labelkwargs)
+        child = self.children.get(key)
+        return self.make_child(labelvalues, labelkwargs) if child is None else child
+
+    def _getter(kind, doc):
+        def get(self, *name, **keywords):
+            if len(name) == 1:
+                key = cache_key(name[0], keywords)
+                if key is not None:
+                    found = self.series_cache(kind).get(key)
+                    if found is not None:
+                        return found
+            return self.make_series(kind, name, keywords)
+
+        get.__name__ = kind
+        get.__doc__ = doc.decode()
+        return get
+
+    labels_method.__doc__ = _LABELS_DOC.decode()
+    counter_method = _getter("counter", _COUNTER_DOC)
+    gauge_method = _getter("gauge", _GAUGE_DOC)
+    histogram_method = _getter("histogram", _HISTOGRAM_DOC)
+    summary_method = _getter("summary", _SUMMARY_DOC)
+
+
+def gather(view, indexes, out):
+    """Copy `view[indexes]` into `out`, loading strictly in the order of `indexes`.
+
+    view: float64 (n,). indexes: intp (m,), in bounds. out: float64 (m,).
+    """
+    if cython.compiled:
+        _gather(view, indexes, out)
+    else:
+        np.take(view, indexes, out=out, mode="clip")
+
+
+@cython.cfunc
+def _gather(view: cython.const[cython.double][::1], indexes: cython.Py_ssize_t[::1], out: cython.double[::1]):
+    i: cython.Py_ssize_t
+    for i in range(indexes.shape[0]):
+        if cython.compiled:
+            out[i] = shm_load(cython.address(view[indexes[i]]))

@@ -1,0 +1,33 @@
+"""Rules that make one value of many workers'.
+
+Lives here: arithmetic on arrays. May not: read anything.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["combine"]
+
+FloatArray = npt.NDArray[np.float64]
+
+
+def combine(rule: str, stamps: FloatArray, values: FloatArray) -> tuple[FloatArray, npt.NDArray[np.bool_]]:
+    """One value a series.
+
+    stamps, values: shape (workers, n); a stamp of 0 means that the worker has no value.
+    Returns values (n,) and whether any worker had one (n,). The sum of none is 0; min, max and newest of none are 0
+    and marked.
+    """
+    there = stamps > 0.0
+    some = there.any(axis=0) if len(stamps) else np.zeros(values.shape[1], bool)
+    if rule == "sum":
+        return np.where(there, values, 0.0).sum(axis=0), some
+    if not len(stamps):
+        return np.zeros(values.shape[1]), some
+    if rule == "newest":
+        return np.where(some, np.take_along_axis(values, stamps.argmax(axis=0)[None], axis=0)[0], 0.0), some
+    if rule == "min":
+        return np.where(some, np.where(there, values, np.inf).min(axis=0), 0.0), some
+    return np.where(some, np.where(there, values, -np.inf).max(axis=0), 0.0), some

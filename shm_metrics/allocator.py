@@ -1,0 +1,288 @@
+"""Creating families and series: the catalog's only author.
+
+Lives here: what happens under the catalog lock. May not: touch a worker's row, know about forks or threads of the
+application (the writer does).
+
+One creation, and what a kill between any two steps leaves:
+    slot map, slots used      slots that nobody has; never served
+    record, then commit       nothing (the record is not there before the commit)
+    index, then indexed       a record that the next holder of the lock indexes first
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from threading import RLock
+
+from shm_metrics import layout as L
+from shm_metrics import records
+from shm_metrics.catalog import Catalog
+from shm_metrics.errors import SegmentFormatError, SegmentFullError
+from shm_metrics.families import Family, LabelPairs
+from shm_metrics.gauge_modes import MODES
+from shm_metrics.index import Index
+from shm_metrics.mirror import Mirror, SeriesEntry, slot_codes
+from shm_metrics.reader import Reader
+from shm_metrics.records import Record
+from shm_metrics.segment import Segment
+
+__all__ = ["Allocator", "CatalogBusyError", "FamilyPlace", "SeriesPlace"]
+
+CATALOG_SECONDS = 2.0
+SEARCH_SECONDS = 1.0  # between two searches for slots to reuse in a full segment
+
+# Stamps whose ledger row is written: flags of shared gauges, and what dead min, max and mostrecent gauges left.
+_LEDGER_STAMPS = (L.SLOT_STAMP_INHERITED, L.SLOT_STAMP_MIN, L.SLOT_STAMP_MAX, L.SLOT_STAMP_NEWEST)
+
+
+class CatalogBusyError(Exception):
+    """The catalog lock could not be had: this thread holds it already, or another process does not let go."""
+
+
+@dataclass(frozen=True, slots=True)
+class FamilyPlace:
+    """offset: of its record. overflow: first slot of its overflow series, or None."""
+
+    offset: int
+    overflow: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class SeriesPlace:
+    """offset: of its record. slot, count: its slots. born: stamps up to it are of an earlier life of the slots."""
+
+    offset: int
+    slot: int
+    count: int
+    born: float
+
+
+class Allocator:
+    def __init__(self, segment: Segment, reader: Reader) -> None:
+        self.segment = segment
+        self.reader = reader
+        self.catalog = Catalog(segment)
+        self.index = Index(segment, self.catalog)
+        self._thread_lock = RLock()
+        self._inside = False
+        self._index_checked = False
+        self._search_again = 0.0
+        self._reusable: dict[bytes, list[SeriesEntry]] = {}
+
+    def renew(self) -> None:
+        """Forget locks that other threads held when this process was forked."""
+        self._thread_lock = RLock()
+        self._inside = False
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the catalog lock. Raises CatalogBusyError.
+
+        A signal handler or __del__ that comes in on top of a creation in the same thread is refused, as it could
+        neither wait for what it interrupted nor go on in the middle of it.
+        """
+        with self._thread_lock:
+            if self._inside:
+                raise CatalogBusyError("called from within a creation in the same thread")
+            self._inside = True
+            try:
+                if not self.segment.locks.wait_exclusive(L.LOCK_CATALOG, CATALOG_SECONDS):
+                    raise CatalogBusyError(f"the catalog has been locked for {CATALOG_SECONDS:.0f} s")
+                try:
+                    yield
+                finally:
+                    self.segment.locks.release(L.LOCK_CATALOG)
+            finally:
+                self._inside = False
+
+    # -- families -------------------------------------------------------------------------------------------------
+
+    def family(self, family: Family, labelled: bool, now: float) -> FamilyPlace:
+        """The family's record, made at first use; `labelled` ones get slots for their overflow series too.
+
+        Raises CatalogBusyError, or SegmentFullError when the catalog is full.
+        """
+        key = records.family_key(family)
+        offset = self.index.find(key)
+        if offset is None:
+            with self.locked():
+                offset = self._find_under_lock(key)
+                if offset is None:
+                    record = Record(records.FAMILY, key, created=now, tail=family.documentation.encode())
+                    codes = slot_codes(family)
+                    slot = self._new_slots(codes) if labelled else None
+                    if slot is not None:
+                        record.slot, record.count = slot, len(codes)
+                    offset = self._publish(record)
+        record = self.catalog.read(offset)
+        return FamilyPlace(offset, record.slot if record.count else None)
+
+    # -- series ---------------------------------------------------------------------------------------------------
+
+    def find(self, family: FamilyPlace, labels: LabelPairs, payload: LabelPairs = ()) -> SeriesPlace | None:
+        """The series if it is there and alive. Takes no lock."""
+        return self._living(self.index.find(records.series_key(family.offset, labels, payload)))
+
+    def series(
+        self, definition: Family, family: FamilyPlace, labels: LabelPairs, payload: LabelPairs, now: float, stamp: float
+    ) -> SeriesPlace:
+        """The series, made or revived at first use. now: Unix seconds; stamp: CLOCK_MONOTONIC seconds.
+
+        Raises CatalogBusyError, or SegmentFullError when there is no slot, index entry or catalog space left.
+        """
+        key = records.series_key(family.offset, labels, payload)
+        place = self._living(self.index.find(key))
+        if place is not None:
+            return place
+        with self.locked():
+            offset = self._find_under_lock(key)
+            place = self._living(offset)
+            if place is not None:
+                return place
+            if offset is not None and self._readable(offset) and self.catalog.status(offset) == records.REMOVED:
+                return self._revive(offset, now)
+            return self._create(key, definition, family, now, stamp)
+
+    def _create(self, key: bytes, definition: Family, family: FamilyPlace, now: float, stamp: float) -> SeriesPlace:
+        codes = slot_codes(definition)
+        record = Record(records.SERIES, key, family.offset, 0, len(codes), now)
+        slot = self._new_slots(codes)
+        if slot is None:
+            old = self._reuse(codes, stamp)
+            slot = old.slot
+            record.born = stamp
+            record.tail = self.reader.column_totals(definition, slot).tobytes()
+            self.segment.slot_map[slot : slot + len(codes)] = list(codes)
+            if self.segment.pages[L.LEDGER_ROW, slot // L.SLOTS_PER_PAGE]:
+                self.segment.matrix[L.LEDGER_ROW, slot : slot + len(codes)] = 0.0
+        record.slot = slot
+        return SeriesPlace(self._publish(record), slot, len(codes), record.born)
+
+    def _publish(self, record: Record) -> int:
+        offset = self.catalog.append(record)
+        self.index.insert(record.key, offset)
+        self.segment.set(L.INDEXED_OFFSET, self.catalog.commit)
+        return offset
+
+    def _revive(self, offset: int, now: float) -> SeriesPlace:
+        self.catalog.append(Record(records.REVIVE, parent=offset, created=now))
+        self.segment.set(L.INDEXED_OFFSET, self.catalog.commit)
+        self.catalog.set_status(offset, records.LIVE)
+        self._bump()
+        place = self._living(offset)
+        assert place is not None
+        return place
+
+    def _living(self, offset: int | None) -> SeriesPlace | None:
+        if offset is None:
+            return None
+        try:
+            record = self.catalog.read(offset)
+        except SegmentFormatError:
+            return None
+        within = L.FIRST_SERIES_SLOT <= record.slot <= self.segment.layout.slots - record.count
+        if record.status != records.LIVE or not within:
+            return None
+        return SeriesPlace(offset, record.slot, record.count, record.born)
+
+    def _readable(self, offset: int) -> bool:
+        try:
+            self.catalog.read(offset)
+        except SegmentFormatError:
+            return False
+        return True
+
+    def _find_under_lock(self, key: bytes) -> int | None:
+        """Look the key up in an index that is complete and sound."""
+        self.index.catch_up()
+        if not self._index_checked:
+            self._index_checked = True
+            if self.index.lost_entries():
+                self.index.rebuild()
+        if not self.index.sound_for(key):
+            self.index.rebuild()
+        return self.index.find(key)
+
+    def _bump(self) -> int:
+        generation = self.segment.get(L.GENERATION_OFFSET) + 1
+        self.segment.set(L.GENERATION_OFFSET, generation)
+        return generation
+
+    # -- removal --------------------------------------------------------------------------------------------------
+
+    def remove(self, definition: Family, place: SeriesPlace, stamp: float) -> None:
+        """Hide the series from the next scrape on, in every process; no other's row is touched.
+
+        Its totals become its baseline: it shows again, counting from 0, when somebody adds to it or asks for it.
+        """
+        with self.locked():
+            if self._living(place.offset) is None:
+                return
+            baseline = self.reader.column_totals(definition, place.slot)
+            generation = self.segment.get(L.GENERATION_OFFSET) + 1
+            self.catalog.append(
+                Record(
+                    records.REMOVE, parent=place.offset, count=generation, born=stamp, tail=baseline.tobytes()
+                )
+            )
+            self.segment.set(L.INDEXED_OFFSET, self.catalog.commit)
+            self.catalog.set_status(place.offset, records.REMOVED)
+            self._bump()
+
+    # -- slots ----------------------------------------------------------------------------------------------------
+
+    def _new_slots(self, codes: bytes) -> int | None:
+        """Slots that nobody had before, or None when there are none left."""
+        segment, first, count = self.segment, self.segment.slots_used, len(codes)
+        if first + count > segment.layout.slots:
+            return None
+        map_at = segment.layout.slot_map + first
+        if map_at // L.PAGE != (map_at + count - 1) // L.PAGE or not map_at % L.PAGE:
+            segment.reserve(map_at, count)
+        if codes[0] in _LEDGER_STAMPS:
+            segment.reserve_slots(L.LEDGER_ROW, first, count)
+        segment.bytes[map_at : map_at + count] = codes
+        segment.set(L.SLOTS_USED_OFFSET, first + count)
+        return first
+
+    def _reuse(self, codes: bytes, stamp: float) -> SeriesEntry:
+        """A removed series of the same shape whose slots no living worker can still write to; it becomes FREE.
+
+        Raises SegmentFullError when there is none.
+        """
+        if stamp >= self._search_again:
+            self._search_again = stamp + SEARCH_SECONDS
+            self._search_reusable()
+        found = self._reusable.get(codes)
+        while found:
+            entry = found.pop()
+            if self.catalog.status(entry.offset) == records.REMOVED:
+                # FREE comes before the new record: killed in between, the slots are lost, but never served twice.
+                self.catalog.set_status(entry.offset, records.FREE)
+                self._bump()
+                return entry
+        raise SegmentFullError(
+            f"{self.segment.place.path}: all {self.segment.layout.slots} slots are used; "
+            "make the segment with more slots, or use fewer label values"
+        )
+
+    def _search_reusable(self) -> None:
+        """Collect the removed series that every living worker's lineage is younger than.
+
+        A worker whose first ancestor attached after the removal, and that did not ask for the series since (it would
+        be LIVE), can have no cell of it.
+        """
+        lineages = [self.reader.workers.read(row).lineage for row in self.reader.live_rows()]
+        oldest = min(lineages, default=self.segment.get(L.GENERATION_OFFSET))
+        self._reusable = {}
+        mirror = Mirror(self.segment)
+        mirror.refresh()
+        for family in (*mirror.families.values(), *mirror.older):
+            codes = slot_codes(family.family)
+            if codes[:1] == bytes([L.SLOT_STAMP_INHERITED]) and len(codes) == MODES["sum"].slots:
+                continue  # a worker inherits these with its row, and could not tell them from an earlier life's
+            for entry in family.series.values():
+                if entry.status == records.REMOVED and 0 < entry.generation <= oldest:
+                    self._reusable.setdefault(codes, []).append(entry)

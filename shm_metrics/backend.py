@@ -1,0 +1,324 @@
+"""MetricsBackend: one segment, with metrics made by asking for them, and everything a scrape shows of it.
+
+Lives here: the façade over writer and reader. May not: know HTTP, text formats or declared metrics.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+import weakref
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from shm_metrics import series as S
+from shm_metrics.cells import build
+from shm_metrics.definitions import define
+from shm_metrics.errors import InvalidMetricError, MetricConflictError, SegmentError
+from shm_metrics.families import COUNTER, GAUGE, HISTOGRAM, INFO, STATESET, SUMMARY, AnyFamily, Family, LabelPairs
+from shm_metrics.gauge_modes import MODES
+from shm_metrics.handles import FamilyHandle, sample_names
+from shm_metrics.labels import check_label_names, label_pairs
+from shm_metrics.layout import DEFAULT_ROWS, DEFAULT_SLOTS, Layout
+from shm_metrics.place import Place
+from shm_metrics.scraping import Scraper
+from shm_metrics.segment import FloatArray
+from shm_metrics.snapshot import Snapshot
+from shm_metrics.writer import Writer
+
+__all__ = ["DEFAULT_NAME", "MetricsBackend", "place_for"]
+
+log = logging.getLogger("shm_metrics")
+
+DEFAULT_NAME = "default"
+SEGMENT_VARIABLE = "SHM_METRICS_SEGMENT"
+
+
+def place_for(name: str | None = None, path: str | os.PathLike[str] | None = None) -> Place:
+    """Where the segment is: a path, a name, or what SHM_METRICS_SEGMENT says (a path if it has a slash)."""
+    if name is not None and path is not None:
+        raise InvalidMetricError(f"name {name!r} and path {path!r}: give one of them")
+    if path is not None:
+        return Place.at(path)
+    told = name if name is not None else os.environ.get(SEGMENT_VARIABLE) or DEFAULT_NAME
+    if name is None and "/" in told:
+        return Place.at(told)
+    return Place.named(told, os.geteuid())
+
+
+class MetricsBackend(build.Getters):  # type: ignore[misc]
+    """The metrics of all processes that use one segment.
+
+    name: of the segment, in /dev/shm; default: what SHM_METRICS_SEGMENT says, else "default". Or path: any file.
+    rows: workers at once; slots: numbers to keep (a counter takes 1, a gauge 2 or 3, a histogram its buckets + 3).
+        They count when the segment is made; one that is joined keeps its own.
+    keep: carry the totals over when nobody was using the segment; otherwise it begins anew.
+    read_only: claim no row, write nothing. Raises FileNotFoundError when there is no segment.
+    role: what people should read about this worker (`gunicorn worker`).
+    process_metrics: CPU, memory, descriptors and threads of the live workers; per_worker: also one series a worker.
+
+    Raises InvalidMetricError, SegmentFormatError, SegmentFullError or SegmentError.
+    """
+
+    counter = build.counter_method
+    gauge = build.gauge_method
+    histogram = build.histogram_method
+    summary = build.summary_method
+
+    def __init__(
+        self,
+        name: str | None = None,
+        *,
+        path: str | os.PathLike[str] | None = None,
+        rows: int = DEFAULT_ROWS,
+        slots: int = DEFAULT_SLOTS,
+        keep: bool = False,
+        read_only: bool = False,
+        role: str = "",
+        process_metrics: bool = True,
+        per_worker: bool = False,
+        _private: bool = False,
+    ) -> None:
+        self.forget_series()
+        self._arguments = {
+            "name": name,
+            "path": path,
+            "rows": rows,
+            "slots": slots,
+            "keep": keep,
+            "read_only": read_only,
+            "role": role,
+            "process_metrics": process_metrics,
+            "per_worker": per_worker,
+        }
+        self.place = place_for(name, path)
+        self.layout = Layout(rows, slots)
+        self.detached = _private
+        self._handles: dict[str, FamilyHandle] = {}
+        self._sample_names: dict[str, Family] = {}
+        self._functions: weakref.WeakKeyDictionary[Any, Callable[[], float]] = weakref.WeakKeyDictionary()
+        self._writer_or_none: Writer | None = None
+        if not read_only:
+            self._writer_or_none = Writer(self.place, self.layout, keep=keep, private=_private, role=role)
+        self._scraper = Scraper(
+            self.place, self._writer_or_none, process_metrics=process_metrics, per_worker=per_worker, detached=_private
+        )
+
+    def __reduce__(self) -> Any:
+        return _reattach, (self._arguments,)
+
+    def __repr__(self) -> str:
+        return f"<MetricsBackend {self.place.path}{' read only' if self.read_only else ''}>"
+
+    @property
+    def read_only(self) -> bool:
+        return self._writer_or_none is None
+
+    @property
+    def _writer(self) -> Writer:
+        if self._writer_or_none is None:
+            raise SegmentError(f"{self.place.path}: opened read_only; open it without to count")
+        return self._writer_or_none
+
+    @property
+    def instance_id(self) -> str:
+        """32 hex digits that no other life of the segment has."""
+        return self._scraper.segment().header.incarnation.hex()
+
+    @property
+    def created_at(self) -> float:
+        """Unix seconds at which the segment was made."""
+        return self._scraper.segment().header.created_at
+
+    @property
+    def row(self) -> int | None:
+        """This process' row, or None (read only, or none was free)."""
+        writer = self._writer_or_none
+        return None if writer is None or writer.lease is None else writer.lease.row
+
+    def set_role(self, role: str) -> None:
+        """What people should read about this worker."""
+        self._writer.set_role(role)
+
+    # -- getting and making series --------------------------------------------------------------------------------
+
+    def make_series(self, kind: str, names: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
+        """What counter(), gauge(), histogram() and summary() do when the series is not cached."""
+        key = build.cache_key(names[0], keywords) if len(names) == 1 else None
+        if len(names) not in (1, 2):
+            raise TypeError(f"{kind}() takes a name, and its documentation; labels go by keyword")
+        labels = dict(keywords)
+        documentation = names[1] if len(names) == 2 else labels.pop("documentation", "")
+        options: dict[str, Any] = {"unit": labels.pop("unit", "")}
+        if kind == GAUGE:
+            options["multiprocess_mode"] = labels.pop("multiprocess_mode", None)
+        if kind == HISTOGRAM:
+            options["buckets"] = labels.pop("buckets", None)
+        handle = self._get_handle(kind, names[0], documentation, options)
+        check_label_names(labels, kind, handle.family.name)
+        series = handle.child(label_pairs(labels), _SERIES[kind if kind != GAUGE else handle.family.mode].of)
+        if key is not None and not series.overflowed:
+            self.series_cache(kind)[key] = series
+        return series
+
+    def _get_handle(self, kind: str, name: str, documentation: str, options: dict[str, Any]) -> FamilyHandle:
+        """The family, by its definition where one is given, as it was made before where none is."""
+        given = {option: value for option, value in options.items() if value not in (None, "")}
+        wanted = define(kind, name, documentation, **given)
+        known = self._handles.get(wanted.name)
+        if known is not None and known.family.type == kind:
+            if "buckets" not in given and kind == HISTOGRAM:
+                return known
+            if "multiprocess_mode" not in given and kind == GAUGE:
+                return known
+            if not given:
+                return known
+        return self.handle(wanted, None)
+
+    def handle(self, family: Family, labelnames: tuple[str, ...] | None) -> FamilyHandle:
+        """This process' hold on a family. Raises MetricConflictError when its names are taken by another definition."""
+        known = self._handles.get(family.name)
+        if known is None:
+            for sample_name in sample_names(family):
+                other = self._sample_names.get(sample_name)
+                if other is not None:
+                    raise MetricConflictError(
+                        f"{family.type} {family.name}: its sample {sample_name} is already one of "
+                        f"{other.type} {other.name}; choose another name"
+                    )
+            known = FamilyHandle(self, family, labelnames)
+            self._handles[family.name] = known
+            self._sample_names.update(dict.fromkeys(sample_names(family), family))
+            known.writer.family(family, bool(labelnames))
+            return known
+        _check_same(known.family, family)
+        if labelnames is not None:
+            if known.labelnames is not None and set(known.labelnames) != set(labelnames):
+                raise MetricConflictError(
+                    f"{family.name}: declared with labels {known.labelnames!r} before, now with {labelnames!r}"
+                )
+            known.labelnames = labelnames
+        return known
+
+    def _bounds(self, family: Family) -> FloatArray:
+        return np.array(family.bounds or (np.inf,), np.float64)
+
+    # -- values ---------------------------------------------------------------------------------------------------
+
+    def _columns(self, family: Family, pairs: LabelPairs) -> FloatArray:
+        entry = self._scraper.entry(family, pairs)
+        if entry is None:
+            return np.zeros(max(1, len(family.bounds)) + 1)
+        total = self._writer.reader.column_totals(family, entry.slot)
+        return total - entry.baseline if entry.baseline.size else total
+
+    def _total(self, family: Family, pairs: LabelPairs) -> float:
+        entry = self._scraper.entry(family, pairs)
+        if entry is None:
+            return 0.0
+        if family.type == COUNTER:
+            return float(self._columns(family, pairs)[0])
+        known = family if family.type == GAUGE else Family(family.name, GAUGE, mode="mostrecent")
+        return self._writer.reader.gauge_value(known, entry.slot, entry.born, entry.baseline)
+
+    def _set_function(self, series: Any, function: Callable[[], float]) -> None:
+        if not callable(function):
+            raise InvalidMetricError(f"set_function({function!r}): give a callable")
+        self._functions[series] = function
+
+    # -- reading --------------------------------------------------------------------------------------------------
+
+    def snapshot(self) -> Snapshot:
+        """All families as one scan found them. Immutable."""
+        return self._scraper.snapshot()
+
+    def collect(self) -> list[AnyFamily]:
+        """Everything a scrape shows: the segment's families, the workers' processes, the engine, custom collectors."""
+        self._scraper.run_functions(self._functions)
+        return self._scraper.collect()
+
+    def register_collector(self, collector: Any) -> None:
+        """Run `collector` once a scrape: a callable that gives families, or an object with collect().
+
+        A family is a SampleFamily or a prometheus_client Metric.
+        """
+        self._scraper.register(collector)
+
+    def unregister_collector(self, collector: Any) -> None:
+        """Undo register_collector. Raises ValueError when it was not registered."""
+        self._scraper.unregister(collector)
+
+    def all_metrics(self) -> dict[str, dict[str, Any]]:
+        """key -> name, type, labels and value(s) of every series; the key is `name{label="value",...}`."""
+        from shm_metrics.export import metrics_of
+
+        return metrics_of(self.snapshot())
+
+    def export(self) -> dict[str, Any]:
+        """timestamp, backend_created_at, total_metrics and metrics (as all_metrics gives them)."""
+        metrics = self.all_metrics()
+        return {
+            "timestamp": time.time(),
+            "backend_created_at": self.created_at,
+            "total_metrics": len(metrics),
+            "metrics": metrics,
+        }
+
+    def stats(self) -> dict[str, Any]:
+        """How many metrics of which type, and the segment's own figures."""
+        from shm_metrics.export import stats_of
+
+        return stats_of(self.snapshot(), self._scraper.figures(), self.created_at, time.time())
+
+    # -- ending ---------------------------------------------------------------------------------------------------
+
+    def clear(self) -> None:
+        """Hide every series, in every process, from the next scrape on; counting goes on from 0."""
+        mine = dict(self._handles)
+        for name, family in self._scraper.families().items():
+            handle = mine.get(name) or FamilyHandle(self, family, None)
+            handle.clear()
+
+    def close(self) -> None:
+        """Give this process' row up; its totals stay in the segment. Series still held count nowhere from here on."""
+        if self._writer_or_none is not None:
+            self._writer_or_none.close()
+        self._scraper.close()
+
+    def unlink(self) -> None:
+        """Close, and remove the segment; processes that still have it count on, unseen."""
+        self._writer.close(unlink=True)
+        self._scraper.close()
+
+
+_SERIES: Mapping[str, Any] = {
+    COUNTER: S.CounterSeries,
+    HISTOGRAM: S.HistogramSeries,
+    SUMMARY: S.SummarySeries,
+    INFO: S.InfoSeries,
+    STATESET: S.EnumSeries,
+    **{
+        mode.name: S.SharedGaugeSeries if mode.slots == 3 else S.GaugeSeries if mode.moves else S.NewestGaugeSeries
+        for mode in MODES.values()
+    },
+}
+
+
+def series_class(family: Family) -> Any:
+    """The class of the family's series."""
+    return _SERIES[family.mode if family.type == GAUGE else family.type]
+
+
+def _check_same(known: Family, wanted: Family) -> None:
+    for what in ("type", "mode", "unit", "bounds", "states"):
+        before, now = getattr(known, what), getattr(wanted, what)
+        if before != now:
+            raise MetricConflictError(f"{wanted.name}: declared with {what} {before!r} before, now with {now!r}")
+
+
+def _reattach(arguments: dict[str, Any]) -> MetricsBackend:
+    return MetricsBackend(**arguments)
+

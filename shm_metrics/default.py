@@ -1,0 +1,83 @@
+"""The default backend, and the declared metrics that follow it.
+
+Lives here: get_backend, configure. May not: anything at import time; the first metric or call decides.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import weakref
+from threading import RLock
+from typing import Any
+
+from shm_metrics.backend import MetricsBackend
+from shm_metrics.errors import SegmentError
+
+__all__ = ["configure", "declared", "get_backend", "use_backend"]
+
+log = logging.getLogger("shm_metrics")
+
+declared: weakref.WeakSet[Any] = weakref.WeakSet()
+"""Metrics declared without a backend of their own: they count in the default one, whichever that is."""
+
+_default: MetricsBackend | None = None
+_lock = RLock()
+
+
+def get_backend() -> MetricsBackend:
+    """The default backend; made at the first call, on the segment that SHM_METRICS_SEGMENT names, else "default".
+
+    If the segment cannot be had, the application must not suffer: the error is logged, and this process (with its
+    children) counts in a segment of its own, which its scrapes show with `shm_metrics_detached 1`.
+    """
+    global _default
+    with _lock:
+        if _default is None:
+            try:
+                _default = MetricsBackend()
+            except SegmentError as error:
+                log.error("shm_metrics: %s; this process counts for itself until configure() finds a segment", error)
+                _default = MetricsBackend(_private=True)
+        return _default
+
+
+def configure(name: str | None = None, **options: Any) -> MetricsBackend:
+    """Make `MetricsBackend(name, **options)` the default one. May come before or after metrics are declared.
+
+    Metrics that exist already count there from now on. What was counted before goes along if nobody else was using
+    the segment they counted in; otherwise it stays there.
+
+    Raises what MetricsBackend raises; then everything stays as it was.
+    """
+    with _lock:
+        backend = MetricsBackend(name, **options)
+        previous = use_backend(backend, move=True)
+        if previous is not None:
+            previous.close()
+        return backend
+
+
+def use_backend(backend: MetricsBackend | None, *, move: bool = False) -> MetricsBackend | None:
+    """Make `backend` the default one (None: none, until somebody asks); the one before, still open.
+
+    move: metrics take along what they counted, if nobody else uses the segment before; that one is then removed.
+    """
+    global _default
+    with _lock:
+        previous, _default = _default, backend
+        move = move and previous is not None and not previous.read_only and previous._writer.segment.sole_user()
+        if backend is not None:
+            for metric in list(declared):
+                metric.attach(backend, move=move)
+        if move and previous is not None:
+            previous.unlink()
+        return previous
+
+
+def _renew_lock() -> None:
+    global _lock
+    _lock = RLock()
+
+
+os.register_at_fork(after_in_child=_renew_lock)

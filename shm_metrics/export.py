@@ -1,0 +1,86 @@
+"""Snapshots as plain dictionaries.
+
+Lives here: the schema of all_metrics(), export() and stats() [pure]. May not: read a segment.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from shm_metrics.families import COUNTER, GAUGE, HISTOGRAM, STATESET, SUMMARY, FamilySnapshot, LabelPairs
+from shm_metrics.self_metrics import EngineFigures
+from shm_metrics.snapshot import Snapshot
+
+__all__ = ["metrics_of", "series_name", "stats_of"]
+
+
+def series_name(name: str, labels: LabelPairs) -> str:
+    """`name{label="value",...}`, labels sorted by name: the same text for the same series, always."""
+    if not labels:
+        return name
+    told = ",".join(f"{label}={_quoted(value)}" for label, value in labels)
+    return f"{name}{{{told}}}"
+
+
+def _quoted(value: str) -> str:
+    escaped = value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    return f'"{escaped}"'
+
+
+def metrics_of(snapshot: Snapshot) -> dict[str, dict[str, Any]]:
+    """key -> what export() says of a series."""
+    metrics = {}
+    for found in snapshot.families:
+        shown = found.family.name + ("_total" if found.family.type == COUNTER else "")
+        for position, labels in enumerate(found.labels):
+            metrics[series_name(shown, labels)] = {
+                "name": shown,
+                "labels": dict(labels),
+                "type": found.family.type,
+                **_figures(found, position),
+                "created_at": None if found.created is None else float(found.created[position]),
+            }
+    return metrics
+
+
+def _figures(found: FamilySnapshot, position: int) -> dict[str, Any]:
+    if found.family.type == STATESET:
+        return {"value": found.family.states[int(found.values[position])]}
+    if found.family.type not in (HISTOGRAM, SUMMARY):
+        return {"value": float(found.values[position])}
+    assert found.sums is not None
+    total = float(found.sums[position])
+    if found.family.type == SUMMARY:
+        count = int(found.values[position])
+        return {"count": count, "sum": total, "average": total / count if count else 0.0}
+    counts = found.values[position]
+    count = int(counts.sum())
+    return {
+        "buckets": {_bound(bound): int(n) for bound, n in zip(found.family.bounds, counts.cumsum(), strict=True)},
+        "count": count,
+        "sum": total,
+        "average": total / count if count else 0.0,
+    }
+
+
+def _bound(bound: float) -> str:
+    return "+Inf" if math.isinf(bound) else repr(bound)
+
+
+def stats_of(snapshot: Snapshot, figures: EngineFigures, created_at: float, now: float) -> dict[str, Any]:
+    """What stats() says."""
+    by_type: dict[str, int] = {}
+    for found in snapshot.families:
+        by_type[found.family.type] = by_type.get(found.family.type, 0) + len(found.labels)
+    return {
+        "total_metrics": snapshot.series,
+        "counter_metrics": by_type.get(COUNTER, 0),
+        "gauge_metrics": by_type.get(GAUGE, 0),
+        "histogram_metrics": by_type.get(HISTOGRAM, 0),
+        "backend_uptime": now - created_at,
+        "created_at": created_at,
+        "incarnation": snapshot.incarnation,
+        "live_workers": len(snapshot.live_rows),
+        **{name: getattr(figures, name) for name in figures.__slots__},
+    }

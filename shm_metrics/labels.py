@@ -1,0 +1,76 @@
+"""Names and labels: what is valid, and their canonical form.
+
+Lives here: checking and ordering. May not: store anything.
+
+The rules are Prometheus' (its documentation, "Data model"): metric names [a-zA-Z_:][a-zA-Z0-9_:]*, label names
+[a-zA-Z_][a-zA-Z0-9_]* and not beginning with two underscores, label values any text.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+
+from shm_metrics.errors import InvalidMetricError
+from shm_metrics.families import LabelPairs
+
+__all__ = ["check_label_names", "check_metric_name", "label_pairs", "label_text"]
+
+_METRIC = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
+_LABEL = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
+MAX_VALUE_CHARACTERS = 16_384
+OVERFLOW_LABELS: LabelPairs = (("overflow", "true"),)
+
+
+def check_metric_name(name: object) -> str:
+    """`name` itself. Raises InvalidMetricError."""
+    if not isinstance(name, str) or not _METRIC.fullmatch(name):
+        raise InvalidMetricError(
+            f"metric name {_short(name)}: use letters, digits, '_' and ':', and begin with no digit"
+        )
+    return str(name)
+
+
+def check_label_names(names: Iterable[str], type_: str = "", name: str = "") -> tuple[str, ...]:
+    """The names as a tuple. `type_` is the family's type: histograms and summaries have labels of their own.
+
+    Raises InvalidMetricError.
+    """
+    if isinstance(names, str):
+        raise InvalidMetricError(f"{name}: label names {names!r}: give a list or tuple of names, not one text")
+    told = tuple(names)
+    reserved = {"histogram": ("le",), "summary": ("quantile",), "stateset": (name,)}.get(type_, ())
+    for label in told:
+        if not isinstance(label, str) or not _LABEL.fullmatch(label):
+            raise InvalidMetricError(
+                f"{name}: label name {_short(label)}: use letters, digits and '_', and begin with no digit"
+            )
+        if label.startswith("__") or label in reserved:
+            raise InvalidMetricError(f"{name}: label name {label!r} is reserved; choose another")
+    if len(set(told)) != len(told):
+        raise InvalidMetricError(f"{name}: label names {told!r}: one of them comes twice")
+    return told
+
+
+def label_text(value: object, label: str = "") -> str:
+    """The text of a label value: text is taken as it is, anything else through str(). Raises InvalidMetricError."""
+    try:
+        text = value if type(value) is str else str(value)
+    except Exception as error:
+        raise InvalidMetricError(f"label {label!r}: str() of its {type(value).__name__} failed: {error}") from error
+    if len(text) > MAX_VALUE_CHARACTERS:
+        raise InvalidMetricError(
+            f"label {label!r}: a value of {len(text)} characters; at most {MAX_VALUE_CHARACTERS} are kept "
+            "(a label names a small set of things)"
+        )
+    return text
+
+
+def label_pairs(labels: Mapping[str, object]) -> LabelPairs:
+    """(name, text) pairs sorted by name; the label names must have been checked."""
+    return tuple(sorted((name, label_text(value, name)) for name, value in labels.items()))
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."

@@ -1,0 +1,274 @@
+"""Where every byte of a segment lies.
+
+Lives here: offsets as named sums, the codes stored in the slot map, and the parsing of a header given as bytes.
+May not: open, map or lock anything.
+
+    0                                                                     ascending offsets
+    +--------------------------------------------------------------------------------------+
+    | header        one page: what this file is, and the few numbers that move              |
+    +--------------------------------------------------------------------------------------+
+    | worker table  a record a row: pid, start, claim, lineage, role; CPU ledger             |
+    +--------------------------------------------------------------------------------------+
+    | page map      a byte a page of the matrix: 1 = the page is really there                |
+    +--------------------------------------------------------------------------------------+
+    | slot map      a byte a slot: counter, bucket, gauge stamp, ... (see SLOT_*)            |
+    +--------------------------------------------------------------------------------------+
+    | index         (hash, record offset) pairs of 64 bits, open addressing                  |
+    +--------------------------------------------------------------------------------------+
+    | catalog       records, append only: families, series, removals, revivals               |
+    +--------------------------------------------------------------------------------------+
+    | matrix        float64, a row a worker                                                  |
+    |               row 0          the ledger row: what dead gauges left, and flags           |
+    |               row 1 .. rows  one worker each                                           |
+    +--------------------------------------------------------------------------------------+
+
+    header:  magic | version | layout hash | rows | slots | catalog bytes | index entries | incarnation (16) |
+             index key (16) | boot id (16) | created at | checksum of all before      <- written once
+             state | catalog commit | indexed | index size | index used | slots used | generation | catalog reserved
+
+A slot is one float64. What a series' slots mean:
+
+    counter    value
+    histogram  sequence | bucket * k (not cumulative) | sum when the count is even | sum when it is odd
+    gauge      stamp (CLOCK_MONOTONIC seconds, 0 = never set by this row) | value
+    shared     stamp | base | delta
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from dataclasses import dataclass
+from hashlib import blake2b
+
+from shm_metrics.errors import InvalidMetricError, SegmentFormatError
+
+MAGIC = b"SHMMETR\x00"
+VERSION = 1
+
+PAGE = 4096
+WORD = 8
+
+# -- header ------------------------------------------------------------------------------------------------------------
+MAGIC_OFFSET = 0
+VERSION_OFFSET = MAGIC_OFFSET + len(MAGIC)
+LAYOUT_HASH_OFFSET = VERSION_OFFSET + WORD
+ROWS_OFFSET = LAYOUT_HASH_OFFSET + WORD
+SLOTS_OFFSET = ROWS_OFFSET + WORD
+CATALOG_BYTES_OFFSET = SLOTS_OFFSET + WORD
+INDEX_ENTRIES_OFFSET = CATALOG_BYTES_OFFSET + WORD
+INCARNATION_OFFSET = INDEX_ENTRIES_OFFSET + WORD
+INDEX_KEY_OFFSET = INCARNATION_OFFSET + 2 * WORD
+BOOT_ID_OFFSET = INDEX_KEY_OFFSET + 2 * WORD
+CREATED_AT_OFFSET = BOOT_ID_OFFSET + 2 * WORD
+CHECKSUM_OFFSET = CREATED_AT_OFFSET + WORD
+STATE_OFFSET = CHECKSUM_OFFSET + WORD
+CATALOG_COMMIT_OFFSET = STATE_OFFSET + WORD
+INDEXED_OFFSET = CATALOG_COMMIT_OFFSET + WORD
+INDEX_SIZE_OFFSET = INDEXED_OFFSET + WORD
+INDEX_USED_OFFSET = INDEX_SIZE_OFFSET + WORD
+SLOTS_USED_OFFSET = INDEX_USED_OFFSET + WORD
+GENERATION_OFFSET = SLOTS_USED_OFFSET + WORD
+CATALOG_RESERVED_OFFSET = GENERATION_OFFSET + WORD
+HEADER_END = CATALOG_RESERVED_OFFSET + WORD
+HEADER_BYTES = PAGE
+
+INITIALISING, READY, ABANDONED = 0, 1, 2
+
+_STATIC = struct.Struct("<8sQ8sQQQQ16s16s16sd")
+assert _STATIC.size == CHECKSUM_OFFSET
+
+# -- worker table ------------------------------------------------------------------------------------------------------
+ROLE_BYTES = 64
+WORKER_PID_OFFSET = 0
+WORKER_START_OFFSET = WORKER_PID_OFFSET + WORD  # clock ticks since boot, field 22 of /proc/<pid>/stat
+WORKER_CLAIMED_AT_OFFSET = WORKER_START_OFFSET + WORD  # Unix seconds
+WORKER_CLAIMS_OFFSET = WORKER_CLAIMED_AT_OFFSET + WORD  # how many workers this row has had; 0 = never used
+WORKER_LINEAGE_OFFSET = WORKER_CLAIMS_OFFSET + WORD  # removal generation when this worker's first ancestor attached
+WORKER_ROLE_OFFSET = WORKER_LINEAGE_OFFSET + WORD
+# What scrapers saw of the process in /proc; written under the ledger lock only, see ledger.py.
+WORKER_SEEN_PID_OFFSET = WORKER_ROLE_OFFSET + ROLE_BYTES
+WORKER_SEEN_START_OFFSET = WORKER_SEEN_PID_OFFSET + WORD
+WORKER_CPU_LAST_OFFSET = WORKER_SEEN_START_OFFSET + WORD
+WORKER_CPU_RETIRED_OFFSET = WORKER_CPU_LAST_OFFSET + WORD
+WORKER_BYTES = WORKER_CPU_RETIRED_OFFSET + WORD
+
+# -- index -------------------------------------------------------------------------------------------------------------
+INDEX_ENTRY_BYTES = 2 * WORD
+INDEX_FIRST_SIZE = 1024  # entries in use at first; doubled, up to the capacity, when half full
+
+# -- catalog -----------------------------------------------------------------------------------------------------------
+CATALOG_BYTES_PER_SLOT = 128
+CATALOG_RESERVE_STEP = 16 * PAGE
+
+# -- matrix ------------------------------------------------------------------------------------------------------------
+SLOTS_PER_PAGE = PAGE // WORD
+LEDGER_ROW = 0
+FIRST_WORKER_ROW = 1
+
+# The first slots belong to the engine: each row counts its own mishaps there.
+SLOT_OVERFLOWED_UPDATES = 0
+FIRST_SERIES_SLOT = 16
+
+# What the slot map says of a slot. A new owner of a row reads it to learn what it inherits.
+SLOT_FREE = 0
+SLOT_ADDS = 1  # counters and the engine's own: inherited as they are
+SLOT_SEQUENCE = 2  # of a histogram: set to its count by a new owner
+SLOT_BUCKET = 3
+SLOT_SUM = 4
+SLOT_STAMP_INHERITED = 5  # gauge stamps, by what happens to the gauge when its row gets a new owner
+SLOT_STAMP_CLEARED = 6
+SLOT_STAMP_MIN = 7
+SLOT_STAMP_MAX = 8
+SLOT_STAMP_NEWEST = 9
+SLOT_VALUE = 10
+SLOT_DELTA = 11
+
+# -- locks -------------------------------------------------------------------------------------------------------------
+# Byte ranges far behind the end of the file: nothing is stored there, the kernel only keeps the locks.
+LOCK_BASE = 1 << 40
+LOCK_CREATION = LOCK_BASE
+LOCK_CATALOG = LOCK_CREATION + 1
+LOCK_LEADER = LOCK_CATALOG + 1
+LOCK_PRESENCE = LOCK_LEADER + 1
+LOCK_LEDGER = LOCK_PRESENCE + 1
+MAX_ROWS = 1 << 16
+LOCK_CLAIM = LOCK_BASE + MAX_ROWS  # + row: whoever holds it owns the row
+LOCK_LIVE = LOCK_CLAIM + MAX_ROWS  # + row: taken once the row is in order; this is what "alive" means
+LOCK_ROWLESS = LOCK_LIVE + MAX_ROWS  # + n: a worker that found no free row
+ROWLESS_BYTES = 1024
+
+DEFAULT_ROWS = 256
+DEFAULT_SLOTS = 131_072
+
+
+def _pages_up(n: int) -> int:
+    return -(-n // PAGE) * PAGE
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The offsets of a segment of `rows` worker rows and `slots` slots (rounded up to whole pages of 512)."""
+
+    rows: int = DEFAULT_ROWS
+    slots: int = DEFAULT_SLOTS
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.rows, int) or not 1 <= self.rows < MAX_ROWS - 1:
+            raise InvalidMetricError(f"rows={self.rows!r}: give a whole number of workers from 1 to {MAX_ROWS - 2}")
+        if not isinstance(self.slots, int) or not 1 <= self.slots <= 1 << 28:
+            raise InvalidMetricError(f"slots={self.slots!r}: give a whole number of slots from 1 to {1 << 28}")
+        object.__setattr__(self, "slots", -(-self.slots // SLOTS_PER_PAGE) * SLOTS_PER_PAGE)
+
+    @property
+    def matrix_rows(self) -> int:
+        return FIRST_WORKER_ROW + self.rows
+
+    @property
+    def pages_per_row(self) -> int:
+        return self.slots // SLOTS_PER_PAGE
+
+    @property
+    def index_entries(self) -> int:
+        """Index capacity: the power of two that keeps the load at one half with a record in every slot."""
+        return max(INDEX_FIRST_SIZE, 1 << (2 * self.slots - 1).bit_length())
+
+    @property
+    def worker_table(self) -> int:
+        return HEADER_BYTES
+
+    @property
+    def page_map(self) -> int:
+        return _pages_up(self.worker_table + self.matrix_rows * WORKER_BYTES)
+
+    @property
+    def slot_map(self) -> int:
+        return _pages_up(self.page_map + self.matrix_rows * self.pages_per_row)
+
+    @property
+    def index(self) -> int:
+        return _pages_up(self.slot_map + self.slots)
+
+    @property
+    def catalog(self) -> int:
+        return _pages_up(self.index + self.index_entries * INDEX_ENTRY_BYTES)
+
+    @property
+    def catalog_bytes(self) -> int:
+        return _pages_up(max(CATALOG_RESERVE_STEP, self.slots * CATALOG_BYTES_PER_SLOT))
+
+    @property
+    def matrix(self) -> int:
+        return self.catalog + self.catalog_bytes
+
+    @property
+    def row_bytes(self) -> int:
+        return self.slots * WORD
+
+    @property
+    def total(self) -> int:
+        return self.matrix + self.matrix_rows * self.row_bytes
+
+    def worker(self, row: int) -> int:
+        """Offset of the row's record in the worker table."""
+        return self.worker_table + row * WORKER_BYTES
+
+    def hash(self) -> bytes:
+        """Eight bytes that differ when any offset or code of the layout does."""
+        constants = {k: v for k, v in globals().items() if k.isupper() and isinstance(v, int) and k[0] != "_"}
+        told = repr((sorted(constants.items()), self.rows, self.slots, self.catalog_bytes, self.index_entries))
+        return blake2b(told.encode(), digest_size=8).digest()
+
+
+@dataclass(frozen=True)
+class Header:
+    """The part of a header that is written once."""
+
+    layout: Layout
+    incarnation: bytes
+    index_key: bytes
+    boot_id: bytes
+    created_at: float
+
+    def pack(self) -> bytes:
+        lay = self.layout
+        static = _STATIC.pack(
+            MAGIC,
+            VERSION,
+            lay.hash(),
+            lay.rows,
+            lay.slots,
+            lay.catalog_bytes,
+            lay.index_entries,
+            self.incarnation,
+            self.index_key,
+            self.boot_id,
+            self.created_at,
+        )
+        return static + struct.pack("<Q", zlib.crc32(static))
+
+
+def parse_header(data: bytes, size: int, where: str) -> Header:
+    """Read a header's first bytes (at least HEADER_END) from a file of `size` bytes, called `where` in errors.
+
+    Raises SegmentFormatError when the file is no segment, of another version or layout, damaged or truncated.
+    """
+    if len(data) < HEADER_END or not any(data[: len(MAGIC)]):
+        raise SegmentFormatError(f"{where}: {size} bytes without a segment header; the file was truncated or never made")
+    magic, version, told_hash, rows, slots, _catalog, _entries, incarnation, key, boot, created = _STATIC.unpack_from(data)
+    if magic != MAGIC:
+        raise SegmentFormatError(f"{where}: not a shm_metrics segment (it begins with {magic!r}); give another path")
+    if version != VERSION:
+        raise SegmentFormatError(
+            f"{where}: segment format {version}, this library reads {VERSION}; "
+            "stop the processes that use it, or give the new deploy another segment name"
+        )
+    (checksum,) = struct.unpack_from("<Q", data, CHECKSUM_OFFSET)
+    if checksum != zlib.crc32(data[:CHECKSUM_OFFSET]):
+        raise SegmentFormatError(f"{where}: the header is damaged (its checksum is wrong); remove the file")
+    layout = Layout(rows, slots)
+    if told_hash != layout.hash():
+        raise SegmentFormatError(f"{where}: made with another layout of format {version}; remove the file")
+    if size < layout.total:
+        raise SegmentFormatError(f"{where}: truncated to {size} of {layout.total} bytes; remove the file")
+    return Header(layout, incarnation, key, boot, created)

@@ -1,0 +1,70 @@
+"""The kernel's byte-range locks, one set per open file description.
+
+Lives here: taking, dropping and probing single bytes. May not: know what a byte means (see layout.LOCK_*).
+
+Open-file-description locks (fcntl(2), F_OFD_SETLK) are dropped when the last reference to the *description* goes:
+a file descriptor inherited by fork is such a reference, and so is a mapping made from it. Hence two rules, kept by
+segment.py: the description that holds locks is never mapped, and a forked child closes it before anything else.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import struct
+import time
+
+__all__ = ["FileLocks"]
+
+_FLOCK = struct.Struct("@hhqqi4x")  # type, whence, start, len, pid: struct flock on 64-bit Linux
+
+
+class FileLocks:
+    """Locks of one open file description, which this object owns and closes."""
+
+    __slots__ = ("fd",)
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+
+    def _set(self, kind: int, byte: int) -> bool:
+        try:
+            fcntl.fcntl(self.fd, fcntl.F_OFD_SETLK, _FLOCK.pack(kind, os.SEEK_SET, byte, 1, 0))
+        except OSError as error:
+            if error.errno in (errno.EAGAIN, errno.EACCES):
+                return False
+            raise
+        return True
+
+    def try_exclusive(self, byte: int) -> bool:
+        return self._set(fcntl.F_WRLCK, byte)
+
+    def try_shared(self, byte: int) -> bool:
+        return self._set(fcntl.F_RDLCK, byte)
+
+    def release(self, byte: int) -> None:
+        self._set(fcntl.F_UNLCK, byte)
+
+    def wait_exclusive(self, byte: int, seconds: float) -> bool:
+        """Take the byte, waiting at most `seconds`. Polls: a blocking wait could not be given an end."""
+        if self.try_exclusive(byte):
+            return True
+        pause, deadline = 20e-6, time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            time.sleep(pause)
+            if self.try_exclusive(byte):
+                return True
+            pause = min(pause * 1.5, 2e-3)
+        return False
+
+    def held_by_other(self, byte: int, count: int = 1) -> bool:
+        """Whether another description holds a lock on any of `count` bytes from `byte`."""
+        asked = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, byte, count, 0)
+        answer = fcntl.fcntl(self.fd, fcntl.F_OFD_GETLK, asked)
+        return bool(_FLOCK.unpack(answer)[0] != fcntl.F_UNLCK)
+
+    def close(self) -> None:
+        fd, self.fd = self.fd, -1
+        if fd >= 0:
+            os.close(fd)

@@ -1,0 +1,326 @@
+"""Declared metrics: Counter, Gauge, Histogram, Summary, Info, Enum, with prometheus_client's constructors and methods.
+
+Lives here: the public classes. May not: read or write a segment (handles and series do).
+
+A metric without labels is a series itself, so that `COUNTER.inc()` is one call into the hot path; one with labels is a
+family that gives out series. Both are instances of the public class.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+from typing import Any
+
+from shm_metrics import series as S
+from shm_metrics.backend import MetricsBackend, series_class
+from shm_metrics.buckets import DEFAULT_BUCKETS
+from shm_metrics.cells import build
+from shm_metrics.default import declared, get_backend
+from shm_metrics.definitions import define
+from shm_metrics.errors import InvalidMetricError
+from shm_metrics.families import COUNTER, GAUGE, HISTOGRAM, INFO, STATESET, SUMMARY, Family, FamilySnapshot, LabelPairs
+from shm_metrics.gauge_modes import DEFAULT_MODE, MODES
+from shm_metrics.handles import FamilyHandle
+from shm_metrics.labels import check_label_names, label_text
+
+__all__ = ["Counter", "Enum", "Gauge", "Histogram", "Info", "Metric", "Summary"]
+
+
+class Metric:
+    """Base of the declared metrics.
+
+    name, documentation, labelnames, namespace, subsystem, unit: as prometheus_client has them.
+    registry: the MetricsBackend to count in, the default one if left out; or a prometheus_client registry, with which
+        the metric then registers itself too.
+
+    Raises InvalidMetricError; MetricConflictError when the name is declared with another definition in this process.
+    """
+
+    _type = ""
+
+    def __new__(cls, name: str = "", documentation: str = "", labelnames: Iterable[str] = (), *_: Any, **options: Any) -> Any:
+        if labelnames:
+            base, implementation = build.Children, _LABELLED[cls._type]
+        else:
+            mode = options.get("multiprocess_mode", DEFAULT_MODE) if cls._type == GAUGE else ""
+            base, implementation = _PLAIN[cls._type].get(mode) or _PLAIN[cls._type][DEFAULT_MODE]
+        return base.__new__(implementation if cls in _PUBLIC else _subclass(cls, implementation))
+
+    def __init__(
+        self,
+        name: str,
+        documentation: str = "",
+        labelnames: Iterable[str] = (),
+        namespace: str = "",
+        subsystem: str = "",
+        unit: str = "",
+        registry: Any = None,
+        **options: Any,
+    ) -> None:
+        self._define(name, documentation, labelnames, namespace, subsystem, unit, registry, options)
+
+    def _define(
+        self,
+        name: str,
+        documentation: str,
+        labelnames: Iterable[str],
+        namespace: str,
+        subsystem: str,
+        unit: str,
+        registry: Any,
+        options: Mapping[str, Any],
+    ) -> None:
+        family = define(
+            self._type, name, documentation, namespace=namespace, subsystem=subsystem, unit=unit, **options
+        )
+        names = check_label_names(labelnames, self._type, family.name)
+        self._family: Family = family
+        self._labelnames: tuple[str, ...] = names
+        backend = registry if isinstance(registry, MetricsBackend) else None
+        self.attach(backend or get_backend())
+        if backend is None:
+            declared.add(self)
+        if registry is not None and backend is None:
+            registry.register(self)
+
+    def attach(self, backend: MetricsBackend, *, move: bool = False) -> None:
+        """Count in `backend` from now on; move: and take along what this process counted so far."""
+        raise NotImplementedError
+
+    @property
+    def name(self) -> str:
+        """The family's name, without `_total`."""
+        return self._family.name
+
+    @property
+    def documentation(self) -> str:
+        return self._family.documentation
+
+    def collect(self) -> list[FamilySnapshot]:
+        """The family as one scan finds it, over all workers."""
+        handle: FamilyHandle = self._handle  # type: ignore[attr-defined]
+        found = handle.backend.snapshot().family(self._family.name)
+        return [] if found is None else [found]
+
+    def __repr__(self) -> str:
+        return f"<{self._type} {self._family.name}>"
+
+
+class _Plain(Metric):
+    """A metric without labels: a series under its own name."""
+
+    def attach(self, backend: MetricsBackend, *, move: bool = False) -> None:
+        self.start(backend.handle(self._family, ()), (), move=move)  # type: ignore[attr-defined]
+
+    def remove(self, *labelvalues: object) -> None:
+        raise InvalidMetricError(f"{self._family.name}: remove() on a metric without labels; clear() sets it to nothing")
+
+    remove_by_labels = remove
+
+    def clear(self) -> None:
+        """Begin anew from 0, for all processes, from the next scrape on."""
+        self._handle.remove(())  # type: ignore[attr-defined]
+        self._handle.writer.bind(self, self._family, ())  # type: ignore[attr-defined]
+
+
+class _Labelled(build.Children, Metric):  # type: ignore[misc]
+    """A metric with labels: `labels()` gives its series."""
+
+    labels = build.labels_method
+
+    def attach(self, backend: MetricsBackend, *, move: bool = False) -> None:
+        self._handle = backend.handle(self._family, self._labelnames)
+        known = dict(self.known_children()) if move or hasattr(self, "_attached") else {}
+        self._attached = True
+        self.name_labels(self._labelnames)
+        for values, child in known.items():
+            child.start(self._handle, child._pairs, move=move)
+            self._handle.series.setdefault(child._pairs, child)
+            self.known_children()[values] = child
+
+    def make_child(self, labelvalues: tuple[object, ...], labelkwargs: Mapping[str, object]) -> Any:
+        """What labels() does when the series is not cached."""
+        values = self._values(labelvalues, labelkwargs)
+        child = self.known_children().get(values)
+        if child is None:
+            child = self._handle.child(self._pairs_of(values), series_class(self._family).of)
+            if not child.overflowed:
+                self.known_children()[values] = child
+        return child
+
+    def _values(self, labelvalues: Sequence[object], labelkwargs: Mapping[str, object]) -> tuple[str, ...]:
+        names, name = self._labelnames, self._family.name
+        if labelvalues and labelkwargs:
+            raise InvalidMetricError(f"{name}: labels() got values by position and by name; use one of the two")
+        if labelkwargs:
+            if set(labelkwargs) != set(names):
+                raise InvalidMetricError(f"{name}: labels {sorted(labelkwargs)}: it is declared with {list(names)}")
+            return tuple(label_text(labelkwargs[label], label) for label in names)
+        if len(labelvalues) != len(names):
+            raise InvalidMetricError(f"{name}: {len(labelvalues)} label values: it is declared with {list(names)}")
+        return tuple(label_text(value, label) for label, value in zip(names, labelvalues, strict=True))
+
+    def _pairs_of(self, values: tuple[str, ...]) -> LabelPairs:
+        return tuple(sorted(zip(self._labelnames, values, strict=True)))
+
+    def remove(self, *labelvalues: object) -> None:
+        """Hide the series with these label values, in every process, from the next scrape on."""
+        values = self._values(labelvalues, {})
+        self._handle.remove(self._pairs_of(values))
+        self._forget()
+
+    def remove_by_labels(self, labels: Mapping[str, object]) -> None:
+        """Hide every series that has all of these labels."""
+        unknown = set(labels) - set(self._labelnames)
+        if unknown:
+            raise InvalidMetricError(
+                f"{self._family.name}: labels {sorted(unknown)}: it is declared with {list(self._labelnames)}"
+            )
+        self._handle.remove_matching({label: label_text(value, label) for label, value in labels.items()})
+        self._forget()
+
+    def clear(self) -> None:
+        """Hide all series, in every process, from the next scrape on."""
+        self._handle.clear()
+        self._forget()
+
+    def _forget(self) -> None:
+        left = {values: child for values, child in self.known_children().items() if child._pairs in self._handle.series}
+        self.name_labels(self._labelnames)
+        self.known_children().update(left)
+
+    def without_labels(self, *_: object, **__: object) -> Any:
+        raise InvalidMetricError(
+            f"{self._family.name}: it has the labels {list(self._labelnames)}; say which series: "
+            f".labels({', '.join(label + '=...' for label in self._labelnames)})"
+        )
+
+
+class Counter(Metric):
+    """A total that only grows, over all workers, dead and alive."""
+
+    _type = COUNTER
+
+
+class Gauge(Metric):
+    """A value that goes up and down. multiprocess_mode: see gauge_modes; `shared` is one value for all workers."""
+
+    _type = GAUGE
+
+
+class Histogram(Metric):
+    """Observations counted into buckets, and their sum. buckets: upper bounds; prometheus_client's by default."""
+
+    _type = HISTOGRAM
+    DEFAULT_BUCKETS = DEFAULT_BUCKETS
+
+
+class Summary(Metric):
+    """The number of observations and their sum."""
+
+    _type = SUMMARY
+
+
+class Info(Metric):
+    """Text about the application, as labels of a series that is always 1."""
+
+    _type = INFO
+
+
+class Enum(Metric):
+    """Which of `states` something is in, for all workers."""
+
+    _type = STATESET
+
+
+# -- what the public classes make ----------------------------------------------------------------------------------------
+
+
+class _PlainCounter(S.CounterSeries, _Plain, Counter):
+    pass
+
+
+class _PlainSharedGauge(S.SharedGaugeSeries, _Plain, Gauge):
+    pass
+
+
+class _PlainGauge(S.GaugeSeries, _Plain, Gauge):
+    pass
+
+
+class _PlainNewestGauge(S.NewestGaugeSeries, _Plain, Gauge):
+    pass
+
+
+class _PlainHistogram(S.HistogramSeries, _Plain, Histogram):
+    pass
+
+
+class _PlainSummary(S.SummarySeries, _Plain, Summary):
+    pass
+
+
+class _PlainInfo(S.InfoSeries, _Plain, Info):
+    pass
+
+
+class _PlainEnum(S.EnumSeries, _Plain, Enum):
+    pass
+
+
+class _LabelledCounter(_Labelled, Counter):
+    inc = increment = count_exceptions = _Labelled.without_labels
+
+
+class _LabelledGauge(_Labelled, Gauge):
+    set = inc = dec = increment = decrement = set_to_current_time = _Labelled.without_labels
+    track_inprogress = time = set_function = _Labelled.without_labels
+
+
+class _LabelledHistogram(_Labelled, Histogram):
+    observe = time = _Labelled.without_labels
+
+
+class _LabelledSummary(_Labelled, Summary):
+    observe = time = _Labelled.without_labels
+
+
+class _LabelledInfo(_Labelled, Info):
+    info = _Labelled.without_labels
+
+
+class _LabelledEnum(_Labelled, Enum):
+    state = _Labelled.without_labels
+
+
+_PUBLIC = (Counter, Gauge, Histogram, Summary, Info, Enum)
+
+# type -> gauge mode, or "" -> (the C base that allocates it, the class)
+_PLAIN: dict[str, dict[str, tuple[Any, Any]]] = {
+    COUNTER: {"": (build.CounterCell, _PlainCounter)},
+    GAUGE: {
+        mode.name: (build.SharedGaugeCell, _PlainSharedGauge)
+        if mode.slots == 3
+        else (build.GaugeCell, _PlainGauge if mode.moves else _PlainNewestGauge)
+        for mode in MODES.values()
+    },
+    HISTOGRAM: {"": (build.HistogramCell, _PlainHistogram)},
+    SUMMARY: {"": (build.HistogramCell, _PlainSummary)},
+    INFO: {"": (object, _PlainInfo)},
+    STATESET: {"": (build.GaugeCell, _PlainEnum)},
+}
+_LABELLED: dict[str, Any] = {
+    COUNTER: _LabelledCounter,
+    GAUGE: _LabelledGauge,
+    HISTOGRAM: _LabelledHistogram,
+    SUMMARY: _LabelledSummary,
+    INFO: _LabelledInfo,
+    STATESET: _LabelledEnum,
+}
+
+
+@cache
+def _subclass(cls: type, implementation: type) -> type:
+    """What a user's subclass of a public class makes."""
+    return type(cls.__name__, (cls, implementation), {"__module__": cls.__module__})

@@ -1,0 +1,77 @@
+"""Where a segment is: a POSIX shared memory name, or a file path.
+
+Lives here: naming, opening, unlinking. May not: look inside the file.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+
+import posix_ipc
+
+from shm_metrics.errors import InvalidMetricError, SegmentError
+
+__all__ = ["Place"]
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
+SHM_DIRECTORY = "/dev/shm"
+
+
+@dataclass(frozen=True)
+class Place:
+    """`shm` is the POSIX name ("/shm_metrics-0-shop") or None for a plain file; `path` is the file either way."""
+
+    path: str
+    shm: str | None = None
+
+    @classmethod
+    def named(cls, name: str, uid: int) -> Place:
+        if not isinstance(name, str) or not _NAME.fullmatch(name):
+            raise InvalidMetricError(
+                f"segment name {name!r}: use letters, digits, '_', '-' and '.' (at most 128), or give path="
+            )
+        shm = f"/shm_metrics-{uid}-{name}"
+        return cls(SHM_DIRECTORY + shm, shm)
+
+    @classmethod
+    def at(cls, path: str | os.PathLike[str]) -> Place:
+        return cls(os.path.abspath(os.fspath(path)))
+
+    def open(self, *, create: bool, write: bool) -> int:
+        """A new descriptor, close-on-exec. Raises FileNotFoundError, or SegmentError saying what is in the way."""
+        try:
+            if self.shm is not None:
+                flags = posix_ipc.O_CREAT if create else 0
+                return int(posix_ipc.SharedMemory(self.shm, flags=flags, mode=0o600, read_only=not write).fd)
+            access = os.O_RDWR if write else os.O_RDONLY
+            return os.open(self.path, access | os.O_CLOEXEC | (os.O_CREAT if create else 0), 0o600)
+        except (posix_ipc.ExistentialError, FileNotFoundError):
+            if create:
+                raise SegmentError(f"{self.path}: its directory does not exist; make it, or give another path") from None
+            raise FileNotFoundError(f"no metrics segment at {self.path}: has the application started?") from None
+        except (posix_ipc.PermissionsError, PermissionError):
+            raise SegmentError(
+                f"{self.path}: uid {os.geteuid()} may not {'write' if write else 'read'} it; "
+                "run as the user that owns the segment"
+            ) from None
+        except (posix_ipc.Error, OSError) as error:
+            raise SegmentError(f"{self.path}: cannot be opened: {error}") from error
+
+    def is_file(self, fd: int) -> bool:
+        """Whether the path still leads to the file behind `fd`."""
+        try:
+            return os.path.samestat(os.stat(self.path), os.fstat(fd))
+        except FileNotFoundError:
+            return False
+
+    def unlink(self) -> None:
+        """Remove the name; processes that have it mapped keep it. No error when it is gone already."""
+        try:
+            if self.shm is not None:
+                posix_ipc.unlink_shared_memory(self.shm)
+            else:
+                os.unlink(self.path)
+        except (posix_ipc.ExistentialError, FileNotFoundError):
+            pass

@@ -1,0 +1,155 @@
+"""Catalog records: bytes to meaning and back.
+
+Lives here: encoding, decoding, checksums. May not: know where a record is stored or who may write it.
+
+    +--------+--------+------+------+------+--------+---------+--------+------+-------+---------+------+-----+------+
+    | length | crc32  | kind | type | mode | status | key len | parent | slot | count | created | born | key | tail |
+    | u32    | u32    | u8   | u8   | u8   | u8     | u32     | u64    | u64  | u64   | f64     | f64  |     |      |
+    +--------+--------+------+------+------+--------+---------+--------+------+-------+---------+------+-----+------+
+
+length counts the whole record, padded to 8 bytes. The checksum covers all but itself and `status`, the one byte that
+changes in place (under the catalog lock). What the fields hold, by kind:
+
+    FAMILY  key: "F" + JSON of the definition, all that makes two definitions differ; tail: the documentation;
+            slot, count: the overflow series' slots (0 = none)
+    SERIES  parent: offset of its family; key: "S" + parent + labels; slot, count: its slots; born: CLOCK_MONOTONIC
+            stamp from which on its gauges count; tail: the baseline (float64s) if the slots had a life before
+    REMOVE  parent: offset of the series; count: the generation it made; born: stamp; tail: the baseline
+    REVIVE  parent: offset of the series
+
+Labels are joined with 0xFF, which UTF-8 never contains; an info's own labels and its payload are parted by 0xFE.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+import zlib
+from dataclasses import dataclass
+
+from shm_metrics.errors import InvalidMetricError, SegmentFormatError
+from shm_metrics.families import Family, LabelPairs
+
+FAMILY, SERIES, REMOVE, REVIVE = 1, 2, 3, 4
+KINDS = (FAMILY, SERIES, REMOVE, REVIVE)
+
+# status of a SERIES record: LIVE -> REMOVED (remove, clear) -> LIVE again (asked for) or FREE (its slots were reused)
+LIVE, REMOVED, FREE = 1, 2, 3
+
+_HEAD = struct.Struct("<IIBBBBIQQQdd")
+HEAD_BYTES = _HEAD.size
+_CRC_OFFSET = 4
+STATUS_OFFSET = 11
+KEY_LENGTH_OFFSET = STATUS_OFFSET + 1
+MAX_RECORD_BYTES = 1 << 16
+ALIGN = 8
+
+_LENGTH = struct.Struct("<I")
+KEY_LENGTH = struct.Struct("<I")
+
+__all__ = ["Record"]
+
+
+@dataclass(slots=True)
+class Record:
+    kind: int
+    key: bytes = b""
+    parent: int = 0
+    slot: int = 0
+    count: int = 0
+    created: float = 0.0
+    born: float = 0.0
+    tail: bytes = b""
+    status: int = LIVE
+
+    def pack(self) -> bytes:
+        """The record's bytes. Raises InvalidMetricError when they are more than MAX_RECORD_BYTES."""
+        body_bytes = HEAD_BYTES + len(self.key) + len(self.tail)
+        length = -(-body_bytes // ALIGN) * ALIGN
+        if length > MAX_RECORD_BYTES:
+            raise InvalidMetricError(
+                f"labels or documentation of {body_bytes} bytes: a series or family may take {MAX_RECORD_BYTES} in all"
+            )
+        head = _HEAD.pack(
+            length, 0, self.kind, 0, 0, 0, len(self.key), self.parent, self.slot, self.count, self.created, self.born
+        )
+        body = bytearray(head + self.key + self.tail)
+        body.extend(bytes(length - body_bytes))
+        # The padding's length is told by the tail's first word, so that it can be cut off again.
+        body[8 + 1 : 8 + 2] = bytes([length - body_bytes])
+        _LENGTH.pack_into(body, _CRC_OFFSET, zlib.crc32(body))
+        body[STATUS_OFFSET] = self.status
+        return bytes(body)
+
+
+def unpack(data: memoryview, offset: int, end: int) -> tuple[Record, int]:
+    """The record at `offset` and the offset of the next one.
+
+    Raises SegmentFormatError when the bytes up to `end` hold no whole, undamaged record there.
+    """
+    if offset < 0 or offset % ALIGN or offset + HEAD_BYTES > end:
+        raise SegmentFormatError(f"no catalog record at {offset}")
+    length, crc, kind, padding, _mode, status, key_length, parent, slot, count, created, born = _HEAD.unpack_from(
+        data, offset
+    )
+    if not HEAD_BYTES <= length <= min(MAX_RECORD_BYTES, end - offset) or length % ALIGN:
+        raise SegmentFormatError(f"catalog record at {offset} is damaged: length {length}")
+    body = bytearray(data[offset : offset + length])
+    body[_CRC_OFFSET : _CRC_OFFSET + 4] = bytes(4)
+    body[STATUS_OFFSET] = 0
+    if zlib.crc32(body) != crc or kind not in KINDS or HEAD_BYTES + key_length + padding > length:
+        raise SegmentFormatError(f"catalog record at {offset} is damaged: its checksum is wrong")
+    key_end = HEAD_BYTES + key_length
+    key, tail = bytes(body[HEAD_BYTES:key_end]), bytes(body[key_end : length - padding])
+    return Record(kind, key, parent, slot, count, created, born, tail, status), offset + length
+
+
+def key_at(data: memoryview, offset: int, end: int) -> memoryview | None:
+    """The key of the record at `offset`, unchecked but within bounds; None where there can be none."""
+    start = offset + HEAD_BYTES
+    if offset % ALIGN or start > end:
+        return None
+    (length,) = KEY_LENGTH.unpack_from(data, offset + KEY_LENGTH_OFFSET)
+    return data[start : start + length] if start + length <= end else None
+
+
+# -- keys --------------------------------------------------------------------------------------------------------------
+
+
+def family_key(family: Family) -> bytes:
+    """What makes two definitions differ: everything but the documentation."""
+    told = [family.name, family.type, family.unit, family.mode, list(family.bounds), list(family.states)]
+    return b"F" + json.dumps(told, separators=(",", ":")).encode()
+
+
+def family_of(record: Record) -> Family:
+    """The definition in a FAMILY record."""
+    try:
+        name, type_, unit, mode, bounds, states = json.loads(record.key[1:])
+    except ValueError as error:
+        raise SegmentFormatError(f"family record cannot be read: {error}") from error
+    return Family(name, type_, record.tail.decode(), unit, tuple(bounds), mode, tuple(states))
+
+
+def series_key(family_offset: int, labels: LabelPairs, payload: LabelPairs = ()) -> bytes:
+    """The key of a series; `payload` is what an info says of itself beside its labels."""
+    try:
+        text = b"\xff".join([part.encode() for pair in labels for part in pair])
+        if payload:
+            text += b"\xfe" + b"\xff".join([part.encode() for pair in payload for part in pair])
+    except UnicodeEncodeError as error:
+        raise InvalidMetricError(f"label {error.object!r} holds a lone surrogate and cannot be UTF-8; decode it first") from None
+    return b"S" + family_offset.to_bytes(8, "little") + text
+
+
+def labels_of(record: Record) -> tuple[LabelPairs, LabelPairs]:
+    """The labels and the payload in a SERIES record."""
+    labels, _, payload = record.key[9:].partition(b"\xfe")
+    return _pairs(labels), _pairs(payload)
+
+
+def _pairs(text: bytes) -> LabelPairs:
+    if not text:
+        return ()
+    parts = [part.decode() for part in text.split(b"\xff")]
+    return tuple(zip(parts[::2], parts[1::2], strict=True))

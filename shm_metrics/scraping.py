@@ -1,0 +1,174 @@
+"""What one scrape collects, of a segment that this process writes or only watches.
+
+Lives here: putting snapshot, process metrics, engine figures and custom collectors together; following a segment that
+was replaced by a new incarnation. May not: make text.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from shm_metrics import layout as L
+from shm_metrics import records
+from shm_metrics.families import AnyFamily, Family, LabelPairs
+from shm_metrics.ledger import CpuLedger
+from shm_metrics.mirror import SeriesEntry
+from shm_metrics.place import Place
+from shm_metrics.process import ProcessUsage, WorkerUsage, process_families, read_worker
+from shm_metrics.reader import Reader
+from shm_metrics.segment import Segment
+from shm_metrics.self_metrics import EngineFigures, self_families
+from shm_metrics.snapshot import Snapshot
+from shm_metrics.writer import Writer
+
+__all__ = ["Scraper"]
+
+log = logging.getLogger("shm_metrics")
+
+
+class Scraper:
+    """writer: this process as a writer of the segment, or None to watch it read-only."""
+
+    def __init__(
+        self, place: Place, writer: Writer | None, *, process_metrics: bool, per_worker: bool, detached: bool = False
+    ) -> None:
+        self.place = place
+        self.process_metrics = process_metrics
+        self.per_worker = per_worker
+        self.detached = detached
+        self.last_seconds = 0.0
+        self.errors = 0
+        self._writer = writer
+        self._watched: Reader | None = None
+        self._collectors: list[Any] = []
+        self._told: set[str] = set()
+        if writer is None:
+            self._reader()
+
+    # -- the segment ----------------------------------------------------------------------------------------------
+
+    def segment(self) -> Segment:
+        return self._reader().segment
+
+    def _reader(self) -> Reader:
+        if self._writer is not None:
+            return self._writer.reader
+        watched = self._watched
+        if watched is not None and (watched.segment.abandoned or not self.place.is_file(watched.segment.locks.fd)):
+            watched.segment.close()
+            watched = self._watched = None
+        if watched is None:
+            watched = self._watched = Reader(Segment.open_read_only(self.place))
+        return watched
+
+    def close(self) -> None:
+        if self._watched is not None:
+            self._watched.segment.close()
+            self._watched = None
+
+    def snapshot(self) -> Snapshot:
+        return self._reader().snapshot(time.time())
+
+    def families(self) -> dict[str, Family]:
+        """name -> the newest definition, of all families in the segment."""
+        return {name: entry.family for name, entry in self._reader().refreshed().families.items()}
+
+    def entry(self, family: Family, pairs: LabelPairs) -> SeriesEntry | None:
+        """The catalog's entry of a living series of this family, or None."""
+        found = self._reader().refreshed().families.get(family.name)
+        if found is None or found.family.type != family.type:
+            return None
+        entry = found.series.get(records.series_key(found.offset, pairs))
+        return entry if entry is not None and entry.status == records.LIVE else None
+
+    # -- collecting -----------------------------------------------------------------------------------------------
+
+    def collect(self) -> list[AnyFamily]:
+        """Raises SegmentFormatError or FileNotFoundError when there is nothing to read: never half an answer."""
+        began = time.perf_counter()
+        snapshot = self.snapshot()
+        families: list[AnyFamily] = list(snapshot.families)
+        if self.process_metrics:
+            families += self._processes(snapshot)
+        families += self_families(self.figures(snapshot))
+        for collector in list(self._collectors):
+            families += self._run(collector)
+        self.last_seconds = time.perf_counter() - began
+        return families
+
+    def _processes(self, snapshot: Snapshot) -> list[AnyFamily]:
+        segment, table = self.segment(), self._reader().workers
+        workers: list[WorkerUsage] = []
+        seen: dict[int, ProcessUsage] = {}
+        for row in snapshot.live_rows:
+            worker = table.read(row)
+            usage = read_worker(row, worker.pid, worker.role, worker.start_ticks)
+            workers.append(usage)
+            if usage.usage is not None:
+                seen[row] = usage.usage
+        ledger = CpuLedger(segment)
+        retired = ledger.retired_seconds(snapshot.used_rows, seen)
+        ledger.note(seen)
+        return list(process_families(workers, retired, self.per_worker))
+
+    def figures(self, snapshot: Snapshot | None = None) -> EngineFigures:
+        """The segment's own state."""
+        snapshot = snapshot or self.snapshot()
+        reader = self._reader()
+        segment = reader.segment
+        return EngineFigures(
+            rows=segment.layout.rows,
+            rows_used=len(snapshot.used_rows),
+            reaped_rows=reader.workers.reaped(),
+            workers_without_row=reader.workers.rowless() + self._rowless_ourselves(),
+            slots=segment.layout.slots,
+            slots_used=segment.slots_used,
+            series=snapshot.series,
+            shadowed_series=snapshot.shadowed_series,
+            damaged_records=snapshot.damaged_records,
+            overflowed_updates=reader.engine_total(L.SLOT_OVERFLOWED_UPDATES),
+            segment_bytes=segment.allocated_bytes(),
+            detached=self.detached,
+            collector_errors=self.errors,
+            last_scrape_seconds=self.last_seconds,
+        )
+
+    def _rowless_ourselves(self) -> int:
+        return int(self._writer is not None and not self._writer.closed and self._writer.lease is None)
+
+    # -- what the application adds --------------------------------------------------------------------------------
+
+    def register(self, collector: Any) -> None:
+        if not callable(collector) and not callable(getattr(collector, "collect", None)):
+            raise TypeError(f"collector {collector!r}: give a callable that returns families, or an object with collect()")
+        if collector not in self._collectors:
+            self._collectors.append(collector)
+
+    def unregister(self, collector: Any) -> None:
+        self._collectors.remove(collector)
+
+    def _run(self, collector: Any) -> list[AnyFamily]:
+        try:
+            collect: Callable[[], Iterable[AnyFamily]] = getattr(collector, "collect", collector)
+            return list(collect())
+        except Exception as error:
+            self._failed(f"collector {collector!r}", error)
+            return []
+
+    def run_functions(self, functions: Mapping[Any, Callable[[], float]]) -> None:
+        for series, function in list(functions.items()):
+            try:
+                series.set(float(function()))
+            except Exception as error:
+                self._failed(f"function of gauge {series._handle.family.name}", error)
+
+    def _failed(self, what: str, error: Exception) -> None:
+        self.errors += 1
+        if what not in self._told:
+            self._told.add(what)
+            log.warning("shm_metrics: %s failed, the scrape goes on without it: %r", what, error)
+
+

@@ -1,0 +1,349 @@
+"""One mapped segment: making it, joining it, reserving its pages.
+
+Lives here: creation and take-over, presence, incarnations, the mapping and its views. May not: know families,
+series or rows beyond their offsets.
+
+Two open file descriptions a segment: one is mapped and holds no lock, the other holds locks and is never mapped.
+A mapping survives fork in the child, and with it the description it was made from; a lock on that description
+would outlive its owner for as long as any child lives.
+
+How an attach decides (the creation byte is held throughout; `present` = somebody shares the presence byte):
+
+    the file is              nobody present                            somebody present
+    empty or INITIALISING    make it (its maker died half-way)         cannot be: presence comes after READY
+    READY, ours              keep=True: join; else abandon, remake     join
+    READY, not readable      a segment of ours: remove, remake         SegmentFormatError
+    ABANDONED                unlink, start over                        unlink, start over
+"""
+
+from __future__ import annotations
+
+import logging
+import mmap
+import os
+import time
+import uuid
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+
+from shm_metrics import layout as L
+from shm_metrics.errors import SegmentError, SegmentFormatError, SegmentFullError
+from shm_metrics.layout import Header, Layout, parse_header
+from shm_metrics.locks import FileLocks
+from shm_metrics.place import Place
+
+__all__ = ["Segment"]
+
+log = logging.getLogger("shm_metrics")
+
+CREATION_SECONDS = 10.0
+
+FloatArray = npt.NDArray[np.float64]
+
+
+def _boot_id() -> bytes:
+    try:
+        with open("/proc/sys/kernel/random/boot_id") as file:
+            return uuid.UUID(file.read().strip()).bytes
+    except (OSError, ValueError):
+        return bytes(16)
+
+
+def _same_file_again(fd: int, write: bool) -> int:
+    """A second open file description of the file behind `fd`, also when it is unlinked."""
+    return os.open(f"/proc/self/fd/{fd}", (os.O_RDWR if write else os.O_RDONLY) | os.O_CLOEXEC)
+
+
+def _reserve(fd: int, offset: int, length: int, where: str) -> None:
+    try:
+        os.posix_fallocate(fd, offset, length)
+    except OSError as error:
+        raise SegmentFullError(
+            f"{where}: no room for {length} more bytes ({error.strerror}); free memory on its file system"
+        ) from error
+
+
+class Segment:
+    """A mapped segment.
+
+    matrix: shape (1 + rows, slots), float64; row 0 is the ledger row.
+    pages: shape (1 + rows, pages a row), uint8; 1 where the page of the matrix is reserved.
+    slot_map: shape (slots,), uint8, the SLOT_* codes.
+    words: the header as 64-bit words, indexed by offset // 8.
+    """
+
+    def __init__(self, place: Place, header: Header, locks: FileLocks, map_fd: int, writable: bool) -> None:
+        lay = header.layout
+        self.place = place
+        self.header = header
+        self.layout: Layout = lay
+        self.locks = locks
+        self.writable = writable
+        protection = mmap.PROT_READ | (mmap.PROT_WRITE if writable else 0)
+        self.map = mmap.mmap(map_fd, lay.total, mmap.MAP_SHARED, protection)
+        self.bytes = memoryview(self.map)
+        self.words = self.bytes[: L.HEADER_END].cast("Q")
+        self.matrix: FloatArray = np.frombuffer(
+            self.map, np.float64, lay.matrix_rows * lay.slots, lay.matrix
+        ).reshape(lay.matrix_rows, lay.slots)
+        self.pages: npt.NDArray[np.uint8] = np.frombuffer(
+            self.map, np.uint8, lay.matrix_rows * lay.pages_per_row, lay.page_map
+        ).reshape(lay.matrix_rows, lay.pages_per_row)
+        self.slot_map: npt.NDArray[np.uint8] = np.frombuffer(self.map, np.uint8, lay.slots, lay.slot_map)
+
+    # -- attaching ------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def attach(cls, place: Place, layout: Layout, *, keep: bool = False) -> Segment:
+        """Join the segment at `place`, or make it with `layout` (capacities of a living one win over `layout`).
+
+        Raises SegmentFormatError, SegmentFullError, or SegmentError (another owner, no permission).
+        """
+        while True:
+            locks = FileLocks(place.open(create=True, write=True))
+            try:
+                segment = cls._attach_once(place, locks, layout, keep)
+            except BaseException:
+                locks.close()
+                raise
+            if segment is not None:
+                return segment
+            locks.close()
+
+    @classmethod
+    def _attach_once(cls, place: Place, locks: FileLocks, layout: Layout, keep: bool) -> Segment | None:
+        status = os.fstat(locks.fd)
+        if status.st_uid != os.geteuid() and os.geteuid() != 0:
+            raise SegmentError(
+                f"{place.path}: owned by uid {status.st_uid}, this process runs as uid {os.geteuid()}; "
+                "remove it, or use another name"
+            )
+        if not locks.wait_exclusive(L.LOCK_CREATION, CREATION_SECONDS):
+            raise SegmentError(f"{place.path}: somebody has been creating it for {CREATION_SECONDS:.0f} s; is it stopped?")
+        if not place.is_file(locks.fd):
+            return None  # replaced while we waited
+        start = os.pread(locks.fd, L.HEADER_END, 0)
+        size = os.fstat(locks.fd).st_size
+        if _half_made(start):
+            header = cls._make(place, locks.fd, layout)
+        else:
+            alone = locks.try_exclusive(L.LOCK_PRESENCE)
+            try:
+                header = parse_header(start, size, place.path)
+            except SegmentFormatError as error:
+                if not alone or not start.startswith(L.MAGIC):
+                    raise
+                log.warning("shm_metrics: %s; nobody uses it, so it is replaced", error)
+                place.unlink()
+                return None
+            abandoned = _word(start, L.STATE_OFFSET) == L.ABANDONED
+            if abandoned or (alone and not keep):
+                os.pwrite(locks.fd, L.ABANDONED.to_bytes(L.WORD, "little"), L.STATE_OFFSET)
+                place.unlink()
+                return None
+            if alone:
+                _after_reboot(locks.fd, header)
+        if not locks.try_shared(L.LOCK_PRESENCE):
+            raise SegmentError(f"{place.path}: presence could not be taken")
+        segment = cls._map(place, header, locks, writable=True)
+        locks.release(L.LOCK_CREATION)
+        return segment
+
+    @classmethod
+    def _make(cls, place: Place, fd: int, layout: Layout) -> Header:
+        os.ftruncate(fd, 0)
+        header = Header(layout, uuid.uuid4().bytes, os.urandom(16), _boot_id(), time.time())
+        # The checksummed part goes first: from here on the file says of itself what it is.
+        os.pwrite(fd, header.pack(), 0)
+        os.ftruncate(fd, layout.total)
+        try:
+            _reserve(fd, 0, layout.page_map, place.path)
+            _reserve(fd, layout.index, L.INDEX_FIRST_SIZE * L.INDEX_ENTRY_BYTES, place.path)
+            _reserve(fd, layout.catalog, L.CATALOG_RESERVE_STEP, place.path)
+            _reserve(fd, layout.slot_map, L.PAGE, place.path)
+        except SegmentFullError:
+            place.unlink()
+            raise
+        words = {
+            L.INDEX_SIZE_OFFSET: L.INDEX_FIRST_SIZE,
+            L.SLOTS_USED_OFFSET: L.FIRST_SERIES_SLOT,
+            L.CATALOG_RESERVED_OFFSET: L.CATALOG_RESERVE_STEP,
+        }
+        for offset, value in words.items():
+            os.pwrite(fd, value.to_bytes(L.WORD, "little"), offset)
+        os.pwrite(fd, bytes([L.SLOT_ADDS]) * L.FIRST_SERIES_SLOT, layout.slot_map)
+        # READY goes last: whoever finds it finds everything.
+        os.pwrite(fd, L.READY.to_bytes(L.WORD, "little"), L.STATE_OFFSET)
+        return header
+
+    @classmethod
+    def open_read_only(cls, place: Place) -> Segment:
+        """Map the segment for reading only; holds no presence, claims nothing.
+
+        Raises FileNotFoundError when there is none (yet), SegmentFormatError when it cannot be read.
+        """
+        locks = FileLocks(place.open(create=False, write=False))
+        try:
+            start = os.pread(locks.fd, L.HEADER_END, 0)
+            if _half_made(start):
+                raise FileNotFoundError(f"no metrics segment at {place.path} yet: it is being made")
+            header = parse_header(start, os.fstat(locks.fd).st_size, place.path)
+            return cls._map(place, header, locks, writable=False)
+        except BaseException:
+            locks.close()
+            raise
+
+    @classmethod
+    def private(cls, layout: Layout) -> Segment:
+        """A segment without a name, for this process and its children: what is left when no shared one can be had."""
+        fd = os.memfd_create("shm_metrics-private", os.MFD_CLOEXEC)
+        place = Place("(private memory)")
+        locks = FileLocks(fd)
+        header = cls._make(place, fd, layout)
+        locks.try_shared(L.LOCK_PRESENCE)
+        return cls._map(place, header, locks, writable=True)
+
+    @classmethod
+    def _map(cls, place: Place, header: Header, locks: FileLocks, *, writable: bool) -> Segment:
+        map_fd = _same_file_again(locks.fd, writable)
+        try:
+            return cls(place, header, locks, map_fd, writable)
+        finally:
+            os.close(map_fd)
+
+    # -- after fork -----------------------------------------------------------------------------------------------
+
+    def new_description(self) -> Callable[[], None]:
+        """In a forked child: lock through a description of its own from now on.
+
+        Returns the call that closes the inherited one. Until then the parent's locks, presence among them, stand
+        even if the parent dies, so that there is no moment in which nobody is present; after it, they no longer
+        depend on the child. Nothing may wait for a lock in between: it might be one that the child itself keeps.
+        """
+        inherited = self.locks
+        self.locks = FileLocks(_same_file_again(inherited.fd, self.writable))
+        if self.writable:
+            self.locks.try_shared(L.LOCK_PRESENCE)
+        return inherited.close
+
+    # -- words, pages ---------------------------------------------------------------------------------------------
+
+    def get(self, offset: int) -> int:
+        return self.words[offset // L.WORD]
+
+    def set(self, offset: int, value: int) -> None:
+        self.words[offset // L.WORD] = value
+
+    @property
+    def slots_used(self) -> int:
+        return min(self.get(L.SLOTS_USED_OFFSET), self.layout.slots)
+
+    @property
+    def abandoned(self) -> bool:
+        return self.get(L.STATE_OFFSET) == L.ABANDONED
+
+    def check_size(self) -> None:
+        """Raise SegmentFormatError if somebody truncated the file: touching the lost part would kill the process."""
+        size = os.fstat(self.locks.fd).st_size
+        if size < self.layout.total:
+            raise SegmentFormatError(
+                f"{self.place.path}: truncated to {size} of {self.layout.total} bytes while in use; "
+                "restart the processes that use it"
+            )
+
+    def reserve(self, offset: int, length: int) -> None:
+        """Make sure that bytes of the file are really there. Raises SegmentFullError."""
+        _reserve(self.locks.fd, offset, length, self.place.path)
+
+    def reserve_slots(self, row: int, first: int, count: int) -> None:
+        """Reserve the pages of `row` that hold `count` slots from `first`, before anybody touches them."""
+        pages = self.pages[row]
+        for page in range(first // L.SLOTS_PER_PAGE, (first + count - 1) // L.SLOTS_PER_PAGE + 1):
+            if not pages[page]:
+                self.reserve(self.layout.matrix + row * self.layout.row_bytes + page * L.PAGE, L.PAGE)
+                pages[page] = 1  # after the page is there: the reader trusts this byte
+
+    def reserve_pages(self, row: int, wanted: npt.NDArray[np.uint8]) -> None:
+        """Reserve in `row` every page that is marked in `wanted`, run by run."""
+        missing = np.flatnonzero((wanted != 0) & (self.pages[row] == 0))
+        for run in np.split(missing, np.flatnonzero(np.diff(missing) != 1) + 1):
+            if run.size:
+                first = int(run[0])
+                offset = self.layout.matrix + row * self.layout.row_bytes + first * L.PAGE
+                self.reserve(offset, run.size * L.PAGE)
+                self.pages[row, first : first + run.size] = 1
+
+    def row_copy(self, row: int, slots: int) -> FloatArray:
+        """The first `slots` slots of a row; zeros where its pages were never reserved (those are not touched)."""
+        copy = np.zeros(slots)
+        for first, last in self.reserved_runs(row, slots):
+            copy[first:last] = self.matrix[row, first:last]
+        return copy
+
+    def reserved_runs(self, row: int, slots: int) -> list[tuple[int, int]]:
+        """The reserved parts of a row's first `slots` slots, as (first, last + 1) slots."""
+        if not slots:
+            return []
+        pages = self.pages[row, : (slots - 1) // L.SLOTS_PER_PAGE + 1]
+        if pages.all():
+            return [(0, slots)]
+        edges = np.flatnonzero(np.diff(np.concatenate(([0], (pages != 0).view(np.int8), [0]))))
+        return [
+            (int(first) * L.SLOTS_PER_PAGE, min(int(last) * L.SLOTS_PER_PAGE, slots))
+            for first, last in zip(edges[::2], edges[1::2], strict=True)
+        ]
+
+    def sole_user(self) -> bool:
+        """Whether nobody else is present. On True, presence is ours exclusively until close()."""
+        return self.locks.try_exclusive(L.LOCK_PRESENCE)
+
+    def abandon(self) -> None:
+        """Mark the segment as left behind and remove its name."""
+        self.set(L.STATE_OFFSET, L.ABANDONED)
+        if self.place.is_file(self.locks.fd):
+            self.place.unlink()
+
+    def allocated_bytes(self) -> int:
+        """Bytes of memory (or disk) that the file really takes."""
+        return os.fstat(self.locks.fd).st_blocks * 512
+
+    def close(self) -> None:
+        """Drop every lock. The mapping goes with the last view of it."""
+        self.locks.close()
+
+
+def _word(data: bytes, offset: int) -> int:
+    return int.from_bytes(data[offset : offset + L.WORD], "little")
+
+
+def _half_made(start: bytes) -> bool:
+    """Whether a file with this beginning was left by a maker that died before READY."""
+    ours = start.startswith(L.MAGIC) or L.MAGIC.startswith(start)
+    return ours and (len(start) < L.HEADER_END or _word(start, L.STATE_OFFSET) == L.INITIALISING)
+
+
+def _after_reboot(fd: int, header: Header) -> None:
+    """Bring the stamps of a kept segment of an earlier boot before every stamp of this one, in their old order.
+
+    CLOCK_MONOTONIC begins anew at boot. Nobody is present, so every row may be written here.
+    """
+    boot_id = _boot_id()
+    if boot_id == header.boot_id:
+        return
+    lay = header.layout
+    with mmap.mmap(fd, lay.total) as map_:
+        used = min(_word(map_[: L.HEADER_END], L.SLOTS_USED_OFFSET), lay.slots)
+        codes = np.frombuffer(map_[lay.slot_map : lay.slot_map + used], np.uint8)
+        stamps = np.flatnonzero((codes >= L.SLOT_STAMP_INHERITED) & (codes <= L.SLOT_STAMP_NEWEST))
+        for row in range(lay.matrix_rows):
+            first_page = lay.page_map + row * lay.pages_per_row
+            pages = map_[first_page : first_page + lay.pages_per_row]
+            for slot in stamps.tolist():
+                if pages[slot // L.SLOTS_PER_PAGE]:
+                    at = lay.matrix + row * lay.row_bytes + slot * L.WORD
+                    cell = np.frombuffer(map_[at : at + L.WORD], np.float64) * 2.0**-60
+                    map_[at : at + L.WORD] = cell.tobytes()
+        new = Header(lay, header.incarnation, header.index_key, boot_id, header.created_at)
+        map_[: L.STATE_OFFSET] = new.pack()

@@ -1,0 +1,60 @@
+"""What the engine says of itself: the `shm_metrics_*` families.
+
+Lives here: names and documentation [pure]. May not: read a segment; the figures come in.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from shm_metrics.families import COUNTER, GAUGE, Sample, SampleFamily
+
+__all__ = ["EngineFigures", "self_families"]
+
+
+@dataclass(frozen=True, slots=True)
+class EngineFigures:
+    """One look at a segment's own state."""
+
+    rows: int
+    rows_used: int
+    reaped_rows: int
+    workers_without_row: int
+    slots: int
+    slots_used: int
+    series: int
+    shadowed_series: int
+    damaged_records: int
+    overflowed_updates: float
+    segment_bytes: int
+    detached: bool
+    collector_errors: int
+    last_scrape_seconds: float
+
+
+_FAMILIES = (
+    ("rows", GAUGE, "Worker rows of the segment"),
+    ("rows_used", GAUGE, "Rows that ever had a worker: the greatest number of workers alive at once"),
+    ("reaped_rows", COUNTER, "Rows taken over from a worker that was gone"),
+    ("workers_without_row", GAUGE, "Workers that count in private memory because no row is free"),
+    ("slots", GAUGE, "Slots of the segment"),
+    ("slots_used", GAUGE, "Slots given to series so far"),
+    ("series", GAUGE, "Series shown"),
+    ("shadowed_series", GAUGE, "Series hidden because their name was declared anew with another definition"),
+    ("damaged_records", GAUGE, "Catalog records that could not be read"),
+    ("overflowed_updates", COUNTER, "Updates that went to an overflow series, or nowhere, for want of slots or memory"),
+    ("segment_bytes", GAUGE, "Memory that the segment takes"),
+    ("detached", GAUGE, "1 if this process found no segment to share and counts for itself"),
+    ("collector_errors", COUNTER, "Failures of custom collectors and gauge functions in the scraped process"),
+    ("last_scrape_seconds", GAUGE, "Seconds that the scrape before this one took in the scraped process"),
+)
+
+
+def self_families(figures: EngineFigures) -> list[SampleFamily]:
+    """One family a figure."""
+    families = []
+    for name, type_, documentation in _FAMILIES:
+        full = f"shm_metrics_{name}"
+        sample = Sample(full + "_total" if type_ == COUNTER else full, {}, float(getattr(figures, name)))
+        families.append(SampleFamily(full, documentation, type_, [sample]))
+    return families

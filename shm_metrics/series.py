@@ -1,0 +1,274 @@
+"""One series as users hold it: a cell of the hot path with the methods that are not hot.
+
+Lives here: the classes that `labels()` and the get-or-create calls give out. May not: declare families.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from typing import Any
+
+from shm_metrics.cells import COMPILED, build
+from shm_metrics.errors import InvalidMetricError
+from shm_metrics.families import NOTHING_SAID, LabelPairs
+from shm_metrics.handles import FamilyHandle
+from shm_metrics.labels import check_label_names, label_pairs
+from shm_metrics.timing import ExceptionCounter, InProgress, Timer
+
+__all__ = [
+    "CounterSeries",
+    "EnumSeries",
+    "GaugeSeries",
+    "HistogramSeries",
+    "InfoSeries",
+    "NewestGaugeSeries",
+    "SharedGaugeSeries",
+    "SummarySeries",
+]
+
+# An interpreted cell has a __dict__ already; a compiled one is kept small.
+_SLOTS = ("__weakref__", "_handle", "_pairs", "overflowed") if COMPILED else ()
+
+
+class SeriesMethods:
+    """What every series has. overflowed: its updates go to the overflow series of its family, or nowhere."""
+
+    __slots__ = ()
+    _handle: FamilyHandle
+    _pairs: LabelPairs
+    overflowed: bool
+    _hot: tuple[str, ...] = ()  # the update methods, which an overflowed series counts
+
+    @classmethod
+    def of(cls, handle: FamilyHandle, pairs: LabelPairs) -> Any:
+        """The series of `handle` with these labels, with a place to count in."""
+        series = cls.__new__(cls)
+        series.start(handle, pairs)
+        return series
+
+    def start(self, handle: FamilyHandle, pairs: LabelPairs, *, move: bool = False) -> None:
+        """Take a place in the segment; move: and bring along what was counted so far."""
+        self._handle, self._pairs, self.overflowed = handle, pairs, False
+        handle.writer.bind(self, handle.family, pairs, move=move)
+        if self.overflowed and not getattr(type(self), "_counts_overflow", False):
+            self.__class__ = _overflow_variant(type(self))
+        elif not self.overflowed and getattr(type(self), "_counts_overflow", False):
+            self.__class__ = type(self).__mro__[1]
+
+    def labels(self, *labelvalues: object, **labelkwargs: object) -> Any:
+        raise InvalidMetricError(
+            f"{self._handle.family.name}: labels() on "
+            + (f"a series that has its labels already: {dict(self._pairs)}" if self._pairs else "a metric without labels")
+        )
+
+
+@cache
+def _overflow_variant(cls: type) -> type:
+    """The same class, counting each update that it has to put into the overflow."""
+    namespace: dict[str, Any] = {"__slots__": (), "_counts_overflow": True}
+    for name in cls._hot:  # type: ignore[attr-defined]
+        namespace[name] = _counted(getattr(cls, name))
+    if "observe" in namespace:
+        namespace["time"] = lambda self: Timer(self.observe)
+    return type(cls.__name__, (cls,), namespace)
+
+
+def _counted(update: Callable[..., Any]) -> Callable[..., Any]:
+    def counted(self: Any, *args: Any, **kwargs: Any) -> Any:
+        result = update(self, *args, **kwargs)
+        self._handle.writer.count_overflow()
+        return result
+
+    return counted
+
+
+# -- counter -----------------------------------------------------------------------------------------------------------
+
+
+class CounterMethods(SeriesMethods):
+    __slots__ = ()
+    _hot = ("inc",)
+
+    def count_exceptions(
+        self, exception: type[BaseException] | tuple[type[BaseException], ...] = Exception
+    ) -> ExceptionCounter:
+        """A context manager and decorator that counts the exceptions raised in a block or call."""
+        return ExceptionCounter(self, exception)  # type: ignore[arg-type]
+
+    @property
+    def value(self) -> float:
+        """The total over all workers, dead and alive."""
+        place = self._handle.writer.place_of(self._handle.family, self._pairs)
+        if place is None:
+            return 0.0
+        return self._handle.backend._total(self._handle.family, self._pairs)
+
+
+class CounterSeries(build.CounterCell, CounterMethods):  # type: ignore[misc]
+    __slots__ = _SLOTS
+
+
+# -- gauge -------------------------------------------------------------------------------------------------------------
+
+
+class GaugeMethods(SeriesMethods):
+    __slots__ = ()
+    _hot = ("set", "inc", "dec")
+    set: Callable[[float], None]  # the cell's
+
+    def set_to_current_time(self) -> None:
+        """Set to the Unix time in seconds."""
+        self.set(time.time())
+
+    def track_inprogress(self) -> InProgress:
+        """A context manager and decorator: the gauge is one higher while a block or call runs.
+
+        With mode livesum, a worker that dies in the middle takes its own away; with others it stays counted.
+        """
+        return InProgress(self)  # type: ignore[arg-type]
+
+    def time(self) -> Timer:
+        """A context manager and decorator that sets the gauge to the seconds a block or call took."""
+        return Timer(self.set)
+
+    def set_function(self, function: Callable[[], float]) -> None:
+        """Set the gauge to `function()` at each scrape that this process answers, and in each one forked from it."""
+        self._handle.backend._set_function(self, function)
+
+    @property
+    def value(self) -> float:
+        """The value over all workers, by the gauge's mode; the sum for the modes `all` and `liveall`."""
+        return self._handle.backend._total(self._handle.family, self._pairs)
+
+
+class SharedGaugeSeries(build.SharedGaugeCell, GaugeMethods):  # type: ignore[misc]
+    __slots__ = _SLOTS
+
+
+class GaugeSeries(build.GaugeCell, GaugeMethods):  # type: ignore[misc]
+    __slots__ = _SLOTS
+
+
+class NewestMethods(GaugeMethods):
+    """A gauge that shows the value set last cannot be counted up: two workers' steps would not add up."""
+
+    __slots__ = ()
+    _hot = ("set",)
+
+    def inc(self, amount: float = 1) -> None:
+        raise InvalidMetricError(
+            f"{self._handle.family.name}: inc and dec make no sense with mode {self._handle.family.mode}; "
+            "use set, or mode shared or livesum"
+        )
+
+    dec = increment = decrement = inc
+
+
+class NewestGaugeSeries(NewestMethods, build.GaugeCell):  # type: ignore[misc]
+    __slots__ = _SLOTS
+
+
+# -- histogram, summary ------------------------------------------------------------------------------------------------
+
+
+class HistogramMethods(SeriesMethods):
+    __slots__ = ()
+    _hot = ("observe",)
+
+    def start(self, handle: FamilyHandle, pairs: LabelPairs, *, move: bool = False) -> None:
+        bounds = handle.backend._bounds(handle.family)
+        self.divide(bounds)  # type: ignore[attr-defined]
+        super().start(handle, pairs, move=move)
+
+    @property
+    def count(self) -> float:
+        """Observations of all workers, dead and alive."""
+        return float(self._handle.backend._columns(self._handle.family, self._pairs)[:-1].sum())
+
+    @property
+    def sum(self) -> float:
+        """Sum of all observed values of all workers, dead and alive."""
+        return float(self._handle.backend._columns(self._handle.family, self._pairs)[-1])
+
+
+class HistogramSeries(HistogramMethods, build.HistogramCell):  # type: ignore[misc]
+    __slots__ = _SLOTS
+
+
+class SummarySeries(HistogramMethods, build.HistogramCell):  # type: ignore[misc]
+    __slots__ = _SLOTS
+
+
+# -- info, enum --------------------------------------------------------------------------------------------------------
+
+
+class InfoMethods(SeriesMethods):
+    __slots__ = ()
+    _said: LabelPairs | None
+    _cell: Any
+
+    def start(self, handle: FamilyHandle, pairs: LabelPairs, *, move: bool = False) -> None:
+        self._handle, self._pairs, self.overflowed = handle, pairs, False
+        said = getattr(self, "_said", None)
+        self._said, self._cell = None, None
+        if said is not None:
+            self._say(said)
+
+    def info(self, val: Mapping[str, str]) -> None:
+        """Say these labels of it; what was said before, by any worker, is replaced. Raises InvalidMetricError."""
+        name = self._handle.family.name
+        if not isinstance(val, Mapping):
+            raise InvalidMetricError(f"{name}: info {val!r}: give a mapping of label names to text")
+        check_label_names(list(val), "info", name)
+        taken = {label for label, _ in self._pairs} & set(val)
+        if taken:
+            raise InvalidMetricError(f"{name}: info {sorted(taken)}: these are labels of the metric itself")
+        for label, value in val.items():
+            if value is None:
+                raise InvalidMetricError(f"{name}: info {label!r} is None; give text")
+        self._say(label_pairs(val))
+
+    def _say(self, payload: LabelPairs) -> None:
+        if payload != self._said:
+            cell = InfoCell()
+            self._handle.writer.bind(cell, self._handle.family, self._pairs, payload or NOTHING_SAID)
+            self._said, self._cell = payload, cell
+        self._cell.set(1.0)
+
+
+class InfoCell(build.GaugeCell):  # type: ignore[misc]
+    """What was said; its stamp is when."""
+
+    __slots__ = ("__weakref__", "overflowed") if COMPILED else ()
+
+
+class InfoSeries(InfoMethods):
+    __slots__ = ("__weakref__", "_cell", "_handle", "_pairs", "_said", "overflowed")
+
+
+class EnumMethods(SeriesMethods):
+    __slots__ = ()
+    _hot = ("set",)
+
+    def state(self, state: str) -> None:
+        """Be in this state, for all workers. Raises InvalidMetricError."""
+        states: Sequence[str] = self._handle.family.states
+        try:
+            index = states.index(state)
+        except ValueError:
+            raise InvalidMetricError(
+                f"{self._handle.family.name}: state {state!r}: it is one of {', '.join(states)}"
+            ) from None
+        self.set(float(index))  # type: ignore[attr-defined]
+
+    @property
+    def value(self) -> str:
+        """The state that was set last, by whichever worker."""
+        index = self._handle.backend._total(self._handle.family, self._pairs)
+        return self._handle.family.states[int(index)]
+
+
+class EnumSeries(EnumMethods, build.GaugeCell):  # type: ignore[misc]
+    __slots__ = _SLOTS

@@ -1,0 +1,57 @@
+"""What one scan of a segment found.
+
+Lives here: an immutable value and its look-ups. May not: scan.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from shm_metrics.families import FamilySnapshot, LabelPairs
+
+__all__ = ["Snapshot"]
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """families: in the order in which they were first declared. taken_at: Unix seconds.
+
+    incarnation: 32 hex digits that no other life of the segment has.
+    live_rows, used_rows: rows of living workers, and of all there ever were.
+    """
+
+    families: tuple[FamilySnapshot, ...]
+    taken_at: float
+    incarnation: str
+    live_rows: tuple[int, ...]
+    used_rows: tuple[int, ...]
+    shadowed_series: int = 0
+    damaged_records: int = 0
+
+    def __iter__(self) -> Iterator[FamilySnapshot]:
+        return iter(self.families)
+
+    def family(self, name: str) -> FamilySnapshot | None:
+        """The family of this name (a counter's with or without `_total`), or None."""
+        for found in self.families:
+            if name in (found.family.name, found.family.name + "_total"):
+                return found
+        return None
+
+    def value(self, name: str, **labels: str) -> float | None:
+        """The value of a counter, gauge or state index, or the count of a histogram or summary; None: no such series."""
+        found = self.family(name)
+        if found is None:
+            return None
+        wanted: LabelPairs = tuple(sorted(labels.items()))
+        for position, pairs in enumerate(found.labels):
+            if pairs == wanted:
+                value = found.values[position]
+                return float(value.sum())
+        return None
+
+    @property
+    def series(self) -> int:
+        """How many series are shown."""
+        return sum(len(found.labels) for found in self.families)

@@ -1,0 +1,121 @@
+"""Context managers that are decorators too, for functions and async functions.
+
+Lives here: wrapping. May not: know metrics; each class needs one small protocol (`observe`, `inc`, `inc` and `dec`).
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from time import perf_counter
+from types import TracebackType
+from typing import Any, Protocol, TypeVar, cast
+
+__all__ = ["ExceptionCounter", "InProgress", "Timer", "decorate", "timed"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class _Increments(Protocol):
+    def inc(self, amount: float = ...) -> None: ...
+
+
+class _MovesBothWays(_Increments, Protocol):
+    def dec(self, amount: float = ...) -> None: ...
+
+
+def decorate(function: F, context: Callable[[], AbstractContextManager[Any]]) -> F:
+    """`function` with every call inside a new `context()`; an async function with every awaited call."""
+    if inspect.iscoroutinefunction(function):
+
+        @functools.wraps(function)
+        async def wrapped_async(*args: Any, **kwargs: Any) -> Any:
+            with context():
+                return await function(*args, **kwargs)
+
+        return cast(F, wrapped_async)
+
+    @functools.wraps(function)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        with context():
+            return function(*args, **kwargs)
+
+    return cast(F, wrapped)
+
+
+class _Context:
+    """Base of the contexts below: as a decorator, each call gets a context of its own."""
+
+    def _again(self) -> _Context:
+        raise NotImplementedError
+
+    def __enter__(self) -> Any:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None:
+        return None
+
+    def __call__(self, function: F) -> F:
+        return decorate(function, self._again)
+
+
+class Timer(_Context):
+    """Gives the seconds that the block took to `observe`."""
+
+    def __init__(self, observe: Callable[[float], Any]) -> None:
+        self._observe = observe
+        self._began = 0.0
+
+    def _again(self) -> Timer:
+        return Timer(self._observe)
+
+    def __enter__(self) -> Timer:
+        self._began = perf_counter()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._observe(max(0.0, perf_counter() - self._began))
+
+
+def timed(function: F, observe: Callable[[float], Any]) -> F:
+    """`function` with the seconds of every call given to `observe`."""
+    return Timer(observe)(function)
+
+
+class ExceptionCounter(_Context):
+    """Increments `counter` when the block raises one of `exceptions`; the exception goes on."""
+
+    def __init__(
+        self, counter: _Increments, exceptions: type[BaseException] | tuple[type[BaseException], ...]
+    ) -> None:
+        self._counter = counter
+        self._exceptions = exceptions
+
+    def _again(self) -> ExceptionCounter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, self._exceptions):
+            self._counter.inc()
+
+
+class InProgress(_Context):
+    """Increments `gauge` for as long as the block runs."""
+
+    def __init__(self, gauge: _MovesBothWays) -> None:
+        self._gauge = gauge
+
+    def _again(self) -> InProgress:
+        return self
+
+    def __enter__(self) -> None:
+        self._gauge.inc()
+
+    def __exit__(self, *_: object) -> None:
+        self._gauge.dec()

@@ -1,0 +1,296 @@
+"""This process as a writer of one segment: its row, its cells, and what becomes of them when things go wrong.
+
+Lives here: which place a cell gets, fork, the way back from private memory. May not: decide what is in the catalog.
+
+Where a cell writes:
+    the usual                            this process' row, the series' slots
+    no slot left                         this process' row, the family's overflow series
+    no row left                          private memory, slot for slot; moved into a row as soon as one is free
+    catalog locked, or no memory for it  private memory of the cell's own; moved when the series can be made
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+import weakref
+from typing import Any
+
+import numpy as np
+
+from shm_metrics import layout as L
+from shm_metrics.allocator import Allocator, CatalogBusyError, FamilyPlace, SeriesPlace
+from shm_metrics.cells import build
+from shm_metrics.errors import SegmentFullError
+from shm_metrics.families import Family, LabelPairs
+from shm_metrics.layout import Layout
+from shm_metrics.mirror import slot_codes
+from shm_metrics.place import Place
+from shm_metrics.process.procfs import own_start_ticks
+from shm_metrics.reader import Reader
+from shm_metrics.rows import RowLease, claim_row
+from shm_metrics.segment import Segment
+
+__all__ = ["Writer"]
+
+log = logging.getLogger("shm_metrics")
+
+REPAIR_SECONDS = 1.0
+
+
+class Writer:
+    """row: the build's Row that every cell of this process points to.
+
+    Raises what Segment.attach raises.
+    """
+
+    def __init__(self, place: Place, layout: Layout, *, keep: bool = False, private: bool = False, role: str = "") -> None:
+        self.segment = Segment.private(layout) if private else Segment.attach(place, layout, keep=keep)
+        self.role = role
+        self.reader = Reader(self.segment, self.own_rows)
+        self.allocator = Allocator(self.segment, self.reader)
+        self.lease: RowLease | None = None
+        self.lineage = self.segment.get(L.GENERATION_OFFSET)
+        self.closed = False
+        self.row = build.private_row(L.FIRST_SERIES_SLOT)
+        self._wanted_pages = np.zeros(self.segment.layout.pages_per_row, np.uint8)
+        self._wanted_pages[0] = 1
+        self._cells: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._waiting: list[tuple[Any, Family, LabelPairs, LabelPairs]] = []
+        self._told: set[str] = set()
+        self._repairer: threading.Thread | None = None
+        self._take_row()
+        _writers.add(self)
+
+    def own_rows(self) -> tuple[int, ...]:
+        return () if self.lease is None else (self.lease.row,)
+
+    # -- the row --------------------------------------------------------------------------------------------------
+
+    def _take_row(self) -> None:
+        segment = self.segment
+        self.lease = self._claim()
+        if self.lease is not None:
+            view = segment.matrix[self.lease.row]
+            self.row.point(view, segment.matrix[L.LEDGER_ROW], segment.matrix, segment.pages, L.SLOTS_PER_PAGE)
+            return
+        private = np.zeros(segment.layout.slots)
+        self.row.point(private, np.zeros_like(private), segment.matrix, segment.pages, L.SLOTS_PER_PAGE)
+        for n in range(L.ROWLESS_BYTES):
+            if segment.locks.try_exclusive(L.LOCK_ROWLESS + n):
+                break
+        self._tell("rows", "no free row: this worker counts in private memory until one is free; raise rows=")
+        self._start_repairs()
+
+    def _claim(self) -> RowLease | None:
+        try:
+            return claim_row(
+                self.segment,
+                pid=os.getpid(),
+                start_ticks=own_start_ticks(),
+                now=time.time(),
+                lineage=self.lineage,
+                role=self.role,
+                ledger_lock=self._under_catalog_lock,
+                wanted_pages=self._wanted_pages,
+            )
+        except SegmentFullError as error:
+            self._tell("memory", str(error))
+            return None
+
+    def _under_catalog_lock(self, work: Any) -> bool:
+        try:
+            with self.allocator.locked():
+                work()
+        except CatalogBusyError:
+            return False
+        return True
+
+    def set_role(self, role: str) -> None:
+        """What people should read about this worker in the worker table."""
+        self.role = role
+        if self.lease is not None:
+            self.lease.set_role(role)
+
+    # -- cells ----------------------------------------------------------------------------------------------------
+
+    def family(self, family: Family, labelled: bool) -> FamilyPlace | None:
+        """The family's place in the catalog, or None when it cannot be had now."""
+        try:
+            return self.allocator.family(family, labelled, time.time())
+        except (CatalogBusyError, SegmentFullError) as error:
+            self._tell(type(error).__name__, f"family {family.name}: {error}")
+            return None
+
+    def bind(self, cell: Any, family: Family, labels: LabelPairs, payload: LabelPairs = (), *, move: bool = False) -> bool:
+        """Give `cell` its place; True when it is the series' own and not the overflow or private memory.
+
+        move: the cell has counted in private memory already, and takes it along.
+        """
+        place_cell = cell.move if move else cell.bind
+        if self.closed:
+            self._put_aside(cell, family)
+            return False
+        found = self.family(family, bool(labels))
+        try:
+            if found is None:
+                raise CatalogBusyError
+            place = self.allocator.series(family, found, labels, payload, time.time(), time.monotonic())
+            self._reserve(place.slot, place.count)
+        except CatalogBusyError:
+            self._wait(cell, family, labels, payload, move)
+            return False
+        except SegmentFullError as error:
+            self._tell("slots", f"series of {family.name}: {error}")
+            self._bind_overflow(cell, place_cell, family, found, move)
+            return False
+        self._cells.add(cell)
+        place_cell(self.row, place.slot)
+        return True
+
+    def place_of(self, family: Family, labels: LabelPairs, payload: LabelPairs = ()) -> SeriesPlace | None:
+        """The living series, or None. Makes nothing."""
+        found = self.family(family, bool(labels))
+        return None if found is None else self.allocator.find(found, labels, payload)
+
+    def _reserve(self, slot: int, count: int) -> None:
+        first, last = slot // L.SLOTS_PER_PAGE, (slot + count - 1) // L.SLOTS_PER_PAGE
+        if self.lease is not None:
+            self.segment.reserve_slots(self.lease.row, slot, count)
+        self._wanted_pages[first : last + 1] = 1
+
+    def _bind_overflow(self, cell: Any, place_cell: Any, family: Family, found: FamilyPlace | None, move: bool) -> None:
+        cell.overflowed = True
+        if found is not None and found.overflow is not None:
+            try:
+                self._reserve(found.overflow, len(slot_codes(family)))
+            except SegmentFullError:
+                pass
+            else:
+                self._cells.add(cell)
+                place_cell(self.row, found.overflow)
+                return
+        if not move:
+            self._put_aside(cell, family)
+
+    def _put_aside(self, cell: Any, family: Family) -> None:
+        cell.bind(build.private_row(len(slot_codes(family))), 0)
+
+    def _wait(self, cell: Any, family: Family, labels: LabelPairs, payload: LabelPairs, move: bool) -> None:
+        if not move:
+            self._put_aside(cell, family)
+        self._waiting.append((cell, family, labels, payload))
+        self._start_repairs()
+
+    def count_overflow(self) -> None:
+        """Count one update that went to an overflow series, or nowhere."""
+        self.row.add(L.SLOT_OVERFLOWED_UPDATES, 1.0)
+
+    def _tell(self, what: str, message: str) -> None:
+        if what not in self._told:
+            self._told.add(what)
+            log.warning("shm_metrics: %s", message)
+
+    # -- the way back ---------------------------------------------------------------------------------------------
+
+    def repair(self) -> bool:
+        """Give places to what waits in private memory; True when nothing waits any more."""
+        if self.closed:
+            return True
+        if self.lease is None:
+            self.lease = self._claim()
+            if self.lease is not None:
+                self._adopt()
+        waiting, self._waiting = self._waiting, []
+        for cell, family, labels, payload in waiting:
+            self.bind(cell, family, labels, payload, move=True)
+        return self.lease is not None and not self._waiting
+
+    def _adopt(self) -> None:
+        assert self.lease is not None
+        segment, row = self.segment, self.lease.row
+        shared = build.Row(
+            segment.matrix[row], segment.matrix[L.LEDGER_ROW], segment.matrix, segment.pages, L.SLOTS_PER_PAGE
+        )
+        ours = [cell for cell in self._all_cells() if cell.place()[0] is self.row]
+        overflowed = self.row.read(L.SLOT_OVERFLOWED_UPDATES)
+        build.adopt(self.row, shared, ours)
+        self.row.add(L.SLOT_OVERFLOWED_UPDATES, overflowed)
+        for n in range(L.ROWLESS_BYTES):
+            segment.locks.release(L.LOCK_ROWLESS + n)
+
+    def _all_cells(self) -> list[Any]:
+        while True:
+            try:
+                return list(self._cells)
+            except RuntimeError:  # another thread made a series meanwhile
+                continue
+
+    def _start_repairs(self) -> None:
+        if self._repairer is None or not self._repairer.is_alive():
+            # Looks the writer up anew each time: a thread must not keep a forgotten backend alive.
+            self._repairer = threading.Thread(target=_repair_until_done, args=(weakref.ref(self),), daemon=True)
+            self._repairer.name = "shm_metrics-repair"
+            self._repairer.start()
+
+    # -- fork and close -------------------------------------------------------------------------------------------
+
+    def after_fork_in_child(self) -> None:
+        """Take a row of our own; what the parent counted in private memory stays the parent's to report."""
+        if self.closed:
+            return
+        was_rowless = self.lease is None
+        self.row.renew()
+        self.allocator.renew()
+        self.reader.renew()
+        self._repairer = None
+        close_inherited = self.segment.new_description()
+        # The inherited description keeps the parent's locks alive: it goes before we wait for any lock.
+        close_inherited()
+        if was_rowless:
+            for cell in self._all_cells():
+                cell.reset()
+        for cell, *_ in self._waiting:
+            cell.place()[0].renew()
+            cell.reset()
+        self.lease = None
+        self._take_row()
+        if self._waiting:
+            self._start_repairs()
+
+    def close(self, *, unlink: bool = False) -> None:
+        """Give the row up. Cells that are still held write to private memory from here on."""
+        if self.closed:
+            return
+        self.closed = True
+        _writers.discard(self)
+        private = np.zeros(self.segment.layout.slots)
+        self.row.point(private, np.zeros_like(private), self.segment.matrix, self.segment.pages, L.SLOTS_PER_PAGE)
+        if self.lease is not None:
+            self.lease.release()
+            self.lease = None
+        if unlink:
+            self.segment.abandon()
+        self.segment.close()
+
+
+_writers: weakref.WeakSet[Writer] = weakref.WeakSet()
+
+
+def _repair_until_done(reference: weakref.ref[Writer]) -> None:
+    while True:
+        writer = reference()
+        if writer is None or writer.repair():
+            return
+        del writer
+        time.sleep(REPAIR_SECONDS)
+
+
+def _after_fork_in_child() -> None:
+    for writer in list(_writers):
+        writer.after_fork_in_child()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
