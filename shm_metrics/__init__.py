@@ -10,25 +10,28 @@ See docs/design.md for how it works.
 
 from __future__ import annotations
 
-from typing import Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-from shm_metrics.backend import MetricsBackend
-from shm_metrics.buckets import DEFAULT_BUCKETS
-from shm_metrics.default import configure, get_backend
-from shm_metrics.errors import (
-    InvalidMetricError,
-    LockLostError,
-    MetricConflictError,
-    MetricsError,
-    SegmentError,
-    SegmentFormatError,
-    SegmentFullError,
-    SyncError,
-    WireFormatError,
-)
-from shm_metrics.families import Sample, SampleFamily
-from shm_metrics.metrics import Counter, Enum, Gauge, Histogram, Info, Summary
-from shm_metrics.snapshot import Snapshot
+if TYPE_CHECKING:
+    from shm_metrics.backend import MetricsBackend
+    from shm_metrics.buckets import DEFAULT_BUCKETS
+    from shm_metrics.default import configure, get_backend
+    from shm_metrics.edges import generate_latest, make_asgi_app, make_wsgi_app, start_http_server
+    from shm_metrics.errors import (
+        InvalidMetricError,
+        LockLostError,
+        MetricConflictError,
+        MetricsError,
+        SegmentError,
+        SegmentFormatError,
+        SegmentFullError,
+        SyncError,
+        WireFormatError,
+    )
+    from shm_metrics.families import Sample, SampleFamily
+    from shm_metrics.metrics import Counter, Enum, Gauge, Histogram, Info, Summary
+    from shm_metrics.snapshot import Snapshot
 
 __version__ = "0.1.0"
 
@@ -62,13 +65,39 @@ __all__ = [
     "start_http_server",
 ]
 
-_EDGES = ("generate_latest", "make_asgi_app", "make_wsgi_app", "start_http_server")
+_MODULES = {
+    "backend": ("MetricsBackend",),
+    "buckets": ("DEFAULT_BUCKETS",),
+    "default": ("configure", "get_backend"),
+    "edges": ("generate_latest", "make_asgi_app", "make_wsgi_app", "start_http_server"),
+    "errors": (
+        "InvalidMetricError",
+        "LockLostError",
+        "MetricConflictError",
+        "MetricsError",
+        "SegmentError",
+        "SegmentFormatError",
+        "SegmentFullError",
+        "SyncError",
+        "WireFormatError",
+    ),
+    "families": ("Sample", "SampleFamily"),
+    "metrics": ("Counter", "Enum", "Gauge", "Histogram", "Info", "Summary"),
+    "snapshot": ("Snapshot",),
+}
+_WHERE = {name: module for module, names in _MODULES.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:
-    # The edges are loaded when they are asked for: a worker that is scraped by its neighbour needs none of them.
-    if name in _EDGES:
-        from shm_metrics import edges
+    # Each name is loaded when it is asked for. The pytest plugin lies in this package, and pytest loads it in every
+    # project that has us installed: it must not bring numpy along. And a worker that is scraped by its neighbour
+    # needs none of the edges.
+    module = _WHERE.get(name)
+    if module is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(f"{__name__}.{module}"), name)
+    return value
 
-        return getattr(edges, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,101 @@
+"""The pytest plugin: a private segment for each test.
+
+Lives here: fixtures. May not: import numpy or the engine before a test asks for them. pytest loads this module in every
+run of every project that has us installed.
+
+    def test_orders_are_counted(metrics_backend):
+        place_order()
+        assert metrics_backend.snapshot().value("orders_total", shop="a") == 1
+
+`metrics_backend`
+    The MetricsBackend of a segment that nobody else has, and the default backend for the length of the test. Every
+    declared metric counts there, those too that the application's modules declared when they were imported, and they
+    begin at nothing. Child processes of the test join it: it is what SHM_METRICS_SEGMENT names meanwhile. Afterwards the
+    segment is removed and the default backend is the one before. For all tests of a directory, in its conftest.py:
+
+        @pytest.fixture(autouse=True)
+        def private_metrics(metrics_backend):
+            return metrics_backend
+
+`metrics_backend_options`
+    A dict of options for MetricsBackend (rows, slots, process_metrics, ...); a project, module or class overrides it.
+
+Besides, a test run does not touch the segment of an application that runs on the same machine. Metrics are often declared
+at import, before any fixture. So unless SHM_METRICS_SEGMENT is set, the run sets it to a name of its own, and each worker
+of pytest-xdist to another; whatever is left there is removed at the end. A run that is killed leaves its segment in
+/dev/shm, as any process does: files named shm_metrics-<uid>-pytest-run-*.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from shm_metrics.backend import MetricsBackend
+
+SEGMENT_VARIABLE = "SHM_METRICS_SEGMENT"
+RUN_PREFIX = "pytest-run-"
+
+_told_before = pytest.StashKey[str | None]()
+
+
+def _name_of_our_own() -> str:
+    return f"{RUN_PREFIX}{os.getpid()}-{secrets.token_hex(4)}"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    told = os.environ.get(SEGMENT_VARIABLE)
+    # A name that another run set, the one that started this process, is replaced: workers of xdist must not share it.
+    if not told or told.startswith(RUN_PREFIX):
+        config.stash[_told_before] = told
+        os.environ[SEGMENT_VARIABLE] = _name_of_our_own()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if _told_before not in config.stash:
+        return
+    name, told = os.environ[SEGMENT_VARIABLE], config.stash[_told_before]
+    if told is None:
+        del os.environ[SEGMENT_VARIABLE]
+    else:
+        os.environ[SEGMENT_VARIABLE] = told
+    if "shm_metrics.place" in sys.modules:  # else nobody in this process can have made a segment
+        from shm_metrics.place import Place
+
+        Place.named(name, os.geteuid()).unlink()
+
+
+@pytest.fixture
+def metrics_backend_options() -> dict[str, Any]:
+    """Options for the MetricsBackend of `metrics_backend`; override it to give some."""
+    return {}
+
+
+@pytest.fixture
+def metrics_backend(
+    metrics_backend_options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[MetricsBackend]:
+    """A private segment as the default backend for the length of a test."""
+    from shm_metrics.backend import MetricsBackend
+    from shm_metrics.default import use_backend
+
+    name = _name_of_our_own()
+    monkeypatch.setenv(SEGMENT_VARIABLE, name)
+    backend = MetricsBackend(**metrics_backend_options)
+    previous = use_backend(backend)
+    try:
+        yield backend
+    finally:
+        last = use_backend(previous)
+        if last is not None and last is not previous:  # ours, or what the test put in its place
+            last.close()
+        backend.place.unlink()
+        backend.close()
