@@ -5,6 +5,10 @@ Lives here: taking, dropping and probing single bytes. May not: know what a byte
 Open-file-description locks (fcntl(2), F_OFD_SETLK) are dropped when the last reference to the *description* goes:
 a file descriptor inherited by fork is such a reference, and so is a mapping made from it. Hence two rules, kept by
 segment.py: the description that holds locks is never mapped, and a forked child closes it before anything else.
+
+Under gevent: whoever waits here holds a thread's lock too (the allocator's). `sleep` is taken at import, as the locks
+are, so that both are gevent's or neither is. Looked up at each call, it might yield to a greenlet that then waits for
+the real lock of the one that yielded, and stops the only thread there is.
 """
 
 from __future__ import annotations
@@ -13,7 +17,7 @@ import errno
 import fcntl
 import os
 import struct
-import time
+from time import monotonic, sleep  # see "Under gevent"
 
 __all__ = ["FileLocks"]
 
@@ -50,9 +54,9 @@ class FileLocks:
         """Take the byte, waiting at most `seconds`. Polls: a blocking wait could not be given an end."""
         if self.try_exclusive(byte):
             return True
-        pause, deadline = 20e-6, time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            time.sleep(pause)
+        pause, deadline = 20e-6, monotonic() + seconds
+        while monotonic() < deadline:
+            sleep(pause)
             if self.try_exclusive(byte):
                 return True
             pause = min(pause * 1.5, 2e-3)

@@ -41,6 +41,13 @@ class Place:
 
     def open(self, *, create: bool, write: bool) -> int:
         """A new descriptor, close-on-exec. Raises FileNotFoundError, or SegmentError saying what is in the way."""
+        if create:
+            # An existing one is opened without O_CREAT: in a sticky directory the kernel refuses that flag for files
+            # of others (fs.protected_regular), to root as well, who may otherwise join a segment of its workers' user.
+            try:
+                return self.open(create=False, write=write)
+            except FileNotFoundError:
+                pass
         try:
             if self.shm is not None:
                 flags = posix_ipc.O_CREAT if create else 0

@@ -17,6 +17,7 @@ from shm_metrics.families import AnyFamily, Family, LabelPairs
 from shm_metrics.ledger import CpuLedger
 from shm_metrics.mirror import SeriesEntry
 from shm_metrics.place import Place
+from shm_metrics.presence import watch
 from shm_metrics.process import ProcessUsage, WorkerUsage, process_families, read_worker
 from shm_metrics.reader import Reader
 from shm_metrics.segment import Segment
@@ -30,15 +31,26 @@ log = logging.getLogger("shm_metrics")
 
 
 class Scraper:
-    """writer: this process as a writer of the segment, or None to watch it read-only."""
+    """writer: this process as a writer of the segment, or None to watch it read-only.
+
+    present: watch it and be present, so that the segment's life goes on while no worker lives.
+    """
 
     def __init__(
-        self, place: Place, writer: Writer | None, *, process_metrics: bool, per_worker: bool, detached: bool = False
+        self,
+        place: Place,
+        writer: Writer | None,
+        *,
+        process_metrics: bool,
+        per_worker: bool,
+        detached: bool = False,
+        present: bool = False,
     ) -> None:
         self.place = place
         self.process_metrics = process_metrics
         self.per_worker = per_worker
         self.detached = detached
+        self.present = present
         self.last_seconds = 0.0
         self.errors = 0
         self._writer = writer
@@ -61,7 +73,7 @@ class Scraper:
             watched.segment.close()
             watched = self._watched = None
         if watched is None:
-            watched = self._watched = Reader(Segment.open_read_only(self.place))
+            watched = self._watched = Reader(watch(self.place, present=self.present))
         return watched
 
     def close(self) -> None:

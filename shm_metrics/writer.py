@@ -12,13 +12,13 @@ Where a cell writes:
 from __future__ import annotations
 
 import logging
+import mmap
 import os
 import threading
 import time
 import weakref
-from typing import Any
-
-import numpy as np
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 from shm_metrics import layout as L
 from shm_metrics.allocator import Allocator, CatalogBusyError, FamilyPlace, SeriesPlace
@@ -26,14 +26,16 @@ from shm_metrics.cells import build
 from shm_metrics.errors import SegmentFullError
 from shm_metrics.families import Family, LabelPairs
 from shm_metrics.layout import Layout
-from shm_metrics.mirror import slot_codes
 from shm_metrics.place import Place
 from shm_metrics.process.procfs import own_start_ticks
-from shm_metrics.reader import Reader
 from shm_metrics.rows import RowLease, claim_row
 from shm_metrics.segment import Segment
+from shm_metrics.slots import slot_codes
 
-__all__ = ["Writer"]
+if TYPE_CHECKING:
+    from shm_metrics.reader import Reader
+
+__all__ = ["Writer", "set_process_role"]
 
 log = logging.getLogger("shm_metrics")
 
@@ -49,13 +51,12 @@ class Writer:
     def __init__(self, place: Place, layout: Layout, *, keep: bool = False, private: bool = False, role: str = "") -> None:
         self.segment = Segment.private(layout) if private else Segment.attach(place, layout, keep=keep)
         self.role = role
-        self.reader = Reader(self.segment, self.own_rows)
-        self.allocator = Allocator(self.segment, self.reader)
+        self.allocator = Allocator(self.segment, lambda: self.reader)
         self.lease: RowLease | None = None
         self.lineage = self.segment.get(L.GENERATION_OFFSET)
         self.closed = False
         self.row = build.private_row(L.FIRST_SERIES_SLOT)
-        self._wanted_pages = np.zeros(self.segment.layout.pages_per_row, np.uint8)
+        self._wanted_pages = bytearray(self.segment.layout.pages_per_row)
         self._wanted_pages[0] = 1
         self._cells: weakref.WeakSet[Any] = weakref.WeakSet()
         self._waiting: list[tuple[Any, Family, LabelPairs, LabelPairs]] = []
@@ -67,22 +68,37 @@ class Writer:
     def own_rows(self) -> tuple[int, ...]:
         return () if self.lease is None else (self.lease.row,)
 
+    @cached_property
+    def reader(self) -> Reader:
+        """Loads numpy; a process that only counts never comes here."""
+        from shm_metrics.reader import Reader
+
+        return Reader(self.segment, self.own_rows)
+
     # -- the row --------------------------------------------------------------------------------------------------
 
     def _take_row(self) -> None:
         segment = self.segment
         self.lease = self._claim()
         if self.lease is not None:
-            view = segment.matrix[self.lease.row]
-            self.row.point(view, segment.matrix[L.LEDGER_ROW], segment.matrix, segment.pages, L.SLOTS_PER_PAGE)
+            self._point(self.row, segment.row_view(self.lease.row), segment.row_view(L.LEDGER_ROW))
             return
-        private = np.zeros(segment.layout.slots)
-        self.row.point(private, np.zeros_like(private), segment.matrix, segment.pages, L.SLOTS_PER_PAGE)
+        self._point_to_private_memory()
         for n in range(L.ROWLESS_BYTES):
             if segment.locks.try_exclusive(L.LOCK_ROWLESS + n):
                 break
         self._tell("rows", "no free row: this worker counts in private memory until one is free; raise rows=")
         self._start_repairs()
+
+    def _point(self, row: Any, view: memoryview, ledger: memoryview) -> None:
+        row.point(view, ledger, *self.segment.two_dimensional(), L.SLOTS_PER_PAGE)
+
+    def _point_to_private_memory(self) -> None:
+        size = self.segment.layout.row_bytes
+        view, ledger = (
+            memoryview(mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)).cast("d") for _ in range(2)
+        )
+        self._point(self.row, view, ledger)
 
     def _claim(self) -> RowLease | None:
         try:
@@ -92,9 +108,9 @@ class Writer:
                 start_ticks=own_start_ticks(),
                 now=time.time(),
                 lineage=self.lineage,
-                role=self.role,
+                role=self.role or _process_role,
                 ledger_lock=self._under_catalog_lock,
-                wanted_pages=self._wanted_pages,
+                wanted_pages=bytes(self._wanted_pages),
             )
         except SegmentFullError as error:
             self._tell("memory", str(error))
@@ -111,8 +127,12 @@ class Writer:
     def set_role(self, role: str) -> None:
         """What people should read about this worker in the worker table."""
         self.role = role
+        self.show_role()
+
+    def show_role(self) -> None:
+        """Write the role into the worker table: the backend's own, else the process'."""
         if self.lease is not None:
-            self.lease.set_role(role)
+            self.lease.set_role(self.role or _process_role)
 
     # -- cells ----------------------------------------------------------------------------------------------------
 
@@ -156,10 +176,10 @@ class Writer:
         return None if found is None else self.allocator.find(found, labels, payload)
 
     def _reserve(self, slot: int, count: int) -> None:
-        first, last = slot // L.SLOTS_PER_PAGE, (slot + count - 1) // L.SLOTS_PER_PAGE
         if self.lease is not None:
             self.segment.reserve_slots(self.lease.row, slot, count)
-        self._wanted_pages[first : last + 1] = 1
+        for page in range(slot // L.SLOTS_PER_PAGE, (slot + count - 1) // L.SLOTS_PER_PAGE + 1):
+            self._wanted_pages[page] = 1
 
     def _bind_overflow(self, cell: Any, place_cell: Any, family: Family, found: FamilyPlace | None, move: bool) -> None:
         cell.overflowed = True
@@ -211,9 +231,8 @@ class Writer:
     def _adopt(self) -> None:
         assert self.lease is not None
         segment, row = self.segment, self.lease.row
-        shared = build.Row(
-            segment.matrix[row], segment.matrix[L.LEDGER_ROW], segment.matrix, segment.pages, L.SLOTS_PER_PAGE
-        )
+        shared = build.private_row(1)
+        self._point(shared, segment.row_view(row), segment.row_view(L.LEDGER_ROW))
         ours = [cell for cell in self._all_cells() if cell.place()[0] is self.row]
         overflowed = self.row.read(L.SLOT_OVERFLOWED_UPDATES)
         build.adopt(self.row, shared, ours)
@@ -244,7 +263,8 @@ class Writer:
         was_rowless = self.lease is None
         self.row.renew()
         self.allocator.renew()
-        self.reader.renew()
+        if "reader" in self.__dict__:
+            self.reader.renew()
         self._repairer = None
         close_inherited = self.segment.new_description()
         # The inherited description keeps the parent's locks alive: it goes before we wait for any lock.
@@ -266,8 +286,7 @@ class Writer:
             return
         self.closed = True
         _writers.discard(self)
-        private = np.zeros(self.segment.layout.slots)
-        self.row.point(private, np.zeros_like(private), self.segment.matrix, self.segment.pages, L.SLOTS_PER_PAGE)
+        self._point_to_private_memory()
         if self.lease is not None:
             self.lease.release()
             self.lease = None
@@ -277,6 +296,18 @@ class Writer:
 
 
 _writers: weakref.WeakSet[Writer] = weakref.WeakSet()
+_process_role = ""
+
+
+def set_process_role(role: str) -> None:
+    """What people should read about this process in the segments it writes, now and later; its children begin without.
+
+    A server's hook says it before the application made a backend; `MetricsBackend(role=)` has precedence.
+    """
+    global _process_role
+    _process_role = role
+    for writer in list(_writers):
+        writer.show_role()
 
 
 def _repair_until_done(reference: weakref.ref[Writer]) -> None:
@@ -289,6 +320,8 @@ def _repair_until_done(reference: weakref.ref[Writer]) -> None:
 
 
 def _after_fork_in_child() -> None:
+    global _process_role
+    _process_role = ""
     for writer in list(_writers):
         writer.after_fork_in_child()
 
