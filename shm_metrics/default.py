@@ -14,7 +14,7 @@ from typing import Any
 from shm_metrics.backend import MetricsBackend
 from shm_metrics.errors import SegmentError
 
-__all__ = ["configure", "declared", "get_backend", "use_backend"]
+__all__ = ["configure", "current_backend", "declared", "get_backend", "use_backend"]
 
 log = logging.getLogger("shm_metrics")
 
@@ -40,6 +40,11 @@ def get_backend() -> MetricsBackend:
                 log.error("shm_metrics: %s; this process counts for itself until configure() finds a segment", error)
                 _default = MetricsBackend(_private=True)
         return _default
+
+
+def current_backend() -> MetricsBackend | None:
+    """The default backend if there is one already. Makes none."""
+    return _default
 
 
 def configure(name: str | None = None, **options: Any) -> MetricsBackend:
