@@ -6,13 +6,14 @@ Lives here: the façade over writer and reader. May not: know HTTP, text formats
 from __future__ import annotations
 
 import logging
+import math
 import os
 import time
 import weakref
 from collections.abc import Callable, Mapping
-from typing import Any
-
-import numpy as np
+from array import array
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 from shm_metrics import series as S
 from shm_metrics.cells import build
@@ -24,10 +25,13 @@ from shm_metrics.handles import FamilyHandle, sample_names
 from shm_metrics.labels import check_label_names, label_pairs
 from shm_metrics.layout import DEFAULT_ROWS, DEFAULT_SLOTS, Layout
 from shm_metrics.place import Place
-from shm_metrics.scraping import Scraper
-from shm_metrics.segment import FloatArray
-from shm_metrics.snapshot import Snapshot
+from shm_metrics.segment import Segment
 from shm_metrics.writer import Writer
+
+if TYPE_CHECKING:
+    from shm_metrics.families import FloatArray
+    from shm_metrics.scraping import Scraper
+    from shm_metrics.snapshot import Snapshot
 
 __all__ = ["DEFAULT_NAME", "MetricsBackend", "place_for"]
 
@@ -83,7 +87,7 @@ class MetricsBackend(build.Getters):  # type: ignore[misc]
         _private: bool = False,
     ) -> None:
         self.forget_series()
-        self._arguments = {
+        self._arguments: dict[str, Any] = {
             "name": name,
             "path": path,
             "rows": rows,
@@ -103,9 +107,25 @@ class MetricsBackend(build.Getters):  # type: ignore[misc]
         self._writer_or_none: Writer | None = None
         if not read_only:
             self._writer_or_none = Writer(self.place, self.layout, keep=keep, private=_private, role=role)
-        self._scraper = Scraper(
-            self.place, self._writer_or_none, process_metrics=process_metrics, per_worker=per_worker, detached=_private
+        if read_only:
+            self._scraper  # raises now, not at the first scrape, when there is no segment
+
+    @cached_property
+    def _scraper(self) -> Scraper:
+        """The reading half. It loads numpy; a process that only counts never comes here."""
+        from shm_metrics.scraping import Scraper
+
+        return Scraper(
+            self.place,
+            self._writer_or_none,
+            process_metrics=self._arguments["process_metrics"],
+            per_worker=self._arguments["per_worker"],
+            detached=self.detached,
         )
+
+    @property
+    def _segment(self) -> Segment:
+        return self._scraper.segment() if self._writer_or_none is None else self._writer_or_none.segment
 
     def __reduce__(self) -> Any:
         return _reattach, (self._arguments,)
@@ -126,12 +146,12 @@ class MetricsBackend(build.Getters):  # type: ignore[misc]
     @property
     def instance_id(self) -> str:
         """32 hex digits that no other life of the segment has."""
-        return self._scraper.segment().header.incarnation.hex()
+        return self._segment.header.incarnation.hex()
 
     @property
     def created_at(self) -> float:
         """Unix seconds at which the segment was made."""
-        return self._scraper.segment().header.created_at
+        return self._segment.header.created_at
 
     @property
     def row(self) -> int | None:
@@ -203,15 +223,17 @@ class MetricsBackend(build.Getters):  # type: ignore[misc]
             known.labelnames = labelnames
         return known
 
-    def _bounds(self, family: Family) -> FloatArray:
-        return np.array(family.bounds or (np.inf,), np.float64)
+    def _bounds(self, family: Family) -> memoryview:
+        return memoryview(array("d", family.bounds or (math.inf,)))
 
     # -- values ---------------------------------------------------------------------------------------------------
 
     def _columns(self, family: Family, pairs: LabelPairs) -> FloatArray:
         entry = self._scraper.entry(family, pairs)
         if entry is None:
-            return np.zeros(max(1, len(family.bounds)) + 1)
+            from numpy import zeros
+
+            return zeros(max(1, len(family.bounds)) + 1)
         total = self._writer.reader.column_totals(family, entry.slot)
         return total - entry.baseline if entry.baseline.size else total
 
@@ -286,12 +308,14 @@ class MetricsBackend(build.Getters):  # type: ignore[misc]
         """Give this process' row up; its totals stay in the segment. Series still held count nowhere from here on."""
         if self._writer_or_none is not None:
             self._writer_or_none.close()
-        self._scraper.close()
+        if "_scraper" in self.__dict__:
+            self._scraper.close()
 
     def unlink(self) -> None:
         """Close, and remove the segment; processes that still have it count on, unseen."""
         self._writer.close(unlink=True)
-        self._scraper.close()
+        if "_scraper" in self.__dict__:
+            self._scraper.close()
 
 
 _SERIES: Mapping[str, Any] = {
