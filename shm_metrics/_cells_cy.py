@@ -10,8 +10,10 @@ A cell is a place in this process' own row: nobody else writes there, so an upda
 What keeps an update whole:
     compiled, with GIL    a method of C statements is not interrupted
     free-threaded         cython.critical_section on the row
-    interpreted           an RLock on the row; an update that comes in on top of one of the same thread (a signal handler,
-                          a __del__) is put aside, and done by the update it interrupted
+    interpreted           an RLock on the row against other threads. What comes in on top in the same thread (a signal
+                          handler, a __del__) comes at a call or at a backward jump, where CPython looks for such things;
+                          between the first and the last store of an update there is neither, so that it finds the update
+                          either not begun or complete
 
 A histogram's update in the order of its stores, and why a reader or a kill between any two of them does no harm:
     sequence = n + 1                      from here on the pair is moving: a reader compares sequences and looks again
@@ -24,16 +26,15 @@ try:
 except ImportError:  # interpreted, on a machine without Cython
     from shm_metrics import _no_cython as cython
 
+from array import array
 from threading import RLock
 from time import monotonic, perf_counter
-
-import numpy as np
 
 from shm_metrics.errors import InvalidMetricError
 
 if cython.compiled:
-    from cython.cimports.posix.time import CLOCK_MONOTONIC, clock_gettime, timespec
     from cython.cimports.cpython.ref import Py_DECREF
+    from cython.cimports.posix.time import CLOCK_MONOTONIC, clock_gettime, timespec
     from cython.cimports.shm_metrics._atomic import (
         PyObject,
         shm_find,
@@ -74,7 +75,7 @@ _FEW_BOUNDS = cython.declare(cython.Py_ssize_t, 24)  # up to here a straight sea
 @cython.inline
 @cython.exceptval(check=False)
 def _now() -> cython.double:
-    """CLOCK_MONOTONIC in seconds: one clock for all processes of the host."""
+    """CLOCK_MONOTONIC in seconds, the clock of time.monotonic(): one for all processes of the host."""
     if cython.compiled:
         ts: timespec
         clock_gettime(CLOCK_MONOTONIC, cython.address(ts))
@@ -83,21 +84,13 @@ def _now() -> cython.double:
 
 
 @cython.cfunc
-@cython.inline
-@cython.exceptval(check=False)
-def _release() -> cython.void:
-    """Stores before this line are seen before stores after it."""
-    if cython.compiled:
-        shm_release()
-
-
-@cython.cfunc
 @cython.exceptval(-1.0, check=True)
 def _number(value: object) -> cython.double:
     """The float in `value`; text, booleans and whatever is no number are refused."""
     if type(value) is float or type(value) is int:
         return float(value)
-    if isinstance(value, (bool, np.bool_, str, bytes)) or not (hasattr(value, "__float__") or hasattr(value, "__index__")):
+    # numpy's booleans are called `bool` or `bool_`, by version; numpy itself is not loaded for them.
+    if type(value).__name__ in ("bool", "bool_") or isinstance(value, (str, bytes)) or not (hasattr(value, "__float__") or hasattr(value, "__index__")):
         raise InvalidMetricError(f"{value!r} is no number ({type(value).__name__}); give an int or a float")
     return float(value)
 
@@ -121,7 +114,7 @@ class Row:
     pages: cython.uchar[:, ::1]
     slots_per_page: cython.Py_ssize_t
     if not cython.compiled:
-        __slots__ = ("__weakref__", "busy", "ledger", "lock", "matrix", "pages", "pending", "slots_per_page", "view")
+        __slots__ = ("__weakref__", "ledger", "lock", "matrix", "pages", "slots_per_page", "view")
 
     def __init__(self, view, ledger, matrix, pages, slots_per_page):
         self.point(view, ledger, matrix, pages, slots_per_page)
@@ -132,8 +125,6 @@ class Row:
         """Forget a lock that another thread held when this process was forked."""
         if not cython.compiled:
             self.lock = RLock()
-            self.busy = False
-            self.pending = []
 
     def point(self, view, ledger, matrix, pages, slots_per_page):
         """From now on write there; every cell of this row follows."""
@@ -151,7 +142,8 @@ class Row:
             with cython.critical_section(self):
                 self.view[slot] += amount
         else:
-            self.apply(Row._add, slot, amount)
+            with self.lock:
+                self.view[slot] += amount
 
     def read(self, slot: cython.Py_ssize_t):
         """What this row holds in one slot."""
@@ -169,41 +161,18 @@ class Row:
                 total += self.matrix[row, slot]
         return total
 
-    # -- interpreted only -----------------------------------------------------------------------------------------
-
-    if not cython.compiled:
-
-        def _add(self, slot, amount):
-            self.view[slot] += amount
-
-        def apply(self, step, *arguments):
-            """Run one update; put it aside when this thread is in the middle of another."""
-            with self.lock:
-                if self.busy:
-                    self.pending.append((step, arguments))
-                    return
-                self.busy = True
-                try:
-                    step(self, *arguments)
-                finally:
-                    self.busy = False
-                if self.pending:
-                    self._drain()
-
-        def _drain(self):
-            while self.pending:
-                step, arguments = self.pending.pop(0)
-                self.apply(step, *arguments)
-
 
 @cython.ccall
 def private_row(slots: cython.Py_ssize_t) -> Row:
     """A row in private memory: where updates wait, or end, when there is no place in the segment for them."""
-    view = np.zeros(slots)
-    return Row(view, np.zeros(slots), view.reshape(1, slots), np.zeros((1, 1), np.uint8), slots)
+    memory = memoryview(bytearray(8 * slots))
+    ledger = memoryview(bytearray(8 * slots)).cast("d")
+    pages = memoryview(bytearray(1)).cast("B", (1, 1))
+    return Row(memory.cast("d"), ledger, memory.cast("d", (1, slots)), pages, slots)
 
 
 _UNBOUND = private_row(8)
+_ONE_BUCKET = memoryview(array("d", [float("inf")]))
 
 
 @cython.cclass
@@ -291,18 +260,8 @@ class CounterCell(Cell):
             with cython.critical_section(self.row):
                 self.row.view[self.slot] += value
         else:
-            row = self.row
-            with row.lock:
-                if row.busy:
-                    row.pending.append((Row._add, (self.slot, value)))
-                else:
-                    row.busy = True
-                    try:
-                        row.view[self.slot] += value
-                    finally:
-                        row.busy = False
-                    if row.pending:
-                        row._drain()
+            with self.row.lock:
+                self.row.view[self.slot] += value
 
     def increment(self, amount=1.0):
         """The same as inc()."""
@@ -310,11 +269,11 @@ class CounterCell(Cell):
 
 
 @cython.cclass
-class GaugeCell(Cell):
-    """slots: stamp, value. Each worker has a value of its own; the mode says how a reader makes one of them."""
+class MovingCell(Cell):
+    """What both kinds of gauge share: checking and locking. Each stores in its own way."""
 
     def set(self, value):
-        """Set this worker's value: any float."""
+        """Set the value: any float."""
         number: cython.double
         if type(value) is float:
             number = value
@@ -322,34 +281,28 @@ class GaugeCell(Cell):
             number = _number(value)
         if cython.compiled:
             with cython.critical_section(self.row):
-                self.row.view[self.slot + _VALUE] = number
-                _release()
-                # The stamp goes last: it says that there is a value.
-                self.row.view[self.slot + _STAMP] = _now()
+                self._set(number, _now())
         else:
-            self.row.apply(GaugeCell._set, self.slot, number)
+            with self.row.lock:
+                self._set(number, monotonic())
 
-    def _move_by(self, amount):
+    def inc(self, amount=1.0):
+        """Add to the value: any float."""
         number: cython.double
         if type(amount) is float:
             number = amount
         else:
             number = _number(amount)
-        if cython.compiled:
-            with cython.critical_section(self.row):
-                self.row.view[self.slot + _VALUE] += number
-                _release()
-                self.row.view[self.slot + _STAMP] = _now()
-        else:
-            self.row.apply(GaugeCell._add, self.slot, number)
-
-    def inc(self, amount=1.0):
-        """Add to this worker's value."""
-        self._move_by(amount)
+        self._locked_move(number)
 
     def dec(self, amount=1.0):
-        """Subtract from this worker's value."""
-        self._move_by(-_number(amount))
+        """Subtract from the value: any float."""
+        number: cython.double
+        if type(amount) is float:
+            number = amount
+        else:
+            number = _number(amount)
+        self._locked_move(-number)
 
     def increment(self, amount=1.0):
         """The same as inc()."""
@@ -358,6 +311,47 @@ class GaugeCell(Cell):
     def decrement(self, amount=1.0):
         """The same as dec()."""
         self.dec(amount)
+
+    @cython.cfunc
+    def _locked_move(self, number: cython.double):
+        if cython.compiled:
+            with cython.critical_section(self.row):
+                self._move(number, _now())
+        else:
+            with self.row.lock:
+                self._move(number, monotonic())
+
+    @cython.cfunc
+    @cython.exceptval(check=False)
+    def _set(self, number: cython.double, now: cython.double) -> cython.void:
+        pass
+
+    @cython.cfunc
+    @cython.exceptval(check=False)
+    def _move(self, number: cython.double, now: cython.double) -> cython.void:
+        pass
+
+
+@cython.cclass
+class GaugeCell(MovingCell):
+    """slots: stamp, value. Each worker has a value of its own; the mode says how a reader makes one of them."""
+
+    @cython.cfunc
+    @cython.exceptval(check=False)
+    def _set(self, number: cython.double, now: cython.double) -> cython.void:
+        self.row.view[self.slot + _VALUE] = number
+        if cython.compiled:
+            shm_release()
+        # The stamp goes last: it says that there is a value.
+        self.row.view[self.slot + _STAMP] = now
+
+    @cython.cfunc
+    @cython.exceptval(check=False)
+    def _move(self, number: cython.double, now: cython.double) -> cython.void:
+        self.row.view[self.slot + _VALUE] += number
+        if cython.compiled:
+            shm_release()
+        self.row.view[self.slot + _STAMP] = now
 
     @cython.cfunc
     def _carry(self, row: Row, slot: cython.Py_ssize_t):
@@ -371,74 +365,33 @@ class GaugeCell(Cell):
         self.row.view[self.slot + _STAMP] = 0.0
         self.row.view[self.slot + _VALUE] = 0.0
 
-    if not cython.compiled:
-
-        @staticmethod
-        def _set(row, slot, number):
-            row.view[slot + _VALUE] = number
-            row.view[slot + _STAMP] = monotonic()
-
-        @staticmethod
-        def _add(row, slot, number):
-            row.view[slot + _VALUE] += number
-            row.view[slot + _STAMP] = monotonic()
-
 
 @cython.cclass
-class SharedGaugeCell(Cell):
+class SharedGaugeCell(MovingCell):
     """slots: stamp, base, delta. One value for all workers: the newest base plus the sum of all deltas.
 
     The ledger row's delta slot is a flag: somebody has used inc or dec. Until then set() looks at no other row.
     """
 
-    def set(self, value):
-        """Set the one value: any float."""
-        number: cython.double
-        if type(value) is float:
-            number = value
-        else:
-            number = _number(value)
+    @cython.cfunc
+    @cython.exceptval(check=False)
+    def _set(self, number: cython.double, now: cython.double) -> cython.void:
+        if self.row.ledger[self.slot + _DELTA] != 0.0:
+            number -= self.row._deltas(self.slot + _DELTA)
+        self.row.view[self.slot + _VALUE] = number
         if cython.compiled:
-            with cython.critical_section(self.row):
-                if self.row.ledger[self.slot + _DELTA] != 0.0:
-                    number -= self.row._deltas(self.slot + _DELTA)
-                self.row.view[self.slot + _VALUE] = number
-                _release()
-                # The stamp goes last: it makes this base the newest.
-                self.row.view[self.slot + _STAMP] = _now()
-        else:
-            self.row.apply(SharedGaugeCell._set, self.slot, number)
+            shm_release()
+        # The stamp goes last: it makes this base the newest.
+        self.row.view[self.slot + _STAMP] = now
 
-    def _move_by(self, amount):
-        number: cython.double
-        if type(amount) is float:
-            number = amount
-        else:
-            number = _number(amount)
+    @cython.cfunc
+    @cython.exceptval(check=False)
+    def _move(self, number: cython.double, now: cython.double) -> cython.void:
+        # The flag goes first: a set() that misses it came before this delta.
+        self.row.ledger[self.slot + _DELTA] = 1.0
         if cython.compiled:
-            with cython.critical_section(self.row):
-                # The flag goes first: a set() that misses it came before this delta.
-                self.row.ledger[self.slot + _DELTA] = 1.0
-                _release()
-                self.row.view[self.slot + _DELTA] += number
-        else:
-            self.row.apply(SharedGaugeCell._add, self.slot, number)
-
-    def inc(self, amount=1.0):
-        """Add to the one value."""
-        self._move_by(amount)
-
-    def dec(self, amount=1.0):
-        """Subtract from the one value."""
-        self._move_by(-_number(amount))
-
-    def increment(self, amount=1.0):
-        """The same as inc()."""
-        self.inc(amount)
-
-    def decrement(self, amount=1.0):
-        """The same as dec()."""
-        self.dec(amount)
+            shm_release()
+        self.row.view[self.slot + _DELTA] += number
 
     @cython.cfunc
     def _carry(self, row: Row, slot: cython.Py_ssize_t):
@@ -456,20 +409,6 @@ class SharedGaugeCell(Cell):
         self.row.view[self.slot + _VALUE] = 0.0
         self.row.view[self.slot + _DELTA] = 0.0
 
-    if not cython.compiled:
-
-        @staticmethod
-        def _set(row, slot, number):
-            if row.ledger[slot + _DELTA]:
-                number -= row._deltas(slot + _DELTA)
-            row.view[slot + _VALUE] = number
-            row.view[slot + _STAMP] = monotonic()
-
-        @staticmethod
-        def _add(row, slot, number):
-            row.ledger[slot + _DELTA] = 1.0
-            row.view[slot + _DELTA] += number
-
 
 @cython.cclass
 class HistogramCell(Cell):
@@ -478,16 +417,16 @@ class HistogramCell(Cell):
     bounds: cython.double[::1]
     buckets: cython.Py_ssize_t
     if not cython.compiled:
-        bounds = memoryview(np.array([np.inf]))
+        bounds = _ONE_BUCKET
         buckets = 1
 
     def __cinit__(self, *args, **kwargs):
-        self.bounds = np.array([np.inf])
+        self.bounds = _ONE_BUCKET
         self.buckets = 1
 
     def divide(self, bounds):
         """Set the upper bounds of the buckets: float64, ascending, the last one +Inf."""
-        self.bounds = bounds if cython.compiled else memoryview(bounds)
+        self.bounds = bounds
         self.buckets = len(bounds)
 
     @cython.cfunc
@@ -522,7 +461,8 @@ class HistogramCell(Cell):
             with cython.critical_section(self.row):
                 self._observe(value)
         else:
-            self.row.apply(HistogramCell._observe_in, self.slot, self._bucket(value), self.buckets, value)
+            with self.row.lock:
+                self._observe(value)
 
     @cython.cfunc
     @cython.inline
@@ -530,14 +470,21 @@ class HistogramCell(Cell):
     def _observe(self, value: cython.double) -> cython.void:
         slot: cython.Py_ssize_t = self.slot
         sums: cython.Py_ssize_t = slot + 1 + self.buckets
+        bucket: cython.Py_ssize_t = slot + 1 + self._bucket(value)
         begun: cython.double = self.row.view[slot] + 1.0
-        odd: cython.Py_ssize_t = cython.cast(cython.longlong, begun) & 1
+        odd: cython.Py_ssize_t
+        if cython.compiled:
+            odd = cython.cast(cython.longlong, begun) & 1
+        else:
+            odd = 1 if begun % 2.0 else 0
         self.row.view[slot] = begun
-        _release()
+        if cython.compiled:
+            shm_release()
         self.row.view[sums + odd] = self.row.view[sums + 1 - odd] + value
-        _release()
+        if cython.compiled:
+            shm_release()
         # The bucket goes last: it makes the count, and the count says which sum is the sum.
-        self.row.view[slot + 1 + self._bucket(value)] += 1.0
+        self.row.view[bucket] += 1.0
 
     def time(self):
         """A context manager and decorator that observes the seconds a block or a call takes."""
@@ -561,9 +508,9 @@ class HistogramCell(Cell):
         total += row.view[sums + (cython.cast(cython.longlong, have) & 1)]
         # A sequence more than one ahead of the count tells the reader to wait for all buckets.
         row.view[slot] = have + count
-        _release()
         row.view[sums + (cython.cast(cython.longlong, have + count) & 1)] = total
-        _release()
+        if cython.compiled:
+            shm_release()
         for i in range(self.buckets):
             row.view[slot + 1 + i] += self.row.view[self.slot + 1 + i]
         self.reset()
@@ -573,18 +520,6 @@ class HistogramCell(Cell):
         i: cython.Py_ssize_t
         for i in range(self.buckets + 3):
             self.row.view[self.slot + i] = 0.0
-
-    if not cython.compiled:
-
-        @staticmethod
-        def _observe_in(row, slot, bucket, buckets, value):
-            view = row.view
-            sums = slot + 1 + buckets
-            begun = view[slot] + 1.0
-            odd = int(begun) & 1
-            view[slot] = begun
-            view[sums + odd] = view[sums + 1 - odd] + value
-            view[slot + 1 + bucket] += 1.0
 
 
 @cython.cclass
@@ -842,7 +777,7 @@ def gather(view, indexes, out):
     if cython.compiled:
         _gather(view, indexes, out)
     else:
-        np.take(view, indexes, out=out, mode="clip")
+        view.take(indexes, out=out, mode="clip")
 
 
 @cython.cfunc

@@ -6,14 +6,13 @@ Lives here: arithmetic on arrays. May not: read anything.
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
+
+from shm_metrics.arrays import BoolArray, FloatArray
 
 __all__ = ["combine"]
 
-FloatArray = npt.NDArray[np.float64]
 
-
-def combine(rule: str, stamps: FloatArray, values: FloatArray) -> tuple[FloatArray, npt.NDArray[np.bool_]]:
+def combine(rule: str, stamps: FloatArray, values: FloatArray) -> tuple[FloatArray, BoolArray]:
     """One value a series.
 
     stamps, values: shape (workers, n); a stamp of 0 means that the worker has no value.

@@ -11,10 +11,11 @@ One creation, and what a kill between any two steps leaves:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from threading import RLock
+from typing import TYPE_CHECKING
 
 from shm_metrics import layout as L
 from shm_metrics import records
@@ -23,10 +24,13 @@ from shm_metrics.errors import SegmentFormatError, SegmentFullError
 from shm_metrics.families import Family, LabelPairs
 from shm_metrics.gauge_modes import MODES
 from shm_metrics.index import Index
-from shm_metrics.mirror import Mirror, SeriesEntry, slot_codes
-from shm_metrics.reader import Reader
 from shm_metrics.records import Record
 from shm_metrics.segment import Segment
+from shm_metrics.slots import slot_codes
+
+if TYPE_CHECKING:
+    from shm_metrics.mirror import SeriesEntry
+    from shm_metrics.reader import Reader
 
 __all__ = ["Allocator", "CatalogBusyError", "FamilyPlace", "SeriesPlace"]
 
@@ -60,9 +64,11 @@ class SeriesPlace:
 
 
 class Allocator:
-    def __init__(self, segment: Segment, reader: Reader) -> None:
+    """reader: gives a Reader of the segment; asked only when something is removed or reused."""
+
+    def __init__(self, segment: Segment, reader: Callable[[], Reader]) -> None:
         self.segment = segment
-        self.reader = reader
+        self._reader = reader
         self.catalog = Catalog(segment)
         self.index = Index(segment, self.catalog)
         self._thread_lock = RLock()
@@ -153,10 +159,12 @@ class Allocator:
             old = self._reuse(codes, stamp)
             slot = old.slot
             record.born = stamp
-            record.tail = self.reader.column_totals(definition, slot).tobytes()
-            self.segment.slot_map[slot : slot + len(codes)] = list(codes)
-            if self.segment.pages[L.LEDGER_ROW, slot // L.SLOTS_PER_PAGE]:
-                self.segment.matrix[L.LEDGER_ROW, slot : slot + len(codes)] = 0.0
+            record.tail = self._reader().column_totals(definition, slot).tobytes()
+            self.segment.codes[slot : slot + len(codes)] = codes
+            if codes[0] in _LEDGER_STAMPS:
+                ledger = self.segment.row_view(L.LEDGER_ROW)
+                for each in range(slot, slot + len(codes)):
+                    ledger[each] = 0.0
         record.slot = slot
         return SeriesPlace(self._publish(record), slot, len(codes), record.born)
 
@@ -220,7 +228,7 @@ class Allocator:
         with self.locked():
             if self._living(place.offset) is None:
                 return
-            baseline = self.reader.column_totals(definition, place.slot)
+            baseline = self._reader().column_totals(definition, place.slot)
             generation = self.segment.get(L.GENERATION_OFFSET) + 1
             self.catalog.append(
                 Record(
@@ -274,7 +282,10 @@ class Allocator:
         A worker whose first ancestor attached after the removal, and that did not ask for the series since (it would
         be LIVE), can have no cell of it.
         """
-        lineages = [self.reader.workers.read(row).lineage for row in self.reader.live_rows()]
+        from shm_metrics.mirror import Mirror
+
+        reader = self._reader()
+        lineages = [reader.workers.read(row).lineage for row in reader.live_rows()]
         oldest = min(lineages, default=self.segment.get(L.GENERATION_OFFSET))
         self._reusable = {}
         mirror = Mirror(self.segment)

@@ -10,8 +10,8 @@ import math
 import os
 import time
 import weakref
-from collections.abc import Callable, Mapping
 from array import array
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +29,7 @@ from shm_metrics.segment import Segment
 from shm_metrics.writer import Writer
 
 if TYPE_CHECKING:
-    from shm_metrics.families import FloatArray
+    from shm_metrics.arrays import FloatArray
     from shm_metrics.scraping import Scraper
     from shm_metrics.snapshot import Snapshot
 

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
-import numpy as np
-import numpy.typing as npt
+if TYPE_CHECKING:
+    from shm_metrics.arrays import FloatArray
 
 __all__ = [
     "COUNTER",
@@ -41,8 +41,6 @@ LabelPairs: TypeAlias = tuple[tuple[str, str], ...]
 
 NOTHING_SAID: LabelPairs = (("", ""),)
 """The payload of an info that was given no labels to say: its key must differ from that of a series without payload."""
-
-FloatArray: TypeAlias = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)

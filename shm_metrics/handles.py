@@ -11,7 +11,6 @@ from typing import Any
 
 from shm_metrics import records
 from shm_metrics.families import COUNTER, HISTOGRAM, INFO, SUMMARY, Family, LabelPairs
-from shm_metrics.mirror import Mirror
 from shm_metrics.writer import Writer
 
 __all__ = ["FamilyHandle", "sample_names"]
@@ -71,6 +70,8 @@ class FamilyHandle:
         return [entry.labels for entry in self._entries()]
 
     def _entries(self) -> list[Any]:
+        from shm_metrics.mirror import Mirror
+
         mirror = Mirror(self.writer.segment)
         mirror.refresh()
         entry = mirror.families.get(self.family.name)

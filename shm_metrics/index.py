@@ -12,8 +12,6 @@ from __future__ import annotations
 
 from hashlib import blake2b
 
-import numpy as np
-
 from shm_metrics import layout as L
 from shm_metrics import records
 from shm_metrics.catalog import Catalog
@@ -29,8 +27,8 @@ class Index:
         self.segment = segment
         self.catalog = catalog
         self.key = segment.header.index_key
-        region = segment.bytes[lay.index : lay.index + lay.index_entries * L.INDEX_ENTRY_BYTES]
-        self.words = region.cast("Q")
+        self.entries = segment.bytes[lay.index : lay.index + lay.index_entries * L.INDEX_ENTRY_BYTES]
+        self.words = self.entries.cast("Q")
 
     @property
     def size(self) -> int:
@@ -93,8 +91,9 @@ class Index:
 
     def lost_entries(self) -> bool:
         """Whether the table holds fewer or more entries than were put in. Reads the whole table once."""
-        table = np.frombuffer(self.words, np.uint64, 2 * self.size)
-        return int(np.count_nonzero(table[::2])) != self.segment.get(L.INDEX_USED_OFFSET)
+        size = self.size
+        empty = self.words[: 2 * size : 2].tolist().count(0)
+        return size - empty != self.segment.get(L.INDEX_USED_OFFSET)
 
     def sound_for(self, key: bytes) -> bool:
         """Whether every entry that a look-up of `key` passes is what it says. Under the catalog lock."""
@@ -117,7 +116,7 @@ class Index:
         size = size or self.size
         self.segment.set(L.INDEX_SIZE_OFFSET, size)
         self.segment.set(L.INDEXED_OFFSET, 0)
-        np.frombuffer(self.words, np.uint64, 2 * size)[:] = 0
+        self.entries[: size * L.INDEX_ENTRY_BYTES] = bytes(size * L.INDEX_ENTRY_BYTES)
         self.segment.set(L.INDEX_USED_OFFSET, 0)
         self.catch_up()
 

@@ -14,26 +14,17 @@ import numpy as np
 
 from shm_metrics import layout as L
 from shm_metrics import records
+from shm_metrics.arrays import FloatArray
 from shm_metrics.catalog import Catalog
 from shm_metrics.errors import SegmentFormatError
-from shm_metrics.families import COUNTER, GAUGE, HISTOGRAM, SUMMARY, Family, LabelPairs
-from shm_metrics.gauge_modes import MODES
+from shm_metrics.families import Family, LabelPairs
 from shm_metrics.labels import OVERFLOW_LABELS
-from shm_metrics.segment import FloatArray, Segment
+from shm_metrics.segment import Segment
+from shm_metrics.slots import slot_codes
 
-__all__ = ["FamilyEntry", "Mirror", "SeriesEntry", "slot_codes"]
+__all__ = ["FamilyEntry", "Mirror", "SeriesEntry"]
 
 NO_BASELINE: FloatArray = np.empty(0)
-
-
-def slot_codes(family: Family) -> bytes:
-    """What the slot map says of the slots of one series of this family."""
-    if family.type == COUNTER:
-        return bytes([L.SLOT_ADDS])
-    if family.type in (HISTOGRAM, SUMMARY):
-        buckets = max(1, len(family.bounds))  # a summary counts into one bucket
-        return bytes([L.SLOT_SEQUENCE] + [L.SLOT_BUCKET] * buckets + [L.SLOT_SUM] * 2)
-    return MODES[family.mode if family.type == GAUGE else "mostrecent"].slot_codes
 
 
 @dataclass(slots=True, eq=False)

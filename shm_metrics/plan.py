@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from shm_metrics import records
+from shm_metrics.arrays import FloatArray
 from shm_metrics.families import (
     COUNTER,
     GAUGE,
@@ -25,7 +26,6 @@ from shm_metrics.families import (
 from shm_metrics.gauge_modes import MODES, GaugeMode
 from shm_metrics.mirror import FamilyEntry, Mirror, SeriesEntry
 from shm_metrics.scan import Guarded, guarded_gauges, guarded_histograms
-from shm_metrics.segment import FloatArray
 
 __all__ = ["FamilyPlan", "GaugeGroup", "HistogramGroup", "Plan"]
 

@@ -13,13 +13,14 @@ import numpy.typing as npt
 
 from shm_metrics import layout as L
 from shm_metrics.aggregate import combine
+from shm_metrics.arrays import FloatArray
 from shm_metrics.families import COUNTER, GAUGE, HISTOGRAM, INFO, SUMMARY, Family, FamilySnapshot, SeriesLabels
 from shm_metrics.gauge_modes import MODES
 from shm_metrics.mirror import Mirror
 from shm_metrics.plan import FamilyPlan, GaugeGroup, HistogramGroup, Plan
 from shm_metrics.rows import WorkerTable
 from shm_metrics.scan import add_rows, guarded_gauges, guarded_histograms, histogram_sums
-from shm_metrics.segment import FloatArray, Segment
+from shm_metrics.segment import Segment
 from shm_metrics.snapshot import Snapshot
 
 __all__ = ["Reader"]

@@ -20,20 +20,24 @@ What a new owner does with what it finds, by the slot map:
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
-
 from shm_metrics import layout as L
-from shm_metrics.segment import FloatArray, Segment
+from shm_metrics.segment import Segment
 
 __all__ = ["RowLease", "WorkerTable", "claim_row"]
 
 _U64 = struct.Struct("<Q")
 _F64 = struct.Struct("<d")
+
+# What to look for in the slot map: a histogram's sequence and its buckets; stamps of gauges that are not inherited.
+_HISTOGRAM = re.compile(re.escape(bytes([L.SLOT_SEQUENCE])) + re.escape(bytes([L.SLOT_BUCKET])) + b"+")
+_NOT_INHERITED = re.compile(
+    b"[" + re.escape(bytes([L.SLOT_STAMP_CLEARED, L.SLOT_STAMP_MIN, L.SLOT_STAMP_MAX, L.SLOT_STAMP_NEWEST])) + b"]"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,18 +60,15 @@ class WorkerTable:
         self.segment = segment
         lay = segment.layout
         region = segment.bytes[lay.worker_table : lay.worker_table + lay.matrix_rows * L.WORKER_BYTES]
-        self._claims = np.ndarray(
-            (lay.matrix_rows,), np.uint64, region, L.WORKER_CLAIMS_OFFSET, (L.WORKER_BYTES,)
-        )
+        self._claims = region.cast("Q")[L.WORKER_CLAIMS_OFFSET // L.WORD :: L.WORKER_BYTES // L.WORD]
 
     def used(self) -> list[int]:
         """The rows that ever had a worker."""
-        return [int(row) for row in np.flatnonzero(self._claims)]
+        return [row for row, claims in enumerate(self._claims.tolist()) if claims]
 
     def reaped(self) -> int:
         """How often a row was taken over from a worker that was gone."""
-        claims = self._claims
-        return int(claims.sum()) - int(np.count_nonzero(claims))
+        return sum(claims - 1 for claims in self._claims.tolist() if claims)
 
     def live(self, used: list[int] | None = None) -> list[int]:
         """The rows whose worker is alive, this process' own among them: whose live byte is locked."""
@@ -118,12 +119,12 @@ def claim_row(
     lineage: int,
     role: str,
     ledger_lock: Callable[[Callable[[], None]], bool],
-    wanted_pages: npt.NDArray[np.uint8] | None = None,
+    wanted_pages: bytes = b"",
 ) -> RowLease | None:
     """Take the first free row; None when all have living owners.
 
     ledger_lock: runs a function under the catalog lock; False when the lock could not be had.
-    wanted_pages: shape (pages a row,); the pages to reserve at once, because cells that point there exist already.
+    wanted_pages: a byte a page; 1 for those to reserve at once, because cells that point there exist already.
     Raises SegmentFullError when the row's memory cannot be reserved.
     """
     locks = segment.locks
@@ -137,8 +138,7 @@ def claim_row(
             lay = segment.layout
             segment.reserve(lay.page_map + row * lay.pages_per_row, lay.pages_per_row)
             segment.reserve_slots(row, 0, 1)
-            if wanted_pages is not None:
-                segment.reserve_pages(row, wanted_pages)
+            segment.reserve_pages(row, wanted_pages)
             if claims and not _put_in_order(segment, row, ledger_lock):
                 locks.release(L.LOCK_CLAIM + row)
                 continue
@@ -156,40 +156,39 @@ def claim_row(
 
 
 def _put_in_order(segment: Segment, row: int, ledger_lock: Callable[[Callable[[], None]], bool]) -> bool:
-    used = segment.slots_used
-    codes, mine = segment.slot_map[:used], segment.row_copy(row, used)
-    _repair_histograms(segment.matrix[row], codes, mine)
-    stamps = np.flatnonzero((codes >= L.SLOT_STAMP_CLEARED) & (codes <= L.SLOT_STAMP_NEWEST) & (mine != 0.0))
-    folded = stamps[codes[stamps] != L.SLOT_STAMP_CLEARED]
-    if folded.size and not ledger_lock(lambda: _fold(segment, codes, mine, folded)):
+    codes = bytes(segment.codes[: segment.slots_used])
+    view, pages = segment.row_view(row), segment.row_pages(row)
+    for found in _HISTOGRAM.finditer(codes):
+        _repair_histogram(view, pages, *found.span())
+    stamps = [
+        found.start()
+        for found in _NOT_INHERITED.finditer(codes)
+        if pages[found.start() // L.SLOTS_PER_PAGE] and view[found.start()]
+    ]
+    folded = [slot for slot in stamps if codes[slot] != L.SLOT_STAMP_CLEARED]
+    if folded and not ledger_lock(lambda: _fold(segment, codes, view, folded)):
         return False
-    view = segment.matrix[row]
-    view[stamps] = 0.0  # before the values: a reader takes a value only with its stamp
-    view[stamps + 1] = 0.0
+    for slot in stamps:
+        view[slot] = 0.0  # before the value: a reader takes a value only with its stamp
+        view[slot + 1] = 0.0
     return True
 
 
-def _repair_histograms(view: FloatArray, codes: npt.NDArray[np.uint8], mine: FloatArray) -> None:
-    """Set each sequence to the number of observations in its buckets, which is what says which sum is the sum."""
-    sequences = np.flatnonzero((codes == L.SLOT_SEQUENCE) & (mine != 0.0))
-    if not sequences.size:
-        return
-    counted = np.concatenate(([0.0], np.cumsum(np.where(codes == L.SLOT_BUCKET, mine, 0.0))))
-    ends = np.append(np.flatnonzero(codes == L.SLOT_SEQUENCE), len(codes))
-    ends = ends[np.searchsorted(ends, sequences, side="right")]
-    counts = counted[ends] - counted[sequences]
-    wrong = counts != mine[sequences]
-    view[sequences[wrong]] = counts[wrong]
+def _repair_histogram(view: memoryview, pages: memoryview, sequence: int, end: int) -> None:
+    """Set the sequence to the number of observations in the buckets, which says which of the two sums is the sum."""
+    if pages[sequence // L.SLOTS_PER_PAGE] and pages[(end - 1) // L.SLOTS_PER_PAGE] and view[sequence]:
+        count = sum(view[sequence + 1 : end])
+        if view[sequence] != count:
+            view[sequence] = count
 
 
-def _fold(segment: Segment, codes: npt.NDArray[np.uint8], mine: FloatArray, stamps: npt.NDArray[np.intp]) -> None:
+def _fold(segment: Segment, codes: bytes, view: memoryview, stamps: list[int]) -> None:
     """Fold a dead worker's min, max and mostrecent gauges into the ledger row. Under the catalog lock."""
-    ledger = segment.matrix[L.LEDGER_ROW]
-    for slot in stamps.tolist():
-        if not segment.pages[L.LEDGER_ROW, slot // L.SLOTS_PER_PAGE]:
-            segment.reserve_slots(L.LEDGER_ROW, slot, 2)
-        code, stamp, value = codes[slot], float(mine[slot]), float(mine[slot + 1])
-        old_stamp, old = float(ledger[slot]), float(ledger[slot + 1])
+    ledger = segment.row_view(L.LEDGER_ROW)
+    for slot in stamps:
+        segment.reserve_slots(L.LEDGER_ROW, slot, 2)
+        code, stamp, value = codes[slot], view[slot], view[slot + 1]
+        old_stamp, old = ledger[slot], ledger[slot + 1]
         if old_stamp == 0.0:
             kept = value
         elif code == L.SLOT_STAMP_MIN:

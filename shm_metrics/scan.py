@@ -12,20 +12,20 @@ one state of the series (the order of stores in _cells_cy.py makes it so). What 
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from time import sleep  # at import, like the locks: see locks.py, "Under gevent"
 
 import numpy as np
 import numpy.typing as npt
 
 from shm_metrics import layout as L
+from shm_metrics.arrays import FloatArray, IntArray
 from shm_metrics.cells import build
-from shm_metrics.segment import FloatArray, Segment
+from shm_metrics.segment import Segment
 
 __all__ = ["Guarded", "add_rows", "guarded_gauges", "guarded_histograms"]
 
-IntArray = npt.NDArray[np.intp]
 
 TRIES = 400
 TRIES_BEFORE_YIELDING = 50
@@ -35,10 +35,24 @@ def add_rows(segment: Segment, rows: list[int], slots: int) -> FloatArray:
     """The sum over `rows` of each of the first `slots` slots: shape (slots,). Right for slots that stand alone."""
     total = np.zeros(slots)
     for row in rows:
-        for first, last in segment.reserved_runs(row, slots):
+        for first, last in reserved_runs(segment, row, slots):
             part = total[first:last]
             np.add(part, segment.matrix[row, first:last], out=part)
     return total
+
+
+def reserved_runs(segment: Segment, row: int, slots: int) -> list[tuple[int, int]]:
+    """The reserved parts of a row's first `slots` slots, as (first, last + 1) slots."""
+    if not slots:
+        return []
+    pages = segment.pages[row, : (slots - 1) // L.SLOTS_PER_PAGE + 1]
+    if pages.all():
+        return [(0, slots)]
+    edges = np.flatnonzero(np.diff(np.concatenate(([0], (pages != 0).view(np.int8), [0]))))
+    return [
+        (int(first) * L.SLOTS_PER_PAGE, min(int(last) * L.SLOTS_PER_PAGE, slots))
+        for first, last in zip(edges[::2], edges[1::2], strict=True)
+    ]
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,7 +92,7 @@ class Guarded:
             if not moved.size:
                 return
             if turn >= TRIES_BEFORE_YIELDING:
-                time.sleep(0)
+                sleep(0)
             again = np.empty((moved.size, block.shape[1]))
             build.gather(segment.matrix[row], self.indexes[moved].reshape(-1), again.reshape(-1))
             block[moved] = again

@@ -21,12 +21,12 @@ from __future__ import annotations
 import logging
 import mmap
 import os
+import struct
 import time
 import uuid
 from collections.abc import Callable
-
-import numpy as np
-import numpy.typing as npt
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 from shm_metrics import layout as L
 from shm_metrics.errors import SegmentError, SegmentFormatError, SegmentFullError
@@ -34,14 +34,14 @@ from shm_metrics.layout import Header, Layout, parse_header
 from shm_metrics.locks import FileLocks
 from shm_metrics.place import Place
 
+if TYPE_CHECKING:
+    from shm_metrics.arrays import ByteArray, FloatArray
+
 __all__ = ["Segment"]
 
 log = logging.getLogger("shm_metrics")
 
 CREATION_SECONDS = 10.0
-
-FloatArray = npt.NDArray[np.float64]
-
 
 def _boot_id() -> bytes:
     try:
@@ -68,10 +68,11 @@ def _reserve(fd: int, offset: int, length: int, where: str) -> None:
 class Segment:
     """A mapped segment.
 
-    matrix: shape (1 + rows, slots), float64; row 0 is the ledger row.
-    pages: shape (1 + rows, pages a row), uint8; 1 where the page of the matrix is reserved.
-    slot_map: shape (slots,), uint8, the SLOT_* codes.
-    words: the header as 64-bit words, indexed by offset // 8.
+    For writers, plain memoryviews; a process that only counts never loads numpy:
+        words: the header as 64-bit words, indexed by offset // 8.
+        doubles: the matrix as one run of float64; row_view() is a row of it.
+        page_bytes: the page map, a byte a page, row after row; codes: the slot map.
+    For readers, numpy arrays of the same memory, made when first asked for: matrix, pages, slot_map.
     """
 
     def __init__(self, place: Place, header: Header, locks: FileLocks, map_fd: int, writable: bool) -> None:
@@ -85,13 +86,44 @@ class Segment:
         self.map = mmap.mmap(map_fd, lay.total, mmap.MAP_SHARED, protection)
         self.bytes = memoryview(self.map)
         self.words = self.bytes[: L.HEADER_END].cast("Q")
-        self.matrix: FloatArray = np.frombuffer(
-            self.map, np.float64, lay.matrix_rows * lay.slots, lay.matrix
-        ).reshape(lay.matrix_rows, lay.slots)
-        self.pages: npt.NDArray[np.uint8] = np.frombuffer(
-            self.map, np.uint8, lay.matrix_rows * lay.pages_per_row, lay.page_map
-        ).reshape(lay.matrix_rows, lay.pages_per_row)
-        self.slot_map: npt.NDArray[np.uint8] = np.frombuffer(self.map, np.uint8, lay.slots, lay.slot_map)
+        self.doubles = self.bytes[lay.matrix : lay.total].cast("d")
+        self.page_bytes = self.bytes[lay.page_map : lay.page_map + lay.matrix_rows * lay.pages_per_row]
+        self.codes = self.bytes[lay.slot_map : lay.slot_map + lay.slots]
+
+    @cached_property
+    def matrix(self) -> FloatArray:
+        """shape (1 + rows, slots); row 0 is the ledger row."""
+        import numpy as np
+
+        return np.frombuffer(self.doubles, np.float64).reshape(self.layout.matrix_rows, self.layout.slots)
+
+    @cached_property
+    def pages(self) -> ByteArray:
+        """shape (1 + rows, pages a row); 1 where the page of the matrix is reserved."""
+        import numpy as np
+
+        return np.frombuffer(self.page_bytes, np.uint8).reshape(self.layout.matrix_rows, self.layout.pages_per_row)
+
+    @cached_property
+    def slot_map(self) -> ByteArray:
+        """shape (slots,), the SLOT_* codes."""
+        import numpy as np
+
+        return np.frombuffer(self.codes, np.uint8)
+
+    def row_view(self, row: int) -> memoryview:
+        """The row's slots, float64."""
+        return self.doubles[row * self.layout.slots : (row + 1) * self.layout.slots]
+
+    def row_pages(self, row: int) -> memoryview:
+        """The row's part of the page map."""
+        return self.page_bytes[row * self.layout.pages_per_row : (row + 1) * self.layout.pages_per_row]
+
+    def two_dimensional(self) -> tuple[memoryview, memoryview]:
+        """The matrix and the page map with their two dimensions, for the cells."""
+        lay = self.layout
+        matrix = self.bytes[lay.matrix : lay.total].cast("d", (lay.matrix_rows, lay.slots))
+        return matrix, self.page_bytes.cast("B", (lay.matrix_rows, lay.pages_per_row))
 
     # -- attaching ------------------------------------------------------------------------------------------------
 
@@ -259,41 +291,18 @@ class Segment:
 
     def reserve_slots(self, row: int, first: int, count: int) -> None:
         """Reserve the pages of `row` that hold `count` slots from `first`, before anybody touches them."""
-        pages = self.pages[row]
+        pages = self.row_pages(row)
         for page in range(first // L.SLOTS_PER_PAGE, (first + count - 1) // L.SLOTS_PER_PAGE + 1):
             if not pages[page]:
                 self.reserve(self.layout.matrix + row * self.layout.row_bytes + page * L.PAGE, L.PAGE)
                 pages[page] = 1  # after the page is there: the reader trusts this byte
 
-    def reserve_pages(self, row: int, wanted: npt.NDArray[np.uint8]) -> None:
-        """Reserve in `row` every page that is marked in `wanted`, run by run."""
-        missing = np.flatnonzero((wanted != 0) & (self.pages[row] == 0))
-        for run in np.split(missing, np.flatnonzero(np.diff(missing) != 1) + 1):
-            if run.size:
-                first = int(run[0])
-                offset = self.layout.matrix + row * self.layout.row_bytes + first * L.PAGE
-                self.reserve(offset, run.size * L.PAGE)
-                self.pages[row, first : first + run.size] = 1
-
-    def row_copy(self, row: int, slots: int) -> FloatArray:
-        """The first `slots` slots of a row; zeros where its pages were never reserved (those are not touched)."""
-        copy = np.zeros(slots)
-        for first, last in self.reserved_runs(row, slots):
-            copy[first:last] = self.matrix[row, first:last]
-        return copy
-
-    def reserved_runs(self, row: int, slots: int) -> list[tuple[int, int]]:
-        """The reserved parts of a row's first `slots` slots, as (first, last + 1) slots."""
-        if not slots:
-            return []
-        pages = self.pages[row, : (slots - 1) // L.SLOTS_PER_PAGE + 1]
-        if pages.all():
-            return [(0, slots)]
-        edges = np.flatnonzero(np.diff(np.concatenate(([0], (pages != 0).view(np.int8), [0]))))
-        return [
-            (int(first) * L.SLOTS_PER_PAGE, min(int(last) * L.SLOTS_PER_PAGE, slots))
-            for first, last in zip(edges[::2], edges[1::2], strict=True)
-        ]
+    def reserve_pages(self, row: int, wanted: bytes) -> None:
+        """Reserve in `row` every page whose byte in `wanted` is set."""
+        page = wanted.find(1)
+        while page >= 0:
+            self.reserve_slots(row, page * L.SLOTS_PER_PAGE, L.SLOTS_PER_PAGE)
+            page = wanted.find(1, page + 1)
 
     def sole_user(self) -> bool:
         """Whether nobody else is present. On True, presence is ours exclusively until close()."""
@@ -335,15 +344,14 @@ def _after_reboot(fd: int, header: Header) -> None:
     lay = header.layout
     with mmap.mmap(fd, lay.total) as map_:
         used = min(_word(map_[: L.HEADER_END], L.SLOTS_USED_OFFSET), lay.slots)
-        codes = np.frombuffer(map_[lay.slot_map : lay.slot_map + used], np.uint8)
-        stamps = np.flatnonzero((codes >= L.SLOT_STAMP_INHERITED) & (codes <= L.SLOT_STAMP_NEWEST))
+        codes = map_[lay.slot_map : lay.slot_map + used]
+        stamps = [slot for slot, code in enumerate(codes) if L.SLOT_STAMP_INHERITED <= code <= L.SLOT_STAMP_NEWEST]
         for row in range(lay.matrix_rows):
             first_page = lay.page_map + row * lay.pages_per_row
-            pages = map_[first_page : first_page + lay.pages_per_row]
-            for slot in stamps.tolist():
-                if pages[slot // L.SLOTS_PER_PAGE]:
+            for slot in stamps:
+                if map_[first_page + slot // L.SLOTS_PER_PAGE]:
                     at = lay.matrix + row * lay.row_bytes + slot * L.WORD
-                    cell = np.frombuffer(map_[at : at + L.WORD], np.float64) * 2.0**-60
-                    map_[at : at + L.WORD] = cell.tobytes()
+                    (stamp,) = struct.unpack_from("<d", map_, at)
+                    struct.pack_into("<d", map_, at, stamp * 2.0**-60)
         new = Header(lay, header.incarnation, header.index_key, boot_id, header.created_at)
         map_[: L.STATE_OFFSET] = new.pack()

@@ -19,11 +19,12 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
+from shm_metrics.arrays import FloatArray
 from shm_metrics.exposition.dialect import Dialect
 from shm_metrics.exposition.escaping import label_text, metric_name, utf8
 from shm_metrics.exposition.floats import ObjectArray, go_text, number_lines
 from shm_metrics.exposition.lines import LineShape, line_keys, line_shape
-from shm_metrics.families import Family, FloatArray, LabelPairs, SeriesLabels
+from shm_metrics.families import Family, LabelPairs, SeriesLabels
 
 __all__ = ["Block", "LargeBlock", "SmallBlock", "make_block"]
 

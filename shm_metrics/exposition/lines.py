@@ -10,6 +10,7 @@ from itertools import accumulate
 
 import numpy as np
 
+from shm_metrics.arrays import FloatArray
 from shm_metrics.exposition.floats import go_text
 from shm_metrics.families import (
     COUNTER,
@@ -19,7 +20,6 @@ from shm_metrics.families import (
     STATESET,
     SUMMARY,
     Family,
-    FloatArray,
     LabelPairs,
 )
 

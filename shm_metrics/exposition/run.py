@@ -15,8 +15,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from shm_metrics.arrays import FloatArray
 from shm_metrics.exposition.lines import line_shape
-from shm_metrics.families import Family, FamilySnapshot, FloatArray, SeriesLabels
+from shm_metrics.families import Family, FamilySnapshot, SeriesLabels
 
 __all__ = ["FamilyRun", "RunFamilies"]
 
