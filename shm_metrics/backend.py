@@ -41,8 +41,13 @@ DEFAULT_NAME = "default"
 SEGMENT_VARIABLE = "SHM_METRICS_SEGMENT"
 
 
-def place_for(name: str | None = None, path: str | os.PathLike[str] | None = None) -> Place:
-    """Where the segment is: a path, a name, or what SHM_METRICS_SEGMENT says (a path if it has a slash)."""
+def place_for(
+    name: str | None = None, path: str | os.PathLike[str] | None = None, *, uid: int | None = None
+) -> Place:
+    """Where the segment is: a path, a name, or what SHM_METRICS_SEGMENT says (a path if it has a slash).
+
+    uid: whose segment of that name; this process' own user's if left out.
+    """
     if name is not None and path is not None:
         raise InvalidMetricError(f"name {name!r} and path {path!r}: give one of them")
     if path is not None:
@@ -50,7 +55,7 @@ def place_for(name: str | None = None, path: str | os.PathLike[str] | None = Non
     told = name if name is not None else os.environ.get(SEGMENT_VARIABLE) or DEFAULT_NAME
     if name is None and "/" in told:
         return Place.at(told)
-    return Place.named(told, os.geteuid())
+    return Place.named(told, os.geteuid() if uid is None else uid)
 
 
 class MetricsBackend(build.Getters):  # type: ignore[misc]
