@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from shm_metrics.errors import InvalidMetricError
 from shm_metrics.families import LabelPairs
 
-__all__ = ["check_label_names", "check_metric_name", "label_pairs", "label_text"]
+__all__ = ["check_label_names", "check_metric_name", "is_unicode", "label_pairs", "label_text"]
 
 _METRIC = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
 _LABEL = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
@@ -58,12 +58,27 @@ def label_text(value: object, label: str = "") -> str:
         text = value if type(value) is str else str(value)
     except Exception as error:
         raise InvalidMetricError(f"label {label!r}: str() of its {type(value).__name__} failed: {error}") from error
+    if not is_unicode(text):
+        raise InvalidMetricError(
+            f"label {label!r}: {_short(text)} holds a lone surrogate and cannot be UTF-8; decode it first"
+        )
     if len(text) > MAX_VALUE_CHARACTERS:
         raise InvalidMetricError(
             f"label {label!r}: a value of {len(text)} characters; at most {MAX_VALUE_CHARACTERS} are kept "
             "(a label names a small set of things)"
         )
     return text
+
+
+def is_unicode(text: str) -> bool:
+    """Whether the text can be written as UTF-8: it holds no half of a surrogate pair."""
+    if text.isascii():
+        return True
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def label_pairs(labels: Mapping[str, object]) -> LabelPairs:

@@ -254,8 +254,11 @@ def parse_header(data: bytes, size: int, where: str) -> Header:
     Raises SegmentFormatError when the file is no segment, of another version or layout, damaged or truncated.
     """
     if len(data) < HEADER_END or not any(data[: len(MAGIC)]):
-        raise SegmentFormatError(f"{where}: {size} bytes without a segment header; the file was truncated or never made")
-    magic, version, told_hash, rows, slots, _catalog, _entries, incarnation, key, boot, created = _STATIC.unpack_from(data)
+        raise SegmentFormatError(
+            f"{where}: {size} bytes without a segment header; the file was truncated or never made"
+        )
+    static = _STATIC.unpack_from(data)
+    magic, version, told_hash, rows, slots, _catalog, _entries, incarnation, key, boot, created = static
     if magic != MAGIC:
         raise SegmentFormatError(f"{where}: not a shm_metrics segment (it begins with {magic!r}); give another path")
     if version != VERSION:
@@ -266,7 +269,10 @@ def parse_header(data: bytes, size: int, where: str) -> Header:
     (checksum,) = struct.unpack_from("<Q", data, CHECKSUM_OFFSET)
     if checksum != zlib.crc32(data[:CHECKSUM_OFFSET]):
         raise SegmentFormatError(f"{where}: the header is damaged (its checksum is wrong); remove the file")
-    layout = Layout(rows, slots)
+    try:
+        layout = Layout(rows, slots)
+    except InvalidMetricError as error:
+        raise SegmentFormatError(f"{where}: the header is damaged ({error}); remove the file") from None
     if told_hash != layout.hash():
         raise SegmentFormatError(f"{where}: made with another layout of format {version}; remove the file")
     if size < layout.total:

@@ -126,9 +126,9 @@ def family_of(record: Record) -> Family:
     """The definition in a FAMILY record."""
     try:
         name, type_, unit, mode, bounds, states = json.loads(record.key[1:])
-    except ValueError as error:
+        return Family(name, type_, record.tail.decode(), unit, tuple(bounds), mode, tuple(states))
+    except (ValueError, TypeError) as error:
         raise SegmentFormatError(f"family record cannot be read: {error}") from error
-    return Family(name, type_, record.tail.decode(), unit, tuple(bounds), mode, tuple(states))
 
 
 def series_key(family_offset: int, labels: LabelPairs, payload: LabelPairs = ()) -> bytes:
@@ -138,7 +138,9 @@ def series_key(family_offset: int, labels: LabelPairs, payload: LabelPairs = ())
         if payload:
             text += b"\xfe" + b"\xff".join([part.encode() for pair in payload for part in pair])
     except UnicodeEncodeError as error:
-        raise InvalidMetricError(f"label {error.object!r} holds a lone surrogate and cannot be UTF-8; decode it first") from None
+        raise InvalidMetricError(
+            f"label {error.object!r} holds a lone surrogate and cannot be UTF-8; decode it first"
+        ) from None
     return b"S" + family_offset.to_bytes(8, "little") + text
 
 

@@ -1,0 +1,120 @@
+"""What all tests share: the build under test, private segments, and several workers in one process.
+
+Two Writers on one segment stand for two workers: each has its own descriptors, locks and row, as two processes have.
+
+The suite tests one build of the cells at a time: the compiled one, or with SHM_METRICS_INTERPRETED=1 the interpreted
+one. Where the compiled one is missing a run fails at once, unless that variable says that the interpreted one is meant.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import secrets
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from shm_metrics import pytest_plugin
+
+INTERPRETED = os.environ.get("SHM_METRICS_INTERPRETED", "") not in ("", "0")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    # An installed package brings its plugin along; a tree that is only on the path does not.
+    if not config.pluginmanager.is_registered(pytest_plugin):
+        config.pluginmanager.register(pytest_plugin, "shm_metrics")
+    from shm_metrics.cells import COMPILED
+
+    if not COMPILED and not INTERPRETED:
+        raise pytest.UsageError(
+            "the cells are not compiled, so this run would not test them: install the package with a C compiler at "
+            "hand, or say SHM_METRICS_INTERPRETED=1 to test the interpreted cells"
+        )
+
+
+def pytest_report_header() -> str:
+    from shm_metrics.cells import COMPILED, build
+
+    return f"shm_metrics: {'compiled' if COMPILED else 'interpreted'} cells, {os.path.basename(build.__file__)}"
+
+
+_numbers = itertools.count()
+
+
+def _unique(what: str) -> str:
+    return f"test-{os.getpid()}-{secrets.token_hex(4)}-{what}-{next(_numbers)}"
+
+
+@pytest.fixture
+def segment_name() -> Iterator[str]:
+    """The name of a segment that is not there yet, and that nobody else uses; removed afterwards."""
+    from shm_metrics.place import Place
+
+    name = _unique("segment")
+    yield name
+    Place.named(name, os.geteuid()).unlink()
+
+
+@pytest.fixture
+def place(segment_name: str) -> Any:
+    """The place of a segment that is not there yet; removed afterwards."""
+    from shm_metrics.place import Place
+
+    return Place.named(segment_name, os.geteuid())
+
+
+@pytest.fixture
+def make_backend(segment_name: str) -> Iterator[Callable[..., Any]]:
+    """make_backend(**options): a MetricsBackend; each call is one more worker on the test's segment (or on `name`)."""
+    from shm_metrics import MetricsBackend
+
+    made = []
+
+    def make(name: str = segment_name, **options: Any) -> MetricsBackend:
+        if "path" in options:
+            made.append(MetricsBackend(**options))
+        else:
+            made.append(MetricsBackend(name, **options))
+        return made[-1]
+
+    yield make
+    for backend in made:
+        backend.close()
+
+
+@pytest.fixture
+def make_writer(place: Any) -> Iterator[Callable[..., Any]]:
+    """make_writer(**options): a Writer; each call is one more worker on the test's segment of 8 rows and 2,048 slots."""
+    from shm_metrics.layout import Layout
+    from shm_metrics.writer import Writer
+
+    made = []
+
+    def make(rows: int = 8, slots: int = 2048, **options: Any) -> Writer:
+        made.append(Writer(place, Layout(rows, slots), **options))
+        return made[-1]
+
+    yield make
+    for writer in made:
+        writer.close()
+
+
+@pytest.fixture
+def python() -> Callable[..., str]:
+    """python(code, **environment): what a new interpreter prints that runs `code`, on the build that the test runs on."""
+    import subprocess
+
+    def run(code: str, *arguments: str, **environment: str | None) -> str:
+        told = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), **environment}
+        env = {name: value for name, value in told.items() if value is not None}
+        done = subprocess.run(
+            [sys.executable, "-c", code, *arguments], env=env, capture_output=True, text=True, timeout=60, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    return run

@@ -1,0 +1,140 @@
+"""The drawing of a segment: regions in order, sums without overlap, a hash that moves with them."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+
+import pytest
+
+from shm_metrics import layout as L
+from shm_metrics.errors import InvalidMetricError, SegmentFormatError
+from shm_metrics.layout import Header, Layout, parse_header
+
+SHAPES = [(1, 1), (1, 512), (7, 513), (256, 131_072), (4096, 8_000), (3, 1 << 20)]
+
+
+def a_header(layout: Layout) -> Header:
+    return Header(layout, bytes(range(16)), bytes(range(16, 32)), bytes(range(32, 48)), 1_700_000_000.5)
+
+
+def packed(header: Header, **patches: bytes) -> bytes:
+    """The header's bytes, padded to where parse_header wants them, with some replaced and the checksum put right."""
+    data = bytearray(header.pack().ljust(L.HEADER_END, b"\0"))
+    for name, value in patches.items():
+        at = getattr(L, name)
+        data[at : at + len(value)] = value
+    if "CHECKSUM_OFFSET" not in patches:
+        struct.pack_into("<Q", data, L.CHECKSUM_OFFSET, zlib.crc32(data[: L.CHECKSUM_OFFSET]))
+    return bytes(data)
+
+
+@pytest.mark.parametrize(("rows", "slots"), SHAPES)
+def test_the_regions_follow_each_other_without_overlap(rows, slots):
+    layout = Layout(rows, slots)
+    regions = [
+        (0, L.HEADER_BYTES),
+        (layout.worker_table, layout.matrix_rows * L.WORKER_BYTES),
+        (layout.page_map, layout.matrix_rows * layout.pages_per_row),
+        (layout.slot_map, layout.slots),
+        (layout.index, layout.index_entries * L.INDEX_ENTRY_BYTES),
+        (layout.catalog, layout.catalog_bytes),
+        (layout.matrix, layout.matrix_rows * layout.row_bytes),
+    ]
+    for (start, size), (following, _) in zip(regions, regions[1:], strict=False):
+        assert start + size <= following < start + size + L.PAGE
+    assert layout.total == layout.matrix + layout.matrix_rows * layout.row_bytes
+
+
+@pytest.mark.parametrize(("rows", "slots"), SHAPES)
+def test_every_region_but_the_workers_begins_on_a_page_of_its_own(rows, slots):
+    layout = Layout(rows, slots)
+    for region in (layout.page_map, layout.slot_map, layout.index, layout.catalog, layout.matrix, layout.total):
+        assert region % L.PAGE == 0
+    assert layout.row_bytes % L.PAGE == 0, "two workers must not share a page"
+
+
+@pytest.mark.parametrize(("rows", "slots"), SHAPES)
+def test_the_index_is_a_power_of_two_and_half_empty_with_a_record_in_every_slot(rows, slots):
+    entries = Layout(rows, slots).index_entries
+    assert entries & (entries - 1) == 0
+    assert entries >= 2 * slots
+
+
+def test_slots_are_rounded_up_to_whole_pages():
+    assert Layout(4, 1).slots == L.SLOTS_PER_PAGE
+    assert Layout(4, 513).slots == 2 * L.SLOTS_PER_PAGE
+
+
+def test_the_header_words_end_within_their_page():
+    assert L.HEADER_END <= L.HEADER_BYTES
+
+
+def test_no_two_locks_share_a_byte():
+    single = [L.LOCK_CREATION, L.LOCK_CATALOG, L.LOCK_LEADER, L.LOCK_PRESENCE, L.LOCK_LEDGER]
+    ranges = [(byte, byte + 1) for byte in single]
+    ranges += [(L.LOCK_CLAIM, L.LOCK_CLAIM + L.MAX_ROWS), (L.LOCK_LIVE, L.LOCK_LIVE + L.MAX_ROWS)]
+    ranges += [(L.LOCK_ROWLESS, L.LOCK_ROWLESS + L.ROWLESS_BYTES)]
+    ranges.sort()
+    assert all(end <= start for (_, end), (start, _) in zip(ranges, ranges[1:], strict=False))
+    assert ranges[0][0] > Layout(L.MAX_ROWS - 2, 512).total or ranges[0][0] >= 1 << 40
+
+
+def test_every_slot_code_is_a_code_of_its_own():
+    codes = [value for name, value in vars(L).items() if name.startswith("SLOT_") and name != "SLOT_OVERFLOWED_UPDATES"]
+    assert len(codes) == len(set(codes)) == 12
+
+
+@pytest.mark.parametrize(
+    ("rows", "slots", "named"),
+    [(0, 1, "rows=0"), (L.MAX_ROWS, 1, "rows="), (1.5, 1, "rows=1.5"), (1, 0, "slots=0"), (1, "9", "slots='9'")],
+)
+def test_a_size_that_cannot_be_is_refused_by_name_and_value(rows, slots, named):
+    with pytest.raises(InvalidMetricError, match=named):
+        Layout(rows, slots)
+
+
+def test_the_hash_moves_with_the_capacities_and_with_every_offset(monkeypatch):
+    told = Layout(4, 512).hash()
+    assert Layout(4, 512).hash() == told
+    assert Layout(5, 512).hash() != told
+    assert Layout(4, 1024).hash() != told
+    monkeypatch.setattr(L, "SLOT_DELTA", 99)
+    assert Layout(4, 512).hash() != told
+
+
+def test_a_header_comes_back_as_it_was_packed():
+    header = a_header(Layout(9, 1024))
+    assert parse_header(packed(header), header.layout.total, "here") == header
+
+
+@pytest.mark.parametrize(
+    ("patches", "said"),
+    [
+        ({"MAGIC_OFFSET": b"PNG"}, "not a shm_metrics segment"),
+        (
+            {"VERSION_OFFSET": (L.VERSION + 1).to_bytes(8, "little")},
+            f"format {L.VERSION + 1}, this library reads {L.VERSION}",
+        ),
+        ({"LAYOUT_HASH_OFFSET": b"\0" * 8}, "another layout"),
+        ({"ROWS_OFFSET": (10).to_bytes(8, "little")}, "another layout"),
+        ({"CHECKSUM_OFFSET": b"\0" * 8}, "checksum"),
+        ({"ROWS_OFFSET": bytes(8)}, "rows=0"),
+        ({"SLOTS_OFFSET": b"\xff" * 8}, "slots="),
+    ],
+)
+def test_a_header_that_cannot_be_read_is_a_format_error_that_names_the_file(patches, said):
+    header = a_header(Layout(9, 1024))
+    with pytest.raises(SegmentFormatError, match=said) as caught:
+        parse_header(packed(header, **patches), header.layout.total, "/dev/shm/it")
+    assert "/dev/shm/it" in str(caught.value)
+
+
+def test_a_truncated_file_is_a_format_error_that_tells_the_sizes():
+    header = a_header(Layout(9, 1024))
+    with pytest.raises(SegmentFormatError, match=f"truncated to 4096 of {header.layout.total}"):
+        parse_header(packed(header), 4096, "here")
+    with pytest.raises(SegmentFormatError, match="without a segment header"):
+        parse_header(b"\0" * 10, 10, "here")
+    with pytest.raises(SegmentFormatError, match="without a segment header"):
+        parse_header(bytes(L.HEADER_END), 4096, "here")

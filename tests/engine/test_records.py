@@ -1,0 +1,133 @@
+"""Catalog records: bytes to meaning and back, and nothing read from damage."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from shm_metrics import records
+from shm_metrics.errors import InvalidMetricError, SegmentFormatError
+from shm_metrics.families import COUNTER, HISTOGRAM, NOTHING_SAID, STATESET, Family
+from shm_metrics.records import Record
+
+words = st.integers(0, 2**64 - 1)
+floats = st.floats(allow_nan=False)
+some_records = st.builds(
+    Record,
+    kind=st.sampled_from(records.KINDS),
+    key=st.binary(max_size=200),
+    parent=words,
+    slot=words,
+    count=words,
+    created=floats,
+    born=floats,
+    tail=st.binary(max_size=200),
+    status=st.sampled_from([records.LIVE, records.REMOVED, records.FREE]),
+)
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
+labels = st.dictionaries(st.from_regex(r"[a-z_]{1,8}", fullmatch=True), texts, max_size=4).map(
+    lambda found: tuple(sorted(found.items()))
+)
+unhurried = settings(deadline=None)
+
+
+@unhurried
+@given(some_records, st.integers(0, 5), st.binary(max_size=64))
+def test_a_record_comes_back_as_it_was_packed_wherever_it_lies(record, before, after):
+    data = memoryview(bytes(before * records.ALIGN) + record.pack() + after)
+    found, following = records.unpack(data, before * records.ALIGN, len(data))
+    assert found == record
+    assert following == before * records.ALIGN + len(record.pack())
+    assert records.key_at(data, before * records.ALIGN, len(data)) == record.key
+
+
+@unhurried
+@given(some_records, st.data())
+def test_no_flipped_bit_outside_the_status_goes_unnoticed(record, data):
+    packed = bytearray(record.pack())
+    at = data.draw(st.integers(0, len(packed) - 1).filter(lambda n: n != records.STATUS_OFFSET))
+    packed[at] ^= 1 << data.draw(st.integers(0, 7))
+    with pytest.raises(SegmentFormatError, match="record at 0"):
+        records.unpack(memoryview(packed), 0, len(packed))
+
+
+def test_the_status_may_change_in_place():
+    packed = bytearray(Record(records.SERIES, b"key").pack())
+    packed[records.STATUS_OFFSET] = records.REMOVED
+    assert records.unpack(memoryview(packed), 0, len(packed))[0].status == records.REMOVED
+
+
+@given(st.binary(max_size=300), st.integers(-8, 320))
+def test_bytes_that_are_no_record_are_an_error_and_nothing_worse(data, offset):
+    with pytest.raises(SegmentFormatError):
+        records.unpack(memoryview(data), offset, len(data))
+
+
+def test_a_record_that_was_cut_off_is_not_read():
+    packed = Record(records.SERIES, b"key" * 9).pack()
+    for end in range(len(packed)):
+        with pytest.raises(SegmentFormatError):
+            records.unpack(memoryview(packed), 0, end)
+
+
+def test_a_record_longer_than_the_limit_is_refused():
+    with pytest.raises(InvalidMetricError, match=str(records.MAX_RECORD_BYTES)):
+        Record(records.SERIES, b"k" * records.MAX_RECORD_BYTES).pack()
+
+
+@pytest.mark.parametrize(
+    "family",
+    [
+        Family("jobs", COUNTER, 'all "of" them\n', "things"),
+        Family("seconds", HISTOGRAM, "", "", (0.1, 1.0, float("inf"))),
+        Family("light", STATESET, "é", "", (), "", ("red", "grün")),
+    ],
+)
+def test_a_family_comes_back_from_its_record(family):
+    record = Record(records.FAMILY, records.family_key(family), tail=family.documentation.encode())
+    assert records.family_of(record) == family
+
+
+def test_two_definitions_have_one_key_if_only_their_documentation_differs():
+    key = records.family_key(Family("a", HISTOGRAM, "one", bounds=(1.0,)))
+    assert records.family_key(Family("a", HISTOGRAM, "two", bounds=(1.0,))) == key
+    for other in (
+        Family("b", HISTOGRAM, bounds=(1.0,)),
+        Family("a", COUNTER, bounds=(1.0,)),
+        Family("a", HISTOGRAM, bounds=(2.0,)),
+        Family("a", HISTOGRAM, unit="s", bounds=(1.0,)),
+        Family("a", HISTOGRAM, bounds=(1.0,), mode="min"),
+        Family("a", HISTOGRAM, bounds=(1.0,), states=("x",)),
+    ):
+        assert records.family_key(other) != key
+
+
+@unhurried
+@given(words, labels, labels)
+def test_labels_and_payload_come_back_from_a_series_key(offset, own, payload):
+    key = records.series_key(offset, own, payload)
+    assert records.labels_of(Record(records.SERIES, key)) == (own, payload)
+
+
+def test_an_info_that_says_nothing_differs_from_a_series_without_payload():
+    assert records.series_key(0, (), NOTHING_SAID) != records.series_key(0, ())
+
+
+@unhurried
+@given(st.tuples(words, labels, labels), st.tuples(words, labels, labels))
+def test_different_series_have_different_keys(one, other):
+    assert (records.series_key(*one) == records.series_key(*other)) == (one == other)
+
+
+def test_text_that_is_no_unicode_is_refused_by_value():
+    with pytest.raises(InvalidMetricError, match="surrogate"):
+        records.series_key(0, (("a", "\ud800"),))
+
+
+def test_a_family_record_that_is_no_definition_is_a_format_error():
+    for key in (b"F", b"Fnull", b"F[1]", b'F["a","counter","","",1,[]]', b"F\xff"):
+        with pytest.raises(SegmentFormatError):
+            records.family_of(Record(records.FAMILY, key))
+    with pytest.raises(SegmentFormatError):
+        records.family_of(Record(records.FAMILY, records.family_key(Family("a", COUNTER)), tail=b"\xff"))
