@@ -1,0 +1,168 @@
+"""Hooks for gunicorn.conf.py.
+
+    from shm_metrics.integrations import gunicorn as metrics
+
+    metrics.setup(globals())                  # the last line, if the file has hooks of its own: they are kept
+
+or, by the names under which gunicorn looks for them in that file:
+
+    from shm_metrics.integrations.gunicorn import on_reload, on_starting, post_fork, post_worker_init
+
+Lives here: what a gunicorn master does for its workers. May not: import gunicorn; what is handed in is enough.
+
+No count depends on them. What they add:
+
+    on_starting, on_reload   the master is present at the segment: its workers may all die at once, and the next ones go
+                             on where they stopped; a rolling reload (HUP) and a new binary (USR2) keep the counters too
+    post_fork                the worker table and per-worker metrics say `gunicorn worker 3`
+    post_worker_init         a warning if the application counts in another segment than the one the master holds
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from shm_metrics.backend import SEGMENT_VARIABLE, place_for
+from shm_metrics.default import current_backend
+from shm_metrics.errors import SegmentError
+from shm_metrics.layout import DEFAULT_ROWS, DEFAULT_SLOTS, Layout
+from shm_metrics.place import Place
+from shm_metrics.presence import Presence
+from shm_metrics.writer import set_process_role
+
+__all__ = ["on_reload", "on_starting", "post_fork", "post_worker_init", "setup"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Options:
+    rows: int = DEFAULT_ROWS
+    slots: int = DEFAULT_SLOTS
+    keep: bool = False
+
+
+_options = _Options()
+_held: Presence | None = None
+_held_path = ""
+
+
+def setup(
+    conf: dict[str, Any],
+    segment: str | os.PathLike[str] | None = None,
+    *,
+    rows: int = DEFAULT_ROWS,
+    slots: int = DEFAULT_SLOTS,
+    keep: bool = False,
+) -> None:
+    """Put the hooks into a gunicorn configuration; hooks that it has already run first.
+
+    conf: the file's globals().
+    segment: name, or path if it has a slash; becomes SHM_METRICS_SEGMENT, so that the application need not say it
+        again. Left out: what the variable says, else "default".
+    rows, slots, keep: of the segment, which the master makes, being the first; see MetricsBackend.
+    """
+    global _options
+    _options = _Options(rows, slots, keep)
+    if segment is not None:
+        os.environ[SEGMENT_VARIABLE] = os.fspath(segment)
+    for hook in (on_starting, on_reload, post_fork, post_worker_init):
+        conf[hook.__name__] = _chained(conf.get(hook.__name__), hook)
+
+
+def _chained(theirs: Callable[..., Any] | None, ours: Callable[..., Any]) -> Callable[..., Any]:
+    if theirs is None or theirs is ours:
+        return ours
+
+    @functools.wraps(ours)  # with ours' signature: gunicorn counts the arguments
+    def both(*arguments: Any) -> None:
+        theirs(*arguments)
+        ours(*arguments)
+
+    return both
+
+
+# -- the hooks --------------------------------------------------------------------------------------------------------
+
+
+def on_starting(server: Any) -> None:
+    """In the master, before its first worker: be present."""
+    set_process_role("gunicorn master")
+    _hold(server)
+
+
+def on_reload(server: Any) -> None:
+    """In the master, before the new workers: be present where the new configuration says."""
+    _hold(server)
+
+
+def post_fork(server: Any, worker: Any) -> None:
+    """In the worker, before it has the application: say who it is."""
+    set_process_role(f"gunicorn worker {worker.age}")
+
+
+def post_worker_init(worker: Any) -> None:
+    """In the worker, with the application loaded: compare where it counts with what the master holds."""
+    backend = current_backend()
+    if backend is not None and _held_path and backend.place.path != _held_path:
+        worker.log.warning(
+            "shm_metrics: the application counts in %s, and the master is present at %s: when all workers die at once, "
+            "the counters begin anew; give both the same name, in SHM_METRICS_SEGMENT or setup(globals(), NAME)",
+            backend.place.path,
+            _held_path,
+        )
+
+
+# -- presence ---------------------------------------------------------------------------------------------------------
+
+
+def _hold(server: Any) -> None:
+    global _held, _held_path
+    try:
+        place = _hand_over(server.cfg)
+        if _held is not None and _held.segment is not None and _held.place == place and not _held.segment.abandoned:
+            return
+        with _acting_as(server.cfg):
+            new = Presence(place, Layout(_options.rows, _options.slots), keep=_options.keep)
+    except (SegmentError, OSError) as error:
+        # The application must not suffer: its workers count all the same, if they can.
+        server.log.error("shm_metrics: the master cannot be present: %s", error)
+        return
+    previous, _held, _held_path = _held, new, place.path
+    if previous is not None:
+        previous.close()
+
+
+def _hand_over(cfg: Any) -> Place:
+    """Where the workers will count. A segment that the preloaded application made as root is given to their user."""
+    backend = current_backend()
+    if backend is None:
+        return place_for(uid=_workers_uid(cfg))
+    if not backend.detached and _workers_uid(cfg) != os.geteuid():
+        os.chown(backend.place.path, cfg.uid, cfg.gid)
+    return backend.place
+
+
+def _workers_uid(cfg: Any) -> int:
+    """The user that workers become; only root's can become another."""
+    euid = os.geteuid()
+    return int(cfg.uid) if euid == 0 else euid
+
+
+@contextmanager
+def _acting_as(cfg: Any) -> Iterator[None]:
+    """Make files as the workers' user, so that they are its own from the first moment."""
+    uid, gid = os.geteuid(), os.getegid()
+    if _workers_uid(cfg) == uid:
+        yield
+        return
+    os.setegid(cfg.gid)
+    os.seteuid(cfg.uid)
+    try:
+        yield
+    finally:
+        os.seteuid(uid)
+        os.setegid(gid)
