@@ -112,10 +112,10 @@ class Allocator:
         """
         key = records.family_key(family)
         offset = self.index.find(key)
-        if offset is None:
+        if offset is None or not self._readable(offset):
             with self.locked():
                 offset = self._find_under_lock(key)
-                if offset is None:
+                if offset is None or not self._readable(offset):
                     record = Record(records.FAMILY, key, created=now, tail=family.documentation.encode())
                     codes = slot_codes(family)
                     slot = self._new_slots(codes) if labelled else None

@@ -10,6 +10,7 @@ A reader that comes during a rebuild may miss a key; whoever misses looks again 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from hashlib import blake2b
 
 from shm_metrics import layout as L
@@ -40,22 +41,27 @@ class Index:
         return int.from_bytes(blake2b(key, digest_size=8, key=self.key).digest(), "little") or 1
 
     def find(self, key: bytes) -> int | None:
-        """Offset of the record with this key, or None."""
-        place = self._place(key, self.hash(key))
-        return self.words[place + 1] - 1 if place is not None and self.words[place] else None
+        """Offset of the record with this key, or None. Takes no lock: a rebuild may go on meanwhile."""
+        for _, offset in self._probe(key, self.hash(key)):
+            # Each entry was read once: what the check was made on is what is returned.
+            return offset
+        return None
 
-    def _place(self, key: bytes, hash_: int) -> int | None:
-        """Where the key is, or the empty place where it would go; None in a table without either."""
+    def _probe(self, key: bytes, hash_: int) -> Iterator[tuple[int, int | None]]:
+        """(place, offset) of the key; or of the empty place where it would go, with None; nothing in a full table."""
         words, size = self.words, self.size
         place = hash_ & (size - 1)
         for _ in range(size):
             found = words[2 * place]
             if not found:
-                return 2 * place
-            if found == hash_ and self.catalog.key_is(words[2 * place + 1] - 1, key):
-                return 2 * place
+                yield 2 * place, None
+                return
+            if found == hash_:
+                offset = words[2 * place + 1] - 1
+                if self.catalog.key_is(offset, key):
+                    yield 2 * place, offset
+                    return
             place = (place + 1) & (size - 1)
-        return None
 
     def insert(self, key: bytes, offset: int) -> None:
         """Point the key at a record, replacing what it pointed at. Raises SegmentFullError."""
@@ -63,15 +69,11 @@ class Index:
         if 2 * used >= self.size and not self._grow():
             raise SegmentFullError(f"{self.segment.place.path}: the index is full; make the segment with more slots")
         hash_ = self.hash(key)
-        place = self._place(key, hash_)
-        if place is None:
-            self.rebuild()
-            place = self._place(key, hash_)
-            if place is None:
-                raise SegmentFullError(f"{self.segment.place.path}: the index is full")
-        new = not self.words[place]
+        place, known = next(self._probe(key, hash_), (-1, None))
+        if place < 0:
+            raise SegmentFullError(f"{self.segment.place.path}: the index is full; make the segment with more slots")
         self.words[place + 1] = offset + 1
-        if new:
+        if known is None:
             # The hash goes last: it is what makes the entry visible.
             self.words[place] = hash_
             self.segment.set(L.INDEX_USED_OFFSET, self.segment.get(L.INDEX_USED_OFFSET) + 1)

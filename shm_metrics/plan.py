@@ -5,150 +5,115 @@ Lives here: turning catalog entries into index arrays, once per change of the ca
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 
 from shm_metrics import records
-from shm_metrics.arrays import FloatArray
-from shm_metrics.families import (
-    COUNTER,
-    GAUGE,
-    HISTOGRAM,
-    NOTHING_SAID,
-    SUMMARY,
-    Family,
-    LabelPairs,
-    SeriesLabels,
-)
+from shm_metrics.arrays import BoolArray, FloatArray, IntArray
+from shm_metrics.exposition.lines import line_shape
+from shm_metrics.exposition.run import FamilyRun, RunFamilies
+from shm_metrics.families import COUNTER, GAUGE, HISTOGRAM, NOTHING_SAID, SUMMARY, Family, LabelPairs, SeriesLabels
 from shm_metrics.gauge_modes import MODES, GaugeMode
-from shm_metrics.mirror import FamilyEntry, Mirror, SeriesEntry
+from shm_metrics.mirror import Mirror, SeriesEntry
 from shm_metrics.scan import Guarded, guarded_gauges, guarded_histograms
 
-__all__ = ["FamilyPlan", "GaugeGroup", "HistogramGroup", "Plan"]
+__all__ = ["FamilyPlan", "Group", "Plan"]
 
 
 @dataclass(eq=False)
 class FamilyPlan:
-    """One family's series: `at` is where they begin among all series of their group.
-
-    hideable: shape (n,); removed series and the overflow, which show only when there is something to show.
-    baseline: shape (n,) for counters and deltas, (n, buckets + 1) for histograms: what the slots held before.
-    born: shape (n,); stamps up to it belong to an earlier life of the slots.
-    """
+    """One family's series."""
 
     family: Family
     entries: list[SeriesEntry]
-    at: int
     labels: SeriesLabels
-    created: FloatArray
-    born: FloatArray
-    baseline: FloatArray
-    hideable: npt.NDArray[np.bool_] | None
-    shown: dict[bytes, SeriesLabels] = field(default_factory=dict)
-    group: HistogramGroup | GaugeGroup | None = None
+    _shown: tuple[bytes, SeriesLabels] = (b"", SeriesLabels())
 
-    @property
-    def stop(self) -> int:
-        return self.at + len(self.entries)
-
-    def labels_of(self, mask: npt.NDArray[np.bool_]) -> SeriesLabels:
+    def labels_of(self, mask: BoolArray) -> SeriesLabels:
         """The labels of the series that are shown now; the same object as long as they are the same ones."""
         if mask.all():
             return self.labels
         key = mask.tobytes()
-        if key not in self.shown:
-            self.shown = {key: SeriesLabels(pair for pair, show in zip(self.labels, mask, strict=True) if show)}
-        return self.shown[key]
+        if key != self._shown[0]:
+            self._shown = key, SeriesLabels(pair for pair, show in zip(self.labels, mask, strict=True) if show)
+        return self._shown[1]
 
 
 @dataclass(eq=False)
-class HistogramGroup:
-    """All histograms (and summaries) with the same number of buckets."""
+class Group:
+    """Families that are read in one go and shown as one run: they have as many slots and as many lines a series.
 
-    buckets: int
+    slots, created, born: shape (n,), over all series of all families.
+    baseline: shape (n,), or (n, buckets + 1) for histograms: what the slots held before this life of the series.
+    hideable: shape (n,); removed series and overflows, which show only when there is something to show.
+    """
+
+    family: Family
     plans: list[FamilyPlan] = field(default_factory=list)
-    guarded: Guarded | None = None
+    _run: tuple[bytes, RunFamilies] | None = None
 
+    def arrange(self) -> None:
+        """Make the arrays, when all families are in."""
+        entries = [entry for plan in self.plans for entry in plan.entries]
+        self.slots: IntArray = np.array([entry.slot for entry in entries], np.intp)
+        self.created: FloatArray = np.array([entry.created for entry in entries], np.float64)
+        self.born: FloatArray = np.array([entry.born for entry in entries], np.float64)
+        self.hideable: BoolArray = np.array(
+            [entry.overflow or entry.status == records.REMOVED for entry in entries], np.bool_
+        )
+        width = len(self.family.bounds) + 1 if self.family.type == HISTOGRAM else 2 if self.family.type == SUMMARY else 1
+        baseline = np.zeros((len(entries), width))
+        for position, entry in enumerate(entries):
+            if entry.baseline.size == width:
+                baseline[position] = entry.baseline
+        self.baseline: FloatArray = baseline[:, 0] if width == 1 else baseline
+        self.guarded: Guarded | None = None
+        if self.family.type in (HISTOGRAM, SUMMARY):
+            self.guarded = guarded_histograms(self.slots, width - 1)
+        elif self.family.type != COUNTER:
+            self.guarded = guarded_gauges(self.slots, self.mode.slots)
 
-@dataclass(eq=False)
-class GaugeGroup:
-    """All gauges of one mode."""
+    @property
+    def mode(self) -> GaugeMode:
+        return MODES[self.family.mode if self.family.type == GAUGE else "mostrecent"]
 
-    mode: GaugeMode
-    plans: list[FamilyPlan] = field(default_factory=list)
-    guarded: Guarded | None = None
+    def run(self, mask: BoolArray, values: FloatArray, sums: FloatArray | None = None) -> FamilyRun:
+        """The series in `mask`, as one run; its families are the same object while the mask is the same."""
+        key = mask.tobytes()
+        if self._run is None or self._run[0] != key:
+            start, families = 0, []
+            for plan in self.plans:
+                stop = start + len(plan.entries)
+                families.append((plan.family, plan.labels_of(mask[start:stop])))
+                start = stop
+            self._run = key, RunFamilies(families)
+        families_shown = self._run[1]
+        if mask.all():
+            return FamilyRun(families_shown, values, sums, self.created)
+        return FamilyRun(families_shown, values[mask], None if sums is None else sums[mask], self.created[mask])
 
 
 class Plan:
-    """counters: slots of all counters, shape (n,). histograms, gauges: groups to read row by row."""
+    """groups: in the order in which their first family was declared."""
 
     def __init__(self, mirror: Mirror) -> None:
         self.version = mirror.version
-        self.plans: list[FamilyPlan] = []
-        self.histograms: dict[int, HistogramGroup] = {}
-        self.gauges: dict[str, GaugeGroup] = {}
-        counter_slots: list[int] = []
+        groups: dict[Hashable, Group] = {}
         for entry in sorted(mirror.families.values(), key=lambda found: found.offset):
-            self._add(entry, counter_slots)
-        self.counters = np.array(counter_slots, np.intp)
-        for histograms in self.histograms.values():
-            histograms.guarded = guarded_histograms(_slots(histograms.plans), histograms.buckets)
-        for gauges in self.gauges.values():
-            gauges.guarded = guarded_gauges(_slots(gauges.plans), gauges.mode.slots)
-
-    def _add(self, entry: FamilyEntry, counter_slots: list[int]) -> None:
-        family = entry.family
-        series = [found for found in entry.series.values() if found.status != records.FREE]
-        if entry.overflow is not None:
-            series.append(entry.overflow)
-        if family.type == COUNTER:
-            plan = _family_plan(family, series, len(counter_slots), 1)
-            counter_slots.extend(found.slot for found in series)
-        elif family.type in (HISTOGRAM, SUMMARY):
-            buckets = max(1, len(family.bounds))
-            group = self.histograms.setdefault(buckets, HistogramGroup(buckets))
-            plan = _family_plan(family, series, _count(group.plans), buckets + 1)
-            group.plans.append(plan)
-            plan.group = group
-        else:
-            mode = MODES[family.mode if family.type == GAUGE else "mostrecent"]
-            gauges = self.gauges.setdefault(mode.name, GaugeGroup(mode))
-            plan = _family_plan(family, series, _count(gauges.plans), 1)
-            gauges.plans.append(plan)
-            plan.group = gauges
-        self.plans.append(plan)
-
-
-def _family_plan(family: Family, series: list[SeriesEntry], at: int, width: int) -> FamilyPlan:
-    hideable = np.array([found.overflow or found.status == records.REMOVED for found in series], bool)
-    baseline = np.zeros((len(series), width))
-    for position, found in enumerate(series):
-        if found.baseline.size == width:
-            baseline[position] = found.baseline
-    return FamilyPlan(
-        family,
-        series,
-        at,
-        SeriesLabels(_shown_labels(found) for found in series),
-        np.array([found.created for found in series], np.float64),
-        np.array([found.born for found in series], np.float64),
-        baseline[:, 0] if width == 1 else baseline,
-        hideable if hideable.any() else None,
-    )
+            family = entry.family
+            series = [found for found in entry.series.values() if found.status != records.FREE]
+            if entry.overflow is not None:
+                series.append(entry.overflow)
+            group = groups.setdefault((family.type, family.mode, line_shape(family)), Group(family))
+            group.plans.append(FamilyPlan(family, series, SeriesLabels(_shown_labels(found) for found in series)))
+        self.groups = list(groups.values())
+        for group in self.groups:
+            group.arrange()
 
 
 def _shown_labels(series: SeriesEntry) -> LabelPairs:
     if not series.payload or series.payload == NOTHING_SAID:
         return series.labels
     return tuple(sorted(series.labels + series.payload))
-
-
-def _count(plans: Iterable[FamilyPlan]) -> int:
-    return sum(len(plan.entries) for plan in plans)
-
-
-def _slots(plans: Iterable[FamilyPlan]) -> npt.NDArray[np.intp]:
-    return np.array([found.slot for plan in plans for found in plan.entries], np.intp)

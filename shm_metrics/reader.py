@@ -5,27 +5,35 @@ Lives here: one scan of the matrix by a plan. May not: write anything, anywhere;
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from threading import Lock
 
 import numpy as np
-import numpy.typing as npt
 
 from shm_metrics import layout as L
 from shm_metrics.aggregate import combine
-from shm_metrics.arrays import FloatArray
-from shm_metrics.families import COUNTER, GAUGE, HISTOGRAM, INFO, SUMMARY, Family, FamilySnapshot, SeriesLabels
+from shm_metrics.arrays import BoolArray, FloatArray
+from shm_metrics.exposition.run import FamilyRun
+from shm_metrics.families import (
+    COUNTER,
+    GAUGE,
+    HISTOGRAM,
+    INFO,
+    SUMMARY,
+    Family,
+    FamilySnapshot,
+    LabelPairs,
+    SeriesLabels,
+)
 from shm_metrics.gauge_modes import MODES
 from shm_metrics.mirror import Mirror
-from shm_metrics.plan import FamilyPlan, GaugeGroup, HistogramGroup, Plan
+from shm_metrics.plan import Group, Plan
 from shm_metrics.rows import WorkerTable
-from shm_metrics.scan import add_rows, guarded_gauges, guarded_histograms, histogram_sums
+from shm_metrics.scan import add_rows, guarded_gauges, guarded_histograms, histogram_totals
 from shm_metrics.segment import Segment
 from shm_metrics.snapshot import Snapshot
 
 __all__ = ["Reader"]
-
-BoolArray = npt.NDArray[np.bool_]
 
 
 class Reader:
@@ -54,9 +62,9 @@ class Reader:
             plan = self._current_plan()
             used = self.workers.used()
             live = self.live_rows(used)
-            scan = _Scan(self.segment, plan, used, live, self.workers)
+            scan = _Scan(self.segment, used, live, self.workers)
             return Snapshot(
-                tuple(scan.family(family_plan) for family_plan in plan.plans),
+                tuple(scan.items(plan)),
                 now,
                 self.segment.header.incarnation.hex(),
                 tuple(live),
@@ -90,9 +98,8 @@ class Reader:
         if family.type in (HISTOGRAM, SUMMARY):
             buckets = max(1, len(family.bounds))
             total = np.zeros(buckets + 1)
-            for _, block in guarded_histograms(slots, buckets).rows(self.segment, used):
-                total[:-1] += block[0, 1:-3]
-                total[-1] += histogram_sums(block)[0]
+            counted, summed = histogram_totals(guarded_histograms(slots, buckets).read(self.segment, used))
+            total[:-1], total[-1] = counted[0], summed[0]
             return total
         if family.mode == "shared":
             return np.array([sum(self._slot(row, slot + 2) for row in used)])
@@ -104,7 +111,7 @@ class Reader:
         used = self.live_rows() if mode.live else self.workers.used()
         rows = used if mode.live or mode.combine in ("sum", "each", "shared") else [L.LEDGER_ROW, *used]
         guarded = guarded_gauges(np.array([slot], np.intp), mode.slots)
-        blocks = np.array([block[0] for _, block in guarded.rows(self.segment, rows)]).reshape(len(rows), mode.slots + 1)
+        blocks = guarded.read(self.segment, rows)[:, 0]
         stamps = np.where(blocks[:, :1] > born, blocks[:, :1], 0.0)
         if mode.combine == "shared":
             deltas = float(blocks[:, 2].sum() - baseline.sum())
@@ -122,104 +129,86 @@ class Reader:
 
 
 class _Scan:
-    """One pass over the rows; afterwards each family takes its part."""
+    """One pass over the rows, group by group."""
 
-    def __init__(self, segment: Segment, plan: Plan, used: list[int], live: list[int], workers: WorkerTable) -> None:
+    def __init__(self, segment: Segment, used: list[int], live: list[int], workers: WorkerTable) -> None:
         self.segment = segment
         self.used = used
         self.live = live
         self.workers = workers
-        last = int(plan.counters.max(initial=-1)) + 1
-        self.counters = add_rows(segment, used, last)[plan.counters]
-        self.histograms = {id(group): self._read_histograms(group) for group in plan.histograms.values()}
-        self.gauges = {id(group): self._read_gauges(group) for group in plan.gauges.values()}
 
-    def _read_histograms(self, group: HistogramGroup) -> tuple[FloatArray, FloatArray]:
-        assert group.guarded is not None
-        n = len(group.guarded.indexes)
-        counts, sums = np.zeros((n, group.buckets)), np.zeros(n)
-        for _, block in group.guarded.rows(self.segment, self.used):
-            counts += block[:, 1:-3]
-            sums += histogram_sums(block)
-        return counts, sums
+    def items(self, plan: Plan) -> Iterator[FamilyRun | FamilySnapshot]:
+        for group in plan.groups:
+            if group.family.type == COUNTER:
+                yield self._counters(group)
+            elif group.family.type in (HISTOGRAM, SUMMARY):
+                yield self._histograms(group)
+            else:
+                yield from self._gauges(group)
 
-    def _read_gauges(self, group: GaugeGroup) -> tuple[list[int], FloatArray]:
-        """The rows that count for this mode, and their blocks: shape (rows, n, slots + 1)."""
+    def _counters(self, group: Group) -> FamilyRun:
+        last = int(group.slots.max(initial=-1)) + 1
+        values = add_rows(self.segment, self.used, last)[group.slots] - group.baseline
+        return group.run(~group.hideable | (values != 0.0), values)
+
+    def _histograms(self, group: Group) -> FamilyRun:
         assert group.guarded is not None
-        rows = self.live if group.mode.live else list(self.used)
-        if not group.mode.live and group.mode.combine in ("min", "max", "newest"):
+        values, sums = -group.baseline[:, :-1], -group.baseline[:, -1]
+        for block in group.guarded.blocks(self.segment, self.used):
+            counted, summed = histogram_totals(block)
+            values += counted
+            sums += summed
+        mask = ~group.hideable | (values.sum(axis=1) != 0.0)
+        return group.run(mask, values[:, 0] if group.family.type == SUMMARY else values, sums)
+
+    def _gauges(self, group: Group) -> Iterator[FamilyRun | FamilySnapshot]:
+        assert group.guarded is not None
+        mode, family = group.mode, group.family
+        rows = self.live if mode.live else self.used
+        if not mode.live and mode.combine in ("min", "max", "newest"):
             rows = [L.LEDGER_ROW, *rows]
-        blocks = np.empty((len(rows), *group.guarded.indexes.shape))
-        for position, (_, block) in enumerate(group.guarded.rows(self.segment, rows)):
-            blocks[position] = block
-        return rows, blocks
-
-    def family(self, plan: FamilyPlan) -> FamilySnapshot:
-        if isinstance(plan.group, HistogramGroup):
-            return self._histogram(plan, plan.group)
-        if isinstance(plan.group, GaugeGroup):
-            return self._gauge(plan, plan.group)
-        values = self.counters[plan.at : plan.stop] - plan.baseline
-        if plan.hideable is None:
-            return FamilySnapshot(plan.family, plan.labels, values, None, plan.created)
-        return _masked(plan, ~plan.hideable | (values != 0.0), values)
-
-    def _histogram(self, plan: FamilyPlan, group: HistogramGroup) -> FamilySnapshot:
-        counts, sums = self.histograms[id(group)]
-        values = counts[plan.at : plan.stop] - plan.baseline[:, :-1]
-        totals = sums[plan.at : plan.stop] - plan.baseline[:, -1]
-        if plan.family.type == SUMMARY:
-            values = values[:, 0]
-        if plan.hideable is None:
-            return FamilySnapshot(plan.family, plan.labels, values, totals, plan.created)
-        counted = values if values.ndim == 1 else values.sum(axis=1)
-        return _masked(plan, ~plan.hideable | (counted != 0.0), values, totals)
-
-    def _gauge(self, plan: FamilyPlan, group: GaugeGroup) -> FamilySnapshot:
-        rows, all_blocks = self.gauges[id(group)]
-        blocks, mode = all_blocks[:, plan.at : plan.stop], group.mode
-        stamps = np.where(blocks[:, :, 0] > plan.born, blocks[:, :, 0], 0.0)
-        if plan.family.type == INFO:
-            return self._info(plan, stamps)
+        blocks = group.guarded.read(self.segment, rows)
+        stamps = np.where(blocks[:, :, 0] > group.born, blocks[:, :, 0], 0.0)
         if mode.combine == "each":
-            return self._each(plan, rows, stamps, blocks[:, :, 1])
+            yield from self._each(group, rows, stamps, blocks[:, :, 1])
+            return
+        if family.type == INFO:
+            yield group.run(_newest_said(group, stamps), np.ones(len(group.slots)))
+            return
         if mode.combine == "shared":
             values, some = combine("newest", stamps, blocks[:, :, 1])
-            deltas = blocks[:, :, 2].sum(axis=0) - plan.baseline
+            deltas = blocks[:, :, 2].sum(axis=0) - group.baseline
             values, some = values + deltas, some | (deltas != 0.0)
         else:
             values, some = combine(mode.combine, stamps, blocks[:, :, 1])
         # A live gauge that no living worker has is gone; a sum of none is 0, which is what its readers wait for.
-        vanishes = mode.live and mode.combine != "sum" and plan.family.type == GAUGE
-        hidden = np.full(len(some), True) if vanishes else plan.hideable
-        if hidden is None:
-            return FamilySnapshot(plan.family, plan.labels, values, None, plan.created)
-        return _masked(plan, ~hidden | some, values)
+        vanishes = mode.live and mode.combine != "sum" and family.type == GAUGE
+        yield group.run(some if vanishes else ~group.hideable | some, values)
 
-    def _each(self, plan: FamilyPlan, rows: list[int], stamps: FloatArray, values: FloatArray) -> FamilySnapshot:
-        labels, kept, created = [], [], []
-        for position, entry in enumerate(plan.entries):
-            for index, row in enumerate(rows):
-                if stamps[index, position] > 0.0:
-                    pid = str(self.workers.read(row).pid)
-                    labels.append(tuple(sorted((*entry.labels, ("pid", pid)))))
+    def _each(self, group: Group, rows: list[int], stamps: FloatArray, values: FloatArray) -> Iterator[FamilySnapshot]:
+        """One series a worker, told apart by its pid."""
+        pids = [str(self.workers.read(row).pid) for row in rows]
+        start = 0
+        for plan in group.plans:
+            labels, kept, created = [], [], []
+            for position, entry in enumerate(plan.entries, start):
+                for index in np.flatnonzero(stamps[:, position]).tolist():
+                    labels.append(tuple(sorted((*entry.labels, ("pid", pids[index])))))
                     kept.append(values[index, position])
                     created.append(entry.created)
-        return FamilySnapshot(plan.family, SeriesLabels(labels), np.array(kept), None, np.array(created))
-
-    def _info(self, plan: FamilyPlan, stamps: FloatArray) -> FamilySnapshot:
-        newest = stamps.max(axis=0, initial=0.0)
-        best: dict[object, int] = {}
-        for position, entry in enumerate(plan.entries):
-            if newest[position] > 0.0 and (entry.labels not in best or newest[position] > newest[best[entry.labels]]):
-                best[entry.labels] = position
-        mask = np.zeros(len(plan.entries), bool)
-        mask[list(best.values())] = True
-        return _masked(plan, mask, np.ones(len(plan.entries)))
+            start += len(plan.entries)
+            yield FamilySnapshot(plan.family, SeriesLabels(labels), np.array(kept), None, np.array(created))
 
 
-def _masked(plan: FamilyPlan, mask: BoolArray, values: FloatArray, sums: FloatArray | None = None) -> FamilySnapshot:
-    if mask.all():
-        return FamilySnapshot(plan.family, plan.labels, values, sums, plan.created)
-    kept = None if sums is None else sums[mask]
-    return FamilySnapshot(plan.family, plan.labels_of(mask), values[mask], kept, plan.created[mask])
+def _newest_said(group: Group, stamps: FloatArray) -> BoolArray:
+    """Of the things that were said of an info with the same labels, the one that was said last."""
+    newest = stamps.max(axis=0, initial=0.0)
+    best: dict[tuple[int, LabelPairs], int] = {}
+    entries = [(number, entry) for number, plan in enumerate(group.plans) for entry in plan.entries]
+    for position, (number, entry) in enumerate(entries):
+        said_before = best.get((number, entry.labels))
+        if newest[position] > 0.0 and (said_before is None or newest[position] > newest[said_before]):
+            best[number, entry.labels] = position
+    mask = np.zeros(len(entries), np.bool_)
+    mask[list(best.values())] = True
+    return mask

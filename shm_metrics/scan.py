@@ -17,18 +17,18 @@ from dataclasses import dataclass
 from time import sleep  # at import, like the locks: see locks.py, "Under gevent"
 
 import numpy as np
-import numpy.typing as npt
 
 from shm_metrics import layout as L
-from shm_metrics.arrays import FloatArray, IntArray
+from shm_metrics.arrays import BoolArray, FloatArray, IntArray
 from shm_metrics.cells import build
 from shm_metrics.segment import Segment
 
-__all__ = ["Guarded", "add_rows", "guarded_gauges", "guarded_histograms"]
+__all__ = ["Guarded", "add_rows", "guarded_gauges", "guarded_histograms", "histogram_totals"]
 
 
 TRIES = 400
 TRIES_BEFORE_YIELDING = 50
+MOST_NUMBERS_AT_ONCE = 1 << 13  # 64 KiB: stays in the processor's cache, and needs no new pages from the kernel
 
 
 def add_rows(segment: Segment, rows: list[int], slots: int) -> FloatArray:
@@ -55,7 +55,7 @@ def reserved_runs(segment: Segment, row: int, slots: int) -> list[tuple[int, int
     ]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Guarded:
     """n series of the same shape.
 
@@ -64,52 +64,57 @@ class Guarded:
     """
 
     indexes: IntArray
-    whole: Callable[[FloatArray], npt.NDArray[np.bool_]]
+    whole: Callable[[FloatArray], BoolArray]
 
-    def read(self, segment: Segment, row: int) -> FloatArray:
-        """shape (n, width + 1): the row's slots of each series; zeros where it has no memory for them."""
-        indexes, block = self.indexes, np.zeros(self.indexes.shape)
-        pages = segment.pages[row]
-        last = indexes.max(initial=0) // L.SLOTS_PER_PAGE
-        if pages[: last + 1].all():
-            build.gather(segment.matrix[row], indexes.reshape(-1), block.reshape(-1))
-            there: IntArray | None = None
-        else:
-            low, high = indexes.min(axis=1), indexes.max(axis=1)
-            there = np.flatnonzero(
-                (pages[low // L.SLOTS_PER_PAGE] != 0) & (pages[high // L.SLOTS_PER_PAGE] != 0)
-            )
-            if there.size:
-                part = np.empty((there.size, indexes.shape[1]))
-                build.gather(segment.matrix[row], indexes[there].reshape(-1), part.reshape(-1))
-                block[there] = part
-        self._look_again(segment, row, block)
-        return block
+    def __post_init__(self) -> None:
+        self.first_pages = self.indexes.min(axis=1) // L.SLOTS_PER_PAGE
+        self.last_pages = self.indexes.max(axis=1) // L.SLOTS_PER_PAGE
 
-    def _look_again(self, segment: Segment, row: int, block: FloatArray) -> None:
+    def blocks(self, segment: Segment, rows: list[int]) -> Iterator[FloatArray]:
+        """Blocks (some rows, n, width + 1), together all of `rows` in their order; zeros where a row has no memory."""
+        step = max(1, MOST_NUMBERS_AT_ONCE // max(1, self.indexes.size))
+        for start in range(0, len(rows), step):
+            yield self.read(segment, rows[start : start + step])
+
+    def read(self, segment: Segment, rows: list[int]) -> FloatArray:
+        """shape (rows, n, width + 1)."""
+        n, width = self.indexes.shape
+        matrix = segment.matrix.reshape(-1)
+        at = (np.array(rows, np.intp)[:, None, None] * segment.layout.slots + self.indexes).reshape(-1, width)
+        pages = segment.pages[rows]
+        there = ((pages[:, self.first_pages] != 0) & (pages[:, self.last_pages] != 0)).reshape(-1)
+        if there.all():
+            block = np.empty(at.shape)
+            build.gather(matrix, at.reshape(-1), block.reshape(-1))
+            self._look_again(matrix, at, block)
+            return block.reshape(len(rows), n, width)
+        block, some = np.zeros(at.shape), at[there]
+        part = np.empty(some.shape)
+        build.gather(matrix, some.reshape(-1), part.reshape(-1))
+        self._look_again(matrix, some, part)
+        block[there] = part
+        return block.reshape(len(rows), n, width)
+
+    def _look_again(self, matrix: FloatArray, at: IntArray, block: FloatArray) -> None:
         for turn in range(TRIES):
             moved = np.flatnonzero(~self.whole(block))
             if not moved.size:
                 return
             if turn >= TRIES_BEFORE_YIELDING:
-                sleep(0)
+                time.sleep(0)
             again = np.empty((moved.size, block.shape[1]))
-            build.gather(segment.matrix[row], self.indexes[moved].reshape(-1), again.reshape(-1))
+            build.gather(matrix, at[moved].reshape(-1), again.reshape(-1))
             block[moved] = again
 
-    def rows(self, segment: Segment, rows: list[int]) -> Iterator[tuple[int, FloatArray]]:
-        for row in rows:
-            yield row, self.read(segment, row)
 
-
-def _histogram_whole(block: FloatArray) -> npt.NDArray[np.bool_]:
+def _histogram_whole(block: FloatArray) -> BoolArray:
     sequence = block[:, 0]
     # A sequence further ahead than the one update under way: observations are being moved in from private memory.
     ahead = sequence - block[:, 1:-3].sum(axis=1)
     return np.asarray((sequence == block[:, -1]) & (ahead >= 0.0) & (ahead <= 1.0))
 
 
-def _gauge_whole(block: FloatArray) -> npt.NDArray[np.bool_]:
+def _gauge_whole(block: FloatArray) -> BoolArray:
     return np.asarray(block[:, 0] == block[:, -1])
 
 
@@ -128,8 +133,10 @@ def guarded_gauges(slots: IntArray, width: int) -> Guarded:
     return Guarded(slots[:, None] + order, _gauge_whole)
 
 
-def histogram_sums(block: FloatArray) -> FloatArray:
-    """shape (n,): of a block's two sums the one that belongs to its count."""
-    counts = block[:, 1:-3].sum(axis=1)
-    odd = (counts % 2.0) != 0.0
-    return np.where(odd, block[:, -2], block[:, -3])
+def histogram_totals(block: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Of a block (rows, n, width + 1): the buckets (n, buckets) and the sums (n,), over the rows."""
+    buckets = block[:, :, 1:-3]
+    # Of its two sums, a row's is the one that belongs to its count.
+    odd = buckets.sum(axis=2) % 2.0 != 0.0
+    sums = np.where(odd, block[:, :, -2], block[:, :, -3])
+    return buckets.sum(axis=0), sums.sum(axis=0)

@@ -102,7 +102,7 @@ class Scraper:
         """Raises SegmentFormatError or FileNotFoundError when there is nothing to read: never half an answer."""
         began = time.perf_counter()
         snapshot = self.snapshot()
-        families: list[AnyFamily] = list(snapshot.families)
+        families: list[Any] = list(snapshot.items)
         if self.process_metrics:
             families += self._processes(snapshot)
         families += self_families(self.figures(snapshot))

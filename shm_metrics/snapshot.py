@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
+from shm_metrics.exposition.run import FamilyRun
 from shm_metrics.families import FamilySnapshot, LabelPairs
 
 __all__ = ["Snapshot"]
@@ -15,19 +17,30 @@ __all__ = ["Snapshot"]
 
 @dataclass(frozen=True)
 class Snapshot:
-    """families: in the order in which they were first declared. taken_at: Unix seconds.
+    """items: the families, those alike together in one run. taken_at: Unix seconds.
 
     incarnation: 32 hex digits that no other life of the segment has.
     live_rows, used_rows: rows of living workers, and of all there ever were.
     """
 
-    families: tuple[FamilySnapshot, ...]
+    items: tuple[FamilyRun | FamilySnapshot, ...]
     taken_at: float
     incarnation: str
     live_rows: tuple[int, ...]
     used_rows: tuple[int, ...]
     shadowed_series: int = 0
     damaged_records: int = 0
+
+    @cached_property
+    def families(self) -> tuple[FamilySnapshot, ...]:
+        """One snapshot a family."""
+        found: list[FamilySnapshot] = []
+        for item in self.items:
+            if isinstance(item, FamilyRun):
+                found += item.split()
+            else:
+                found.append(item)
+        return tuple(found)
 
     def __iter__(self) -> Iterator[FamilySnapshot]:
         return iter(self.families)
@@ -54,4 +67,4 @@ class Snapshot:
     @property
     def series(self) -> int:
         """How many series are shown."""
-        return sum(len(found.labels) for found in self.families)
+        return sum(len(item.values) for item in self.items)
