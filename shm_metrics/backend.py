@@ -209,16 +209,15 @@ class MetricsBackend(build.Getters):  # type: ignore[misc]
         if known is None:
             for sample_name in sample_names(family):
                 other = self._sample_names.get(sample_name)
-                if other is not None:
+                if other is not None and other.name != family.name:
                     raise MetricConflictError(
                         f"{family.type} {family.name}: its sample {sample_name} is already one of "
                         f"{other.type} {other.name}; choose another name"
                     )
-            known = FamilyHandle(self, family, labelnames)
-            self._handles[family.name] = known
-            self._sample_names.update(dict.fromkeys(sample_names(family), family))
-            known.writer.family(family, bool(labelnames))
-            return known
+            # setdefault: threads that declare a family at the same moment must get the same hold on it
+            known = self._handles.setdefault(family.name, FamilyHandle(self, family, labelnames))
+            self._sample_names.update(dict.fromkeys(sample_names(known.family), known.family))
+            known.writer.family(known.family, bool(labelnames))
         _check_same(known.family, family)
         if labelnames is not None:
             if known.labelnames is not None and set(known.labelnames) != set(labelnames):
