@@ -199,7 +199,7 @@ def compare(server: Gunicorn, tally: Tally, killer: Killer) -> Findings:
         broken=tally.broken.total(),
         load_seconds=tally.seconds,
         workers_started=len(set(server.booted())),
-        workers_alive=WORKERS,
+        workers_alive=len(server.workers()),
         workers_killed=len(killer.killed),
         rows_used=int(last.value("shm_metrics_rows_used")),
         rows=int(last.value("shm_metrics_rows")),

@@ -17,6 +17,7 @@ __all__ = ["Place"]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 SHM_DIRECTORY = "/dev/shm"
+SEGMENT_PREFIX = "shm_metrics-"
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Place:
             raise InvalidMetricError(
                 f"segment name {name!r}: use letters, digits, '_', '-' and '.' (at most 128), or give path="
             )
-        shm = f"/shm_metrics-{uid}-{name}"
+        shm = f"/{SEGMENT_PREFIX}{uid}-{name}"
         return cls(SHM_DIRECTORY + shm, shm)
 
     @classmethod

@@ -3,9 +3,10 @@
 Lives here: methods, negotiation, `name[]` filters, compression and failure, as request in, response out. May not:
 sockets, environ dicts, ASGI messages; the three edges translate those and decide nothing.
 
-A scrape is answered in full or fails: a source that raises gives status 500 and the reason as text, never a 200 with
-part of the families. Prometheus then shows `up == 0` with that reason instead of series that silently end. Only a
-family whose name another one has already taken is left out of an answer, and the log says so.
+A scrape is answered in full or fails: a source that raises gives status 500 and the reason as text (503 where it is
+FileNotFoundError: nothing there yet), never a 200 with part of the families. Prometheus then shows `up == 0` with that
+reason instead of series that silently end. Only a family whose name another one has already taken is left out of an
+answer, and the log says so.
 """
 
 from __future__ import annotations
@@ -128,6 +129,8 @@ class Endpoint:
                 if wanted:
                     families = filter_families(families, wanted)
                 body = chosen.render(families, on_dropped=self._log_dropped)
+            except FileNotFoundError as error:
+                return self._nothing_yet(error)
             except Exception as error:
                 return self._failure(error)
             headers = [("Content-Type", chosen.content_type), ("Vary", "Accept, Accept-Encoding")]
@@ -137,6 +140,12 @@ class Endpoint:
             return _response(HTTPStatus.OK, headers, body)
 
         return (chosen.content_type, compress, wanted), work
+
+    def _nothing_yet(self, error: FileNotFoundError) -> Response:
+        # An exporter that started before its application: no fault, and no traceback in the log.
+        self._log_once(logging.WARNING, f"nothing to scrape: {error}")
+        text = f"There are no metrics: {error}\n".encode("utf-8", "backslashreplace")
+        return _response(HTTPStatus.SERVICE_UNAVAILABLE, [("Content-Type", PLAIN_TEXT)], text)
 
     def _failure(self, error: Exception) -> Response:
         # Surrogates (from undecodable file names) would make the answer and the log fail in their turn.

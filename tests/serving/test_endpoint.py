@@ -260,3 +260,11 @@ def test_a_child_forked_during_a_rendering_answers_its_own_scrapes(gated, patien
             os.close(reading)
             gated.gate.set()
         assert held.result(patience).status == 200
+
+
+def test_a_source_with_nothing_there_yet_is_a_503_and_no_traceback_in_the_log(source, caplog):
+    source.error = FileNotFoundError("no metrics segment at /dev/shm/x")
+    response = Endpoint(source).answer()
+    assert response.status_line == "503 Service Unavailable"
+    assert response.body == b"There are no metrics: no metrics segment at /dev/shm/x\n"
+    assert [(record.levelname, record.exc_info) for record in caplog.records] == [("WARNING", None)]

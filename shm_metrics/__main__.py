@@ -1,0 +1,7 @@
+"""`python -m shm_metrics`."""
+
+import sys
+
+from shm_metrics.cli import main
+
+sys.exit(main())

@@ -1,0 +1,56 @@
+"""The command line: `python -m shm_metrics COMMAND`, or `shm-metrics COMMAND`.
+
+Lives here: the parser, and what every failure looks like. May not: know what a command does; each is a module with a
+`HELP` line, `add_arguments(parser)` and `run(arguments)`, which gives the exit status.
+
+Exit status: 0 done; 1 it could not be done; 2 there is nothing by that name, or the command line makes no sense.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from shm_metrics.cli import dump, serve
+from shm_metrics.errors import InvalidMetricError, MetricsError
+
+__all__ = ["main"]
+
+COMMANDS = {"dump": dump, "serve": serve}
+
+FAILED = 1
+NOTHING_THERE = 2
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; its exit status. arguments: sys.argv's if left out."""
+    asked = _parser().parse_args(arguments)
+    try:
+        status: int = asked.run(asked)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever read us (`| head`) has enough. Python would complain again when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    except (FileNotFoundError, InvalidMetricError) as error:
+        return _failed(error, NOTHING_THERE)
+    except (MetricsError, OSError) as error:
+        return _failed(error, FAILED)
+    return status
+
+
+def _failed(error: Exception, status: int) -> int:
+    print(f"shm_metrics: {error}", file=sys.stderr)
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="shm-metrics", description="Look into metrics segments, and serve them.")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for name, module in COMMANDS.items():
+        command = commands.add_parser(name, help=module.HELP, description=module.HELP)
+        module.add_arguments(command)
+        command.set_defaults(run=module.run)
+    return parser

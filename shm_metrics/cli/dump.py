@@ -1,0 +1,39 @@
+"""`dump`: a segment's metrics on standard output, once.
+
+Lives here: one look, read only. May not: be present, or claim a row: a look must not keep anything alive.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from shm_metrics.backend import MetricsBackend
+from shm_metrics.cli.target import add_target, others_there, target
+from shm_metrics.exposition import FORMATS
+
+__all__ = ["HELP", "add_arguments", "run"]
+
+HELP = "print the metrics of a segment, of a dead application too"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_target(parser)
+    parser.add_argument("--format", choices=sorted(FORMATS), default="text", help="default: %(default)s")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    place = target(arguments)
+    try:
+        backend = MetricsBackend(
+            path=place.path,
+            read_only=True,
+            process_metrics=not arguments.no_process_metrics,
+            per_worker=arguments.per_worker,
+        )
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{error}{others_there(place)}") from None
+    body = FORMATS[arguments.format].render(backend.collect())
+    sys.stdout.buffer.write(body if body.endswith(b"\n") else body + b"\n")
+    backend.close()
+    return 0

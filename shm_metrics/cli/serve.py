@@ -1,0 +1,77 @@
+"""`serve`: the exporter process.
+
+Lives here: its life from the first look to SIGTERM. May not: count, or claim a row.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import signal
+
+from shm_metrics import serving
+from shm_metrics.cli.target import add_target, target
+from shm_metrics.errors import SegmentError
+from shm_metrics.exporter import Exporter
+from shm_metrics.layout import DEFAULT_ROWS, DEFAULT_SLOTS, Layout
+
+__all__ = ["HELP", "add_arguments", "run"]
+
+HELP = "answer Prometheus for a segment, and keep its totals while no worker lives"
+
+PORT = 9464
+LOOK_SECONDS = 0.25
+ENDING = {signal.SIGTERM, signal.SIGINT}
+
+log = logging.getLogger("shm_metrics.serve")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_target(parser)
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s, this machine)")
+    parser.add_argument("--port", type=int, default=PORT, help="default: %(default)s; 0 takes a free one")
+    parser.add_argument(
+        "--create",
+        action="store_true",
+        help="make the segment if there is none, so that a job is counted that begins and ends before anybody looks",
+    )
+    parser.add_argument("--rows", type=int, default=DEFAULT_ROWS, help="with --create: workers at once (%(default)s)")
+    parser.add_argument("--slots", type=int, default=DEFAULT_SLOTS, help="with --create: numbers to keep (%(default)s)")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    exporter = Exporter(
+        target(arguments),
+        create=Layout(arguments.rows, arguments.slots) if arguments.create else None,
+        process_metrics=not arguments.no_process_metrics,
+        per_worker=arguments.per_worker,
+    )
+    # Blocked, also in the threads that begin below, and taken between two looks: no handler, nothing interrupted.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
+    server, thread = serving.start_http_server(arguments.port, arguments.host, source=exporter)
+    host = f"[{arguments.host}]" if ":" in arguments.host else arguments.host
+    print(f"serving {exporter.place.path} at http://{host}:{server.server_port}/metrics", flush=True)
+    try:
+        _look_until_told(exporter)
+    finally:
+        server.shutdown()
+        thread.join()
+        exporter.close()
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    return 0
+
+
+def _look_until_told(exporter: Exporter) -> None:
+    """Be present at whatever segment is there, and say when that changes; until SIGTERM or SIGINT."""
+    before = ""
+    while True:
+        try:
+            now = f"present at {exporter.place.path}, incarnation {exporter.look()}"
+        except (FileNotFoundError, SegmentError) as error:
+            now = f"waiting: {error}"
+        if now != before:
+            log.info("%s", now)
+        before = now
+        if signal.sigtimedwait(ENDING, LOOK_SECONDS) is not None:
+            return

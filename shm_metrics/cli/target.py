@@ -1,0 +1,49 @@
+"""The arguments that say which segment is meant and what of it, the same for every command.
+
+Lives here: NAME, and what to say when there is no such segment. May not: open one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+
+from shm_metrics.backend import place_for
+from shm_metrics.place import SEGMENT_PREFIX, SHM_DIRECTORY, Place
+
+__all__ = ["add_target", "others_there", "target"]
+
+MOST_NAMED = 8
+
+
+def add_target(parser: argparse.ArgumentParser) -> None:
+    """NAME, and the options on process metrics."""
+    parser.add_argument(
+        "name",
+        nargs="?",
+        metavar="NAME",
+        help="the segment's name, or a path with a slash in it; default: what SHM_METRICS_SEGMENT says, else `default`",
+    )
+    parser.add_argument("--no-process-metrics", action="store_true", help="leave out CPU, memory, ... of the workers")
+    parser.add_argument("--per-worker", action="store_true", help="also one series a worker of these")
+
+
+def target(arguments: argparse.Namespace) -> Place:
+    """The place that NAME means. Raises InvalidMetricError."""
+    name: str | None = arguments.name
+    return place_for(path=name) if name is not None and "/" in name else place_for(name)
+
+
+def others_there(place: Place) -> str:
+    """A sentence on the segments that are there instead, or nothing."""
+    if place.shm is None:
+        return ""
+    try:
+        names = sorted(name for name in os.listdir(SHM_DIRECTORY) if name.startswith(SEGMENT_PREFIX))
+    except OSError:
+        return ""
+    if not names:
+        return ""
+    told = " ".join(f"{SHM_DIRECTORY}/{name}" for name in names[:MOST_NAMED])
+    more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+    return f"\nThere are (shm_metrics-UID-NAME): {told}{more}"

@@ -1,0 +1,68 @@
+"""A source of scrapes for a process that does not count: the exporter.
+
+Lives here: being present at a segment that comes, goes and is replaced. May not: serve (the serving package does).
+"""
+
+from __future__ import annotations
+
+import threading
+
+from shm_metrics.families import AnyFamily
+from shm_metrics.layout import Layout
+from shm_metrics.place import Place
+from shm_metrics.presence import Presence
+from shm_metrics.scraping import Scraper
+
+__all__ = ["Exporter"]
+
+
+class Exporter:
+    """Watches the segment at `place` and is present, so that its totals outlive all workers.
+
+    create: make the segment if there is none, with these capacities; a job that begins and ends between two looks is
+        then counted too. Left out: wait for it.
+    """
+
+    def __init__(
+        self, place: Place, *, create: Layout | None = None, process_metrics: bool = True, per_worker: bool = False
+    ) -> None:
+        self.place = place
+        self._create = create
+        self._options = {"process_metrics": process_metrics, "per_worker": per_worker}
+        self._presence: Presence | None = None
+        self._scraper: Scraper | None = None
+        # One scrape at a time: a look may close the segment that a scrape is about to read.
+        self._lock = threading.Lock()
+
+    def look(self) -> str:
+        """Be present at the segment that is there now; its incarnation, in hex.
+
+        To be called now and then: a segment that nobody is present at ends with its last worker.
+        Raises FileNotFoundError while there is none, SegmentError when it cannot be made, joined or read.
+        """
+        with self._lock:
+            return self._attached().segment().header.incarnation.hex()
+
+    def collect(self) -> list[AnyFamily]:
+        """Everything a scrape shows. Raises what look() raises."""
+        with self._lock:
+            return self._attached().collect()
+
+    def close(self) -> None:
+        """Be absent again."""
+        with self._lock:
+            for held in (self._scraper, self._presence):
+                if held is not None:
+                    held.close()
+            self._scraper = self._presence = None
+
+    def _attached(self) -> Scraper:
+        if self._create is not None:
+            held = self._presence
+            if held is None or held.segment is None or held.segment.abandoned:
+                self._presence = Presence(self.place, self._create, keep=True)
+                if held is not None:
+                    held.close()
+        if self._scraper is None:
+            self._scraper = Scraper(self.place, None, present=True, **self._options)
+        return self._scraper
