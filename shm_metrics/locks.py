@@ -72,3 +72,7 @@ class FileLocks:
         fd, self.fd = self.fd, -1
         if fd >= 0:
             os.close(fd)
+
+    def __del__(self) -> None:
+        # A backend that was forgotten, and not closed, must not hold its row for as long as the process lives.
+        self.close()

@@ -278,6 +278,8 @@ class Segment:
 
     def check_size(self) -> None:
         """Raise SegmentFormatError if somebody truncated the file: touching the lost part would kill the process."""
+        if self.locks.fd < 0:
+            raise SegmentError(f"{self.place.path}: closed by this process; make another MetricsBackend to read it")
         size = os.fstat(self.locks.fd).st_size
         if size < self.layout.total:
             raise SegmentFormatError(

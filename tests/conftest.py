@@ -11,8 +11,11 @@ from __future__ import annotations
 import itertools
 import os
 import secrets
+import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -60,6 +63,14 @@ def segment_name() -> Iterator[str]:
 
 
 @pytest.fixture
+def open_directory() -> Iterator[Path]:
+    """A directory that other users can look into, as pytest's own cannot be."""
+    with tempfile.TemporaryDirectory() as path:
+        os.chmod(path, 0o755)
+        yield Path(path)
+
+
+@pytest.fixture
 def place(segment_name: str) -> Any:
     """The place of a segment that is not there yet; removed afterwards."""
     from shm_metrics.place import Place
@@ -69,7 +80,7 @@ def place(segment_name: str) -> Any:
 
 @pytest.fixture
 def make_backend(segment_name: str) -> Iterator[Callable[..., Any]]:
-    """make_backend(**options): a MetricsBackend; each call is one more worker on the test's segment (or on `name`)."""
+    """make_backend(**options): a MetricsBackend; each call is one more worker on the test's segment, or on `name`."""
     from shm_metrics import MetricsBackend
 
     made = []
@@ -88,7 +99,7 @@ def make_backend(segment_name: str) -> Iterator[Callable[..., Any]]:
 
 @pytest.fixture
 def make_writer(place: Any) -> Iterator[Callable[..., Any]]:
-    """make_writer(**options): a Writer; each call is one more worker on the test's segment of 8 rows and 2,048 slots."""
+    """make_writer(**options): a Writer; each call is one more worker on the segment, of 8 rows and 2,048 slots."""
     from shm_metrics.layout import Layout
     from shm_metrics.writer import Writer
 
@@ -105,8 +116,7 @@ def make_writer(place: Any) -> Iterator[Callable[..., Any]]:
 
 @pytest.fixture
 def python() -> Callable[..., str]:
-    """python(code, **environment): what a new interpreter prints that runs `code`, on the build that the test runs on."""
-    import subprocess
+    """python(code, *arguments, **environment): what a new interpreter prints, by default on the same build."""
 
     def run(code: str, *arguments: str, **environment: str | None) -> str:
         told = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), **environment}

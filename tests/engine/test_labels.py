@@ -69,12 +69,12 @@ def test_a_label_value_without_text_is_refused_by_label():
 
 def test_a_label_value_of_extreme_length_is_refused_by_label():
     assert label_text("x" * MAX_VALUE_CHARACTERS, "shop")
-    with pytest.raises(InvalidMetricError, match="label 'shop'.*16385 characters"):
+    with pytest.raises(InvalidMetricError, match=r"label 'shop'.*16385 characters"):
         label_text("x" * (MAX_VALUE_CHARACTERS + 1), "shop")
 
 
 def test_a_label_value_that_is_no_unicode_is_refused_by_label():
-    with pytest.raises(InvalidMetricError, match="label 'shop'.*surrogate"):
+    with pytest.raises(InvalidMetricError, match=r"label 'shop'.*surrogate"):
         label_text("a\ud800b", "shop")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import struct
 import zlib
 
@@ -41,7 +42,7 @@ def test_the_regions_follow_each_other_without_overlap(rows, slots):
         (layout.catalog, layout.catalog_bytes),
         (layout.matrix, layout.matrix_rows * layout.row_bytes),
     ]
-    for (start, size), (following, _) in zip(regions, regions[1:], strict=False):
+    for (start, size), (following, _) in itertools.pairwise(regions):
         assert start + size <= following < start + size + L.PAGE
     assert layout.total == layout.matrix + layout.matrix_rows * layout.row_bytes
 
@@ -76,7 +77,7 @@ def test_no_two_locks_share_a_byte():
     ranges += [(L.LOCK_CLAIM, L.LOCK_CLAIM + L.MAX_ROWS), (L.LOCK_LIVE, L.LOCK_LIVE + L.MAX_ROWS)]
     ranges += [(L.LOCK_ROWLESS, L.LOCK_ROWLESS + L.ROWLESS_BYTES)]
     ranges.sort()
-    assert all(end <= start for (_, end), (start, _) in zip(ranges, ranges[1:], strict=False))
+    assert all(end <= start for (_, end), (start, _) in itertools.pairwise(ranges))
     assert ranges[0][0] > Layout(L.MAX_ROWS - 2, 512).total or ranges[0][0] >= 1 << 40
 
 
