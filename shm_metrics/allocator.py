@@ -11,8 +11,7 @@ One creation, and what a kill between any two steps leaves:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from threading import RLock
 from typing import TYPE_CHECKING
@@ -63,6 +62,36 @@ class SeriesPlace:
     born: float
 
 
+class _CatalogLock:
+    """Allocator.locked(). A class, not a generator: it is entered for every new series."""
+
+    __slots__ = ("allocator",)
+
+    def __init__(self, allocator: Allocator) -> None:
+        self.allocator = allocator
+
+    def __enter__(self) -> None:
+        allocator = self.allocator
+        allocator._thread_lock.acquire()
+        if allocator._inside:
+            allocator._thread_lock.release()
+            raise CatalogBusyError("called from within a creation in the same thread")
+        allocator._inside = True
+        try:
+            if not allocator.segment.locks.wait_exclusive(L.LOCK_CATALOG, CATALOG_SECONDS):
+                raise CatalogBusyError(f"the catalog has been locked for {CATALOG_SECONDS:.0f} s")
+        except BaseException:
+            allocator._inside = False
+            allocator._thread_lock.release()
+            raise
+
+    def __exit__(self, *_: object) -> None:
+        allocator = self.allocator
+        allocator.segment.locks.release(L.LOCK_CATALOG)
+        allocator._inside = False
+        allocator._thread_lock.release()
+
+
 class Allocator:
     """reader: gives a Reader of the segment; asked only when something is removed or reused."""
 
@@ -73,7 +102,6 @@ class Allocator:
         self.index = Index(segment, self.catalog)
         self._thread_lock = RLock()
         self._inside = False
-        self._index_checked = False
         self._search_again = 0.0
         self._reusable: dict[bytes, list[SeriesEntry]] = {}
 
@@ -82,26 +110,13 @@ class Allocator:
         self._thread_lock = RLock()
         self._inside = False
 
-    @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Hold the catalog lock. Raises CatalogBusyError.
+    def locked(self) -> _CatalogLock:
+        """A context that holds the catalog lock. Entering it raises CatalogBusyError.
 
         A signal handler or __del__ that comes in on top of a creation in the same thread is refused, as it could
         neither wait for what it interrupted nor go on in the middle of it.
         """
-        with self._thread_lock:
-            if self._inside:
-                raise CatalogBusyError("called from within a creation in the same thread")
-            self._inside = True
-            try:
-                if not self.segment.locks.wait_exclusive(L.LOCK_CATALOG, CATALOG_SECONDS):
-                    raise CatalogBusyError(f"the catalog has been locked for {CATALOG_SECONDS:.0f} s")
-                try:
-                    yield
-                finally:
-                    self.segment.locks.release(L.LOCK_CATALOG)
-            finally:
-                self._inside = False
+        return _CatalogLock(self)
 
     # -- families -------------------------------------------------------------------------------------------------
 
@@ -111,25 +126,39 @@ class Allocator:
         Raises CatalogBusyError, or SegmentFullError when the catalog is full.
         """
         key = records.family_key(family)
-        offset = self.index.find(key)
-        if offset is None or not self._readable(offset):
-            with self.locked():
-                offset = self._find_under_lock(key)
-                if offset is None or not self._readable(offset):
-                    record = Record(records.FAMILY, key, created=now, tail=family.documentation.encode())
-                    codes = slot_codes(family)
-                    slot = self._new_slots(codes) if labelled else None
-                    if slot is not None:
-                        record.slot, record.count = slot, len(codes)
-                    offset = self._publish(record)
-        record = self.catalog.read(offset)
+        hash_ = self.index.hash(key)
+        known = self._read(self.index.find(key, hash_))
+        if known is not None:
+            return known
+        with self.locked():
+            self.index.make_ready()
+            place, offset = self.index.locate(key, hash_)
+            known = self._read(offset)
+            if known is not None:
+                return known
+            record = Record(records.FAMILY, key, created=now, tail=family.documentation.encode())
+            codes = slot_codes(family)
+            slot = self._new_slots(codes) if labelled else None
+            if slot is not None:
+                record.slot, record.count = slot, len(codes)
+            offset = self._publish(record, place, hash_)
+            return FamilyPlace(offset, slot)
+
+    def _read(self, offset: int | None) -> FamilyPlace | None:
+        if offset is None:
+            return None
+        try:
+            record = self.catalog.read(offset)
+        except SegmentFormatError:
+            return None
         return FamilyPlace(offset, record.slot if record.count else None)
 
     # -- series ---------------------------------------------------------------------------------------------------
 
     def find(self, family: FamilyPlace, labels: LabelPairs, payload: LabelPairs = ()) -> SeriesPlace | None:
         """The series if it is there and alive. Takes no lock."""
-        return self._living(self.index.find(records.series_key(family.offset, labels, payload)))
+        key = records.series_key(family.offset, labels, payload)
+        return self._living(self.index.find(key, self.index.hash(key)))
 
     def series(
         self, definition: Family, family: FamilyPlace, labels: LabelPairs, payload: LabelPairs, now: float, stamp: float
@@ -139,39 +168,42 @@ class Allocator:
         Raises CatalogBusyError, or SegmentFullError when there is no slot, index entry or catalog space left.
         """
         key = records.series_key(family.offset, labels, payload)
-        place = self._living(self.index.find(key))
-        if place is not None:
-            return place
+        hash_ = self.index.hash(key)
+        known = self._living(self.index.find(key, hash_))
+        if known is not None:
+            return known
         with self.locked():
-            offset = self._find_under_lock(key)
-            place = self._living(offset)
-            if place is not None:
-                return place
-            if offset is not None and self._readable(offset) and self.catalog.status(offset) == records.REMOVED:
-                return self._revive(offset, now)
-            return self._create(key, definition, family, now, stamp)
+            self.index.make_ready()
+            place, offset = self.index.locate(key, hash_)
+            if offset is not None:
+                known = self._living(offset)
+                if known is not None:
+                    return known
+                if self._readable(offset) and self.catalog.status(offset) == records.REMOVED:
+                    return self._revive(offset, now)
+            codes = slot_codes(definition)
+            record = Record(records.SERIES, key, family.offset, 0, len(codes), now)
+            slot = self._new_slots(codes)
+            if slot is None:
+                slot = self._old_slots(codes, definition, record, stamp)
+            record.slot = slot
+            return SeriesPlace(self._publish(record, place, hash_), slot, len(codes), record.born)
 
-    def _create(self, key: bytes, definition: Family, family: FamilyPlace, now: float, stamp: float) -> SeriesPlace:
-        codes = slot_codes(definition)
-        record = Record(records.SERIES, key, family.offset, 0, len(codes), now)
-        slot = self._new_slots(codes)
-        if slot is None:
-            old = self._reuse(codes, stamp)
-            slot = old.slot
-            record.born = stamp
-            record.tail = self._reader().column_totals(definition, slot).tobytes()
-            self.segment.codes[slot : slot + len(codes)] = codes
-            if codes[0] in _LEDGER_STAMPS:
-                ledger = self.segment.row_view(L.LEDGER_ROW)
-                for each in range(slot, slot + len(codes)):
-                    ledger[each] = 0.0
-        record.slot = slot
-        return SeriesPlace(self._publish(record), slot, len(codes), record.born)
+    def _old_slots(self, codes: bytes, definition: Family, record: Record, stamp: float) -> int:
+        """Slots that a removed series had; the record is told what they hold. Raises SegmentFullError."""
+        slot = self._reuse(codes, stamp).slot
+        record.born = stamp
+        record.tail = self._reader().column_totals(definition, slot).tobytes()
+        self.segment.codes[slot : slot + len(codes)] = codes
+        if codes[0] in _LEDGER_STAMPS:
+            ledger = self.segment.row_view(L.LEDGER_ROW)
+            for each in range(slot, slot + len(codes)):
+                ledger[each] = 0.0
+        return slot
 
-    def _publish(self, record: Record) -> int:
+    def _publish(self, record: Record, place: int, hash_: int) -> int:
         offset = self.catalog.append(record)
-        self.index.insert(record.key, offset)
-        self.segment.set(L.INDEXED_OFFSET, self.catalog.commit)
+        self.index.put(place, hash_, offset, self.catalog.commit)
         return offset
 
     def _revive(self, offset: int, now: float) -> SeriesPlace:
@@ -201,17 +233,6 @@ class Allocator:
         except SegmentFormatError:
             return False
         return True
-
-    def _find_under_lock(self, key: bytes) -> int | None:
-        """Look the key up in an index that is complete and sound."""
-        self.index.catch_up()
-        if not self._index_checked:
-            self._index_checked = True
-            if self.index.lost_entries():
-                self.index.rebuild()
-        if not self.index.sound_for(key):
-            self.index.rebuild()
-        return self.index.find(key)
 
     def _bump(self) -> int:
         generation = self.segment.get(L.GENERATION_OFFSET) + 1

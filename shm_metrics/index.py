@@ -10,7 +10,6 @@ A reader that comes during a rebuild may miss a key; whoever misses looks again 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from hashlib import blake2b
 
 from shm_metrics import layout as L
@@ -27,105 +26,147 @@ class Index:
         lay = segment.layout
         self.segment = segment
         self.catalog = catalog
-        self.key = segment.header.index_key
-        self.entries = segment.bytes[lay.index : lay.index + lay.index_entries * L.INDEX_ENTRY_BYTES]
+        self.capacity = lay.index_entries
+        self.entries = segment.bytes[lay.index : lay.index + self.capacity * L.INDEX_ENTRY_BYTES]
         self.words = self.entries.cast("Q")
+        self._keyed = blake2b(digest_size=8, key=segment.header.index_key)
+        self._checked = False
 
     @property
     def size(self) -> int:
+        """Entries in use, a power of two."""
         size = self.segment.get(L.INDEX_SIZE_OFFSET)
-        sound = L.INDEX_FIRST_SIZE <= size <= self.segment.layout.index_entries and not size & (size - 1)
+        sound = L.INDEX_FIRST_SIZE <= size <= self.capacity and not size & (size - 1)
         return size if sound else L.INDEX_FIRST_SIZE
 
     def hash(self, key: bytes) -> int:
-        return int.from_bytes(blake2b(key, digest_size=8, key=self.key).digest(), "little") or 1
+        hasher = self._keyed.copy()
+        hasher.update(key)
+        return int.from_bytes(hasher.digest(), "little") or 1
 
-    def find(self, key: bytes) -> int | None:
+    def find(self, key: bytes, hash_: int) -> int | None:
         """Offset of the record with this key, or None. Takes no lock: a rebuild may go on meanwhile."""
-        for _, offset in self._probe(key, self.hash(key)):
-            # Each entry was read once: what the check was made on is what is returned.
-            return offset
-        return None
-
-    def _probe(self, key: bytes, hash_: int) -> Iterator[tuple[int, int | None]]:
-        """(place, offset) of the key; or of the empty place where it would go, with None; nothing in a full table."""
-        words, size = self.words, self.size
-        place = hash_ & (size - 1)
-        for _ in range(size):
+        words, mask = self.words, self.size - 1
+        place = hash_ & mask
+        for _ in range(mask + 1):
             found = words[2 * place]
             if not found:
-                yield 2 * place, None
-                return
+                return None
             if found == hash_:
+                # Read once: what the check is made on is what is returned.
                 offset = words[2 * place + 1] - 1
                 if self.catalog.key_is(offset, key):
-                    yield 2 * place, offset
-                    return
-            place = (place + 1) & (size - 1)
+                    return offset
+            place = (place + 1) & mask
+        return None
 
-    def insert(self, key: bytes, offset: int) -> None:
-        """Point the key at a record, replacing what it pointed at. Raises SegmentFullError."""
-        used = self.segment.get(L.INDEX_USED_OFFSET)
-        if 2 * used >= self.size and not self._grow():
-            raise SegmentFullError(f"{self.segment.place.path}: the index is full; make the segment with more slots")
-        hash_ = self.hash(key)
-        place, known = next(self._probe(key, hash_), (-1, None))
-        if place < 0:
-            raise SegmentFullError(f"{self.segment.place.path}: the index is full; make the segment with more slots")
-        self.words[place + 1] = offset + 1
-        if known is None:
+    # -- under the catalog lock -----------------------------------------------------------------------------------
+
+    def make_ready(self) -> None:
+        """Bring the table up to the catalog, and make room for one more entry. Raises SegmentFullError."""
+        if not self._checked:
+            self._checked = True
+            if self._lost_entries():
+                self.rebuild()
+        self._catch_up()
+        if 2 * self.segment.get(L.INDEX_USED_OFFSET) >= self.size:
+            self._grow()
+
+    def locate(self, key: bytes, hash_: int) -> tuple[int, int | None]:
+        """(place, offset) of the key, or (the empty place where it goes, None); after make_ready().
+
+        Every entry on the way is checked; if one is not what it says, the table is made anew.
+        """
+        for _ in range(2):
+            found = self._sound_way(key, hash_)
+            if found is not None:
+                return found
+            self.rebuild()
+        raise SegmentFullError(f"{self.segment.place.path}: the index is full; make the segment with more slots")
+
+    def _sound_way(self, key: bytes, hash_: int) -> tuple[int, int | None] | None:
+        words, mask = self.words, self.size - 1
+        place = hash_ & mask
+        for _ in range(mask + 1):
+            found = words[2 * place]
+            if not found:
+                return place, None
+            offset = words[2 * place + 1] - 1
+            stored = records.key_at(self.catalog.data, offset, self.catalog.commit)
+            if found == hash_ and stored == key:
+                return place, offset
+            if stored is None or self.hash(bytes(stored)) != found:
+                return None
+            place = (place + 1) & mask
+        return None
+
+    def put(self, place: int, hash_: int, offset: int, following: int) -> None:
+        """Point the entry at `place`, as locate() gave it, to the record from `offset` to `following`."""
+        words = self.words
+        words[2 * place + 1] = offset + 1
+        if not words[2 * place]:
             # The hash goes last: it is what makes the entry visible.
-            self.words[place] = hash_
+            words[2 * place] = hash_
             self.segment.set(L.INDEX_USED_OFFSET, self.segment.get(L.INDEX_USED_OFFSET) + 1)
+        self.segment.set(L.INDEXED_OFFSET, following)
 
-    def catch_up(self) -> None:
-        """Index what a writer published and did not live to index. Under the catalog lock."""
+    def rebuild(self) -> None:
+        """Make the table anew from the catalog."""
+        self._wipe(self.size)
+        self._catch_up()
+
+    def _catch_up(self) -> None:
+        """Index what a writer published and did not live to index."""
         indexed, commit = self.segment.get(L.INDEXED_OFFSET), self.catalog.commit
+        if indexed > commit:
+            self._wipe(self.size)
+            indexed = 0
         if indexed == commit:
             return
-        if indexed > commit:
-            self.rebuild()
-            return
-        for offset, record, _ in self.catalog.scan(indexed):
-            if record is not None and record.kind in (records.FAMILY, records.SERIES):
-                self.insert(record.key, offset)
+        for offset, record, following in self.catalog.scan(indexed):
+            if record is None or record.kind not in (records.FAMILY, records.SERIES):
+                continue
+            if 2 * self.segment.get(L.INDEX_USED_OFFSET) >= self.size:
+                self._grow()
+            hash_ = self.hash(record.key)
+            found = self._sound_way(record.key, hash_)
+            if found is not None:
+                self.put(found[0], hash_, offset, following)
         self.segment.set(L.INDEXED_OFFSET, commit)
 
-    def lost_entries(self) -> bool:
-        """Whether the table holds fewer or more entries than were put in. Reads the whole table once."""
+    def _lost_entries(self) -> bool:
+        """Whether the table holds fewer or more entries than were put in. Reads the whole table."""
         size = self.size
         empty = self.words[: 2 * size : 2].tolist().count(0)
         return size - empty != self.segment.get(L.INDEX_USED_OFFSET)
 
-    def sound_for(self, key: bytes) -> bool:
-        """Whether every entry that a look-up of `key` passes is what it says. Under the catalog lock."""
-        words, size, hash_ = self.words, self.size, self.hash(key)
-        place = hash_ & (size - 1)
-        for _ in range(size):
-            found = words[2 * place]
-            if not found:
-                return True
-            stored = records.key_at(self.catalog.data, words[2 * place + 1] - 1, self.catalog.commit)
-            if stored is None or self.hash(bytes(stored)) != found:
-                return False
-            if found == hash_ and stored == key:
-                return True
-            place = (place + 1) & (size - 1)
-        return False
-
-    def rebuild(self, size: int = 0) -> None:
-        """Make the table anew from the catalog. Under the catalog lock."""
-        size = size or self.size
-        self.segment.set(L.INDEX_SIZE_OFFSET, size)
+    def _wipe(self, size: int) -> None:
+        # From here until the end whoever dies leaves a table that says of itself that nothing is indexed.
         self.segment.set(L.INDEXED_OFFSET, 0)
+        self.segment.set(L.INDEX_SIZE_OFFSET, size)
         self.entries[: size * L.INDEX_ENTRY_BYTES] = bytes(size * L.INDEX_ENTRY_BYTES)
         self.segment.set(L.INDEX_USED_OFFSET, 0)
-        self.catch_up()
 
-    def _grow(self) -> bool:
+    def _grow(self) -> None:
+        """Double the table; a full-sized one may fill up to three quarters. Raises SegmentFullError."""
         size = 2 * self.size
-        if size > self.segment.layout.index_entries:
-            return 4 * self.segment.get(L.INDEX_USED_OFFSET) < 3 * self.size
+        if size > self.capacity:
+            if 4 * self.segment.get(L.INDEX_USED_OFFSET) < 3 * self.size:
+                return
+            raise SegmentFullError(f"{self.segment.place.path}: the index is full; make the segment with more slots")
         self.segment.reserve(self.segment.layout.index, size * L.INDEX_ENTRY_BYTES)
-        self.rebuild(size)
-        return True
+        indexed, words = self.segment.get(L.INDEXED_OFFSET), self.words
+        taken = [
+            (hash_, offset)
+            for hash_, offset in zip(words[:size:2].tolist(), words[1:size:2].tolist(), strict=True)
+            if hash_
+        ]
+        self._wipe(size)
+        for hash_, offset in taken:
+            place = hash_ & (size - 1)
+            while words[2 * place]:
+                place = (place + 1) & (size - 1)
+            words[2 * place + 1] = offset
+            words[2 * place] = hash_
+        self.segment.set(L.INDEX_USED_OFFSET, len(taken))
+        self.segment.set(L.INDEXED_OFFSET, indexed)

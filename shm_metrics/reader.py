@@ -99,7 +99,7 @@ class Reader:
             buckets = max(1, len(family.bounds))
             total = np.zeros(buckets + 1)
             counted, summed = histogram_totals(guarded_histograms(slots, buckets).read(self.segment, used))
-            total[:-1], total[-1] = counted[0], summed[0]
+            total[:-1], total[-1] = counted[:, 0], summed[0]
             return total
         if family.mode == "shared":
             return np.array([sum(self._slot(row, slot + 2) for row in used)])
@@ -111,13 +111,12 @@ class Reader:
         used = self.live_rows() if mode.live else self.workers.used()
         rows = used if mode.live or mode.combine in ("sum", "each", "shared") else [L.LEDGER_ROW, *used]
         guarded = guarded_gauges(np.array([slot], np.intp), mode.slots)
-        blocks = guarded.read(self.segment, rows)[:, 0]
-        stamps = np.where(blocks[:, :1] > born, blocks[:, :1], 0.0)
+        blocks = guarded.read(self.segment, rows)
+        stamps = np.where(blocks[0] > born, blocks[0], 0.0)
         if mode.combine == "shared":
-            deltas = float(blocks[:, 2].sum() - baseline.sum())
-            return float(combine("newest", stamps, blocks[:, 1:2])[0][0]) + deltas
+            return float(combine("newest", stamps, blocks[1])[0][0] + blocks[2].sum() - baseline.sum())
         rule = "sum" if mode.combine == "each" else mode.combine
-        return float(combine(rule, stamps, blocks[:, 1:2])[0][0])
+        return float(combine(rule, stamps, blocks[1])[0][0])
 
     def engine_total(self, slot: int) -> float:
         """The sum over all rows of one of the engine's own slots."""
@@ -153,11 +152,12 @@ class _Scan:
 
     def _histograms(self, group: Group) -> FamilyRun:
         assert group.guarded is not None
-        values, sums = -group.baseline[:, :-1], -group.baseline[:, -1]
+        counts, sums = np.zeros((group.baseline.shape[1] - 1, len(group.slots))), -group.baseline[:, -1]
         for block in group.guarded.blocks(self.segment, self.used):
             counted, summed = histogram_totals(block)
-            values += counted
+            counts += counted
             sums += summed
+        values = counts.T - group.baseline[:, :-1]
         mask = ~group.hideable | (values.sum(axis=1) != 0.0)
         return group.run(mask, values[:, 0] if group.family.type == SUMMARY else values, sums)
 
@@ -168,19 +168,19 @@ class _Scan:
         if not mode.live and mode.combine in ("min", "max", "newest"):
             rows = [L.LEDGER_ROW, *rows]
         blocks = group.guarded.read(self.segment, rows)
-        stamps = np.where(blocks[:, :, 0] > group.born, blocks[:, :, 0], 0.0)
+        stamps = np.where(blocks[0] > group.born, blocks[0], 0.0)
         if mode.combine == "each":
-            yield from self._each(group, rows, stamps, blocks[:, :, 1])
+            yield from self._each(group, rows, stamps, blocks[1])
             return
         if family.type == INFO:
             yield group.run(_newest_said(group, stamps), np.ones(len(group.slots)))
             return
         if mode.combine == "shared":
-            values, some = combine("newest", stamps, blocks[:, :, 1])
-            deltas = blocks[:, :, 2].sum(axis=0) - group.baseline
+            values, some = combine("newest", stamps, blocks[1])
+            deltas = blocks[2].sum(axis=0) - group.baseline
             values, some = values + deltas, some | (deltas != 0.0)
         else:
-            values, some = combine(mode.combine, stamps, blocks[:, :, 1])
+            values, some = combine(mode.combine, stamps, blocks[1])
         # A live gauge that no living worker has is gone; a sum of none is 0, which is what its readers wait for.
         vanishes = mode.live and mode.combine != "sum" and family.type == GAUGE
         yield group.run(some if vanishes else ~group.hideable | some, values)

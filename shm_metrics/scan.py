@@ -33,6 +33,10 @@ MOST_NUMBERS_AT_ONCE = 1 << 13  # 64 KiB: stays in the processor's cache, and ne
 
 def add_rows(segment: Segment, rows: list[int], slots: int) -> FloatArray:
     """The sum over `rows` of each of the first `slots` slots: shape (slots,). Right for slots that stand alone."""
+    if rows and slots and rows[-1] - rows[0] == len(rows) - 1:
+        pages = segment.pages[rows[0] : rows[-1] + 1, : (slots - 1) // L.SLOTS_PER_PAGE + 1]
+        if pages.all():
+            return np.asarray(segment.matrix[rows[0] : rows[-1] + 1, :slots].sum(axis=0))
     total = np.zeros(slots)
     for row in rows:
         for first, last in reserved_runs(segment, row, slots):
@@ -59,63 +63,65 @@ def reserved_runs(segment: Segment, row: int, slots: int) -> list[tuple[int, int
 class Guarded:
     """n series of the same shape.
 
-    indexes: shape (n, width + 1); per series its slots in the order to load them, the guard first and again last.
-    whole: says of blocks (m, width + 1) which are one state.
+    indexes: shape (width + 1, n); the slots of each series from top to bottom in the order to load them: the guard
+        first, and again last.
+    whole: says of blocks (width + 1, m) which of the m are one state.
     """
 
     indexes: IntArray
     whole: Callable[[FloatArray], BoolArray]
 
     def __post_init__(self) -> None:
-        self.first_pages = self.indexes.min(axis=1) // L.SLOTS_PER_PAGE
-        self.last_pages = self.indexes.max(axis=1) // L.SLOTS_PER_PAGE
+        self.first_pages = self.indexes.min(axis=0) // L.SLOTS_PER_PAGE
+        self.last_pages = self.indexes.max(axis=0) // L.SLOTS_PER_PAGE
 
     def blocks(self, segment: Segment, rows: list[int]) -> Iterator[FloatArray]:
-        """Blocks (some rows, n, width + 1), together all of `rows` in their order; zeros where a row has no memory."""
+        """Blocks (width + 1, some rows, n), together all of `rows` in their order."""
         step = max(1, MOST_NUMBERS_AT_ONCE // max(1, self.indexes.size))
         for start in range(0, len(rows), step):
             yield self.read(segment, rows[start : start + step])
 
     def read(self, segment: Segment, rows: list[int]) -> FloatArray:
-        """shape (rows, n, width + 1)."""
-        n, width = self.indexes.shape
+        """shape (width + 1, rows, n); zeros where a row has no memory for a series."""
+        width, n = self.indexes.shape
         matrix = segment.matrix.reshape(-1)
-        at = (np.array(rows, np.intp)[:, None, None] * segment.layout.slots + self.indexes).reshape(-1, width)
+        at = (np.array(rows, np.intp)[:, None] * segment.layout.slots + self.indexes[:, None, :]).reshape(width, -1)
         pages = segment.pages[rows]
         there = ((pages[:, self.first_pages] != 0) & (pages[:, self.last_pages] != 0)).reshape(-1)
         if there.all():
-            block = np.empty(at.shape)
-            build.gather(matrix, at.reshape(-1), block.reshape(-1))
-            self._look_again(matrix, at, block)
-            return block.reshape(len(rows), n, width)
-        block, some = np.zeros(at.shape), at[there]
-        part = np.empty(some.shape)
-        build.gather(matrix, some.reshape(-1), part.reshape(-1))
-        self._look_again(matrix, some, part)
-        block[there] = part
-        return block.reshape(len(rows), n, width)
+            block = self._load(matrix, at)
+        else:
+            block = np.zeros(at.shape)
+            block[:, there] = self._load(matrix, at[:, there])
+        return block.reshape(width, len(rows), n)
 
-    def _look_again(self, matrix: FloatArray, at: IntArray, block: FloatArray) -> None:
+    def _load(self, matrix: FloatArray, at: IntArray) -> FloatArray:
+        block = _gathered(matrix, at)
         for turn in range(TRIES):
             moved = np.flatnonzero(~self.whole(block))
             if not moved.size:
-                return
+                break
             if turn >= TRIES_BEFORE_YIELDING:
                 time.sleep(0)
-            again = np.empty((moved.size, block.shape[1]))
-            build.gather(matrix, at[moved].reshape(-1), again.reshape(-1))
-            block[moved] = again
+            block[:, moved] = _gathered(matrix, np.ascontiguousarray(at[:, moved]))
+        return block
+
+
+def _gathered(matrix: FloatArray, at: IntArray) -> FloatArray:
+    out = np.empty(at.shape)
+    build.gather(matrix, at.reshape(-1), out.reshape(-1))
+    return out
 
 
 def _histogram_whole(block: FloatArray) -> BoolArray:
-    sequence = block[:, 0]
+    sequence = block[0]
     # A sequence further ahead than the one update under way: observations are being moved in from private memory.
-    ahead = sequence - block[:, 1:-3].sum(axis=1)
-    return np.asarray((sequence == block[:, -1]) & (ahead >= 0.0) & (ahead <= 1.0))
+    ahead = sequence - block[1:-3].sum(axis=0)
+    return np.asarray((sequence == block[-1]) & (ahead >= 0.0) & (ahead <= 1.0))
 
 
 def _gauge_whole(block: FloatArray) -> BoolArray:
-    return np.asarray(block[:, 0] == block[:, -1])
+    return np.asarray(block[0] == block[-1])
 
 
 def guarded_histograms(slots: IntArray, buckets: int) -> Guarded:
@@ -123,20 +129,17 @@ def guarded_histograms(slots: IntArray, buckets: int) -> Guarded:
 
     Buckets are loaded before the sums: the writer stores them the other way round.
     """
-    order = np.concatenate((np.arange(buckets + 3), [0]))
-    return Guarded(slots[:, None] + order, _histogram_whole)
+    return Guarded(np.append(np.arange(buckets + 3), 0)[:, None] + slots, _histogram_whole)
 
 
 def guarded_gauges(slots: IntArray, width: int) -> Guarded:
     """Gauges of `width` slots: blocks of (stamp, value, [delta], stamp)."""
-    order = np.concatenate((np.arange(width), [0]))
-    return Guarded(slots[:, None] + order, _gauge_whole)
+    return Guarded(np.append(np.arange(width), 0)[:, None] + slots, _gauge_whole)
 
 
 def histogram_totals(block: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Of a block (rows, n, width + 1): the buckets (n, buckets) and the sums (n,), over the rows."""
-    buckets = block[:, :, 1:-3]
+    """Of a block (width + 1, rows, n): the buckets (buckets, n) and the sums (n,), over the rows."""
+    buckets = block[1:-3]
     # Of its two sums, a row's is the one that belongs to its count.
-    odd = buckets.sum(axis=2) % 2.0 != 0.0
-    sums = np.where(odd, block[:, :, -2], block[:, :, -3])
-    return buckets.sum(axis=0), sums.sum(axis=0)
+    odd = buckets.sum(axis=0) % 2.0 != 0.0
+    return buckets.sum(axis=1), np.where(odd, block[-2], block[-3]).sum(axis=0)

@@ -59,6 +59,7 @@ class Writer:
         self._wanted_pages = bytearray(self.segment.layout.pages_per_row)
         self._wanted_pages[0] = 1
         self._cells: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._families: dict[int, tuple[Family, FamilyPlace]] = {}
         self._waiting: list[tuple[Any, Family, LabelPairs, LabelPairs]] = []
         self._told: set[str] = set()
         self._repairer: threading.Thread | None = None
@@ -138,11 +139,16 @@ class Writer:
 
     def family(self, family: Family, labelled: bool) -> FamilyPlace | None:
         """The family's place in the catalog, or None when it cannot be had now."""
+        known = self._families.get(id(family))
+        if known is not None:
+            return known[1]
         try:
-            return self.allocator.family(family, labelled, time.time())
+            place = self.allocator.family(family, labelled, time.time())
         except (CatalogBusyError, SegmentFullError) as error:
             self._tell(type(error).__name__, f"family {family.name}: {error}")
             return None
+        self._families[id(family)] = family, place  # with the family: its id must stay its own
+        return place
 
     def bind(self, cell: Any, family: Family, labels: LabelPairs, payload: LabelPairs = (), *, move: bool = False) -> bool:
         """Give `cell` its place; True when it is the series' own and not the overflow or private memory.
