@@ -109,7 +109,7 @@ class Reader:
         """One value of a gauge: by its mode, or the sum over workers for the modes that keep them apart."""
         mode = MODES[family.mode]
         used = self.live_rows() if mode.live else self.workers.used()
-        rows = used if mode.live or mode.combine in ("sum", "each", "shared") else [L.LEDGER_ROW, *used]
+        rows = used if mode.live or mode.combine in ("sum", "each", "shared") else [*used, L.LEDGER_ROW]
         guarded = guarded_gauges(np.array([slot], np.intp), mode.slots)
         blocks = guarded.read(self.segment, rows)
         stamps = np.where(blocks[0] > born, blocks[0], 0.0)
@@ -166,7 +166,8 @@ class _Scan:
         mode, family = group.mode, group.family
         rows = self.live if mode.live else self.used
         if not mode.live and mode.combine in ("min", "max", "newest"):
-            rows = [L.LEDGER_ROW, *rows]
+            # The ledger row goes last: a value that moves there meanwhile is found where it was, or where it went.
+            rows = [*rows, L.LEDGER_ROW]
         blocks = group.guarded.read(self.segment, rows)
         stamps = np.where(blocks[0] > group.born, blocks[0], 0.0)
         if mode.combine == "each":
