@@ -1,0 +1,58 @@
+"""Processes and threads that count and create the same series all at once."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+
+import pytest
+
+from shm_metrics import MetricsBackend
+from tests.behaviour.processes import Child, Link
+
+PROCESSES = 8
+THREADS = 4
+INCREMENTS = 25_000
+SERIES = 50
+
+
+def work(link: Link, backend: MetricsBackend) -> None:
+    sys.setswitchinterval(2e-5)  # thousands of switches in the middle of updates, where the default gives none
+    start = Barrier(THREADS)
+
+    def count() -> None:
+        start.wait()
+        counter = backend.counter("increments_total")
+        every = INCREMENTS // SERIES
+        for n in range(SERIES):
+            backend.counter("same_total", n=str(n)).inc()
+            for _ in range(every):
+                counter.inc()
+
+    link.say("ready")
+    link.hear()
+    with ThreadPoolExecutor(THREADS) as pool:
+        for done in [pool.submit(count) for _ in range(THREADS)]:
+            done.result()
+
+
+@pytest.mark.slow
+@pytest.mark.both_builds
+def test_eight_processes_of_four_threads_lose_no_increment_and_make_no_series_twice(
+    attach: Callable[..., MetricsBackend], fork: Callable[..., Child]
+) -> None:
+    backend = attach()
+    children = [fork(work, backend) for _ in range(PROCESSES)]
+    for child in children:
+        assert child.hear() == "ready"
+    for child in children:
+        child.say("go")
+    for child in children:
+        child.result()
+    snapshot = backend.snapshot()
+    assert snapshot.value("increments_total") == PROCESSES * THREADS * INCREMENTS
+    assert snapshot.series == 1 + SERIES
+    assert [snapshot.value("same_total", n=str(n)) for n in range(SERIES)] == [PROCESSES * THREADS] * SERIES
+    assert len(snapshot.used_rows) == PROCESSES + 1

@@ -1,0 +1,28 @@
+"""A segment is as large, and as fast to read, after ten thousand dead workers as after a hundred."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import pytest
+
+from shm_metrics.cells import COMPILED
+from tests.behaviour.processes import start_module
+
+CHILDREN = 10_000 if COMPILED else 1_000
+
+
+@pytest.mark.slow
+@pytest.mark.both_builds
+def test_ten_thousand_killed_children_are_counted_exactly_and_leave_nothing_behind(path: str) -> None:
+    done = start_module("tests.behaviour.recycling", path, str(CHILDREN))
+    told, _ = done.communicate(timeout=110)
+    assert done.returncode == 0
+    found = json.loads(told)
+    assert found["total"] == CHILDREN
+    assert found["files"] == [os.path.basename(path)]
+    assert found["last"] == found["first"]  # size and blocks
+    assert found["rows_used"] == found["at_once"]
+    assert found["live"] == 1
+    assert found["ratio"] <= 1.2
