@@ -202,8 +202,8 @@ class Allocator:
         return slot
 
     def _publish(self, record: Record, place: int, hash_: int) -> int:
-        offset = self.catalog.append(record)
-        self.index.put(place, hash_, offset, self.catalog.commit)
+        offset, following = self.catalog.append(record)
+        self.index.put(place, hash_, offset, following)
         return offset
 
     def _revive(self, offset: int, now: float) -> SeriesPlace:

@@ -19,6 +19,9 @@ from shm_metrics.segment import Segment
 
 __all__ = ["Catalog"]
 
+_COMMIT = L.CATALOG_COMMIT_OFFSET // L.WORD
+_RESERVED = L.CATALOG_RESERVED_OFFSET // L.WORD
+
 
 class Catalog:
     def __init__(self, segment: Segment) -> None:
@@ -29,26 +32,32 @@ class Catalog:
     @property
     def commit(self) -> int:
         """The end of what has been published."""
-        commit = self.segment.get(L.CATALOG_COMMIT_OFFSET)
-        return min(commit, len(self.data)) // records.ALIGN * records.ALIGN
+        commit = self.segment.words[_COMMIT]
+        if commit > len(self.data) or commit % records.ALIGN:
+            return min(commit, len(self.data)) // records.ALIGN * records.ALIGN
+        return commit
 
-    def append(self, record: Record) -> int:
-        """Write and publish a record; the offset at which it is. Raises SegmentFullError."""
-        segment, offset, packed = self.segment, self.commit, record.pack()
+    def append(self, record: Record) -> tuple[int, int]:
+        """Write and publish a record; where it begins and ends. Raises SegmentFullError."""
+        words, offset, packed = self.segment.words, self.commit, record.pack()
         end = offset + len(packed)
+        if end > words[_RESERVED]:
+            self._reserve(end)
+        self.data[offset:end] = packed
+        # The commit goes last: no reader ever sees half a record.
+        words[_COMMIT] = end
+        return offset, end
+
+    def _reserve(self, end: int) -> None:
+        segment = self.segment
         if end > len(self.data):
             raise SegmentFullError(
                 f"{segment.place.path}: the catalog of {len(self.data)} bytes is full; make the segment with more slots"
             )
         reserved = segment.get(L.CATALOG_RESERVED_OFFSET)
-        if end > reserved:
-            step = min(reserved + L.CATALOG_RESERVE_STEP, len(self.data))
-            segment.reserve(segment.layout.catalog + reserved, step - reserved)
-            segment.set(L.CATALOG_RESERVED_OFFSET, step)
-        self.data[offset:end] = packed
-        # The commit goes last: no reader ever sees half a record.
-        segment.set(L.CATALOG_COMMIT_OFFSET, end)
-        return offset
+        step = min(-(-end // L.CATALOG_RESERVE_STEP) * L.CATALOG_RESERVE_STEP, len(self.data))
+        segment.reserve(segment.layout.catalog + reserved, step - reserved)
+        segment.set(L.CATALOG_RESERVED_OFFSET, step)
 
     def read(self, offset: int) -> Record:
         """The record at `offset`. Raises SegmentFormatError."""

@@ -20,6 +20,10 @@ from shm_metrics.segment import Segment
 
 __all__ = ["Index"]
 
+_SIZE = L.INDEX_SIZE_OFFSET // L.WORD
+_USED = L.INDEX_USED_OFFSET // L.WORD
+_INDEXED = L.INDEXED_OFFSET // L.WORD
+
 
 class Index:
     def __init__(self, segment: Segment, catalog: Catalog) -> None:
@@ -35,7 +39,7 @@ class Index:
     @property
     def size(self) -> int:
         """Entries in use, a power of two."""
-        size = self.segment.get(L.INDEX_SIZE_OFFSET)
+        size = self.segment.words[_SIZE]
         sound = L.INDEX_FIRST_SIZE <= size <= self.capacity and not size & (size - 1)
         return size if sound else L.INDEX_FIRST_SIZE
 
@@ -68,8 +72,10 @@ class Index:
             self._checked = True
             if self._lost_entries():
                 self.rebuild()
-        self._catch_up()
-        if 2 * self.segment.get(L.INDEX_USED_OFFSET) >= self.size:
+        words = self.segment.words
+        if words[_INDEXED] != self.catalog.commit:
+            self._catch_up()
+        if 2 * words[_USED] >= self.size:
             self._grow()
 
     def locate(self, key: bytes, hash_: int) -> tuple[int, int | None]:
@@ -107,8 +113,8 @@ class Index:
         if not words[2 * place]:
             # The hash goes last: it is what makes the entry visible.
             words[2 * place] = hash_
-            self.segment.set(L.INDEX_USED_OFFSET, self.segment.get(L.INDEX_USED_OFFSET) + 1)
-        self.segment.set(L.INDEXED_OFFSET, following)
+            self.segment.words[_USED] += 1
+        self.segment.words[_INDEXED] = following
 
     def rebuild(self) -> None:
         """Make the table anew from the catalog."""

@@ -38,7 +38,7 @@ from __future__ import annotations
 
 import struct
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import blake2b
 
 from shm_metrics.errors import InvalidMetricError, SegmentFormatError
@@ -148,66 +148,60 @@ def _pages_up(n: int) -> int:
 
 @dataclass(frozen=True)
 class Layout:
-    """The offsets of a segment of `rows` worker rows and `slots` slots (rounded up to whole pages of 512)."""
+    """The offsets of a segment of `rows` worker rows and `slots` slots (rounded up to whole pages of 512).
+
+    worker_table, page_map, slot_map, index, catalog, matrix: where the regions begin; total: where the last one ends.
+    index_entries: index capacity, the power of two that keeps the load at one half with a record in every slot.
+    """
 
     rows: int = DEFAULT_ROWS
     slots: int = DEFAULT_SLOTS
+    matrix_rows: int = field(init=False, compare=False)
+    pages_per_row: int = field(init=False, compare=False)
+    row_bytes: int = field(init=False, compare=False)
+    index_entries: int = field(init=False, compare=False)
+    catalog_bytes: int = field(init=False, compare=False)
+    worker_table: int = field(init=False, compare=False)
+    page_map: int = field(init=False, compare=False)
+    slot_map: int = field(init=False, compare=False)
+    index: int = field(init=False, compare=False)
+    catalog: int = field(init=False, compare=False)
+    matrix: int = field(init=False, compare=False)
+    total: int = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
         if not isinstance(self.rows, int) or not 1 <= self.rows < MAX_ROWS - 1:
             raise InvalidMetricError(f"rows={self.rows!r}: give a whole number of workers from 1 to {MAX_ROWS - 2}")
         if not isinstance(self.slots, int) or not 1 <= self.slots <= 1 << 28:
             raise InvalidMetricError(f"slots={self.slots!r}: give a whole number of slots from 1 to {1 << 28}")
-        object.__setattr__(self, "slots", -(-self.slots // SLOTS_PER_PAGE) * SLOTS_PER_PAGE)
-
-    @property
-    def matrix_rows(self) -> int:
-        return FIRST_WORKER_ROW + self.rows
-
-    @property
-    def pages_per_row(self) -> int:
-        return self.slots // SLOTS_PER_PAGE
-
-    @property
-    def index_entries(self) -> int:
-        """Index capacity: the power of two that keeps the load at one half with a record in every slot."""
-        return max(INDEX_FIRST_SIZE, 1 << (2 * self.slots - 1).bit_length())
-
-    @property
-    def worker_table(self) -> int:
-        return HEADER_BYTES
-
-    @property
-    def page_map(self) -> int:
-        return _pages_up(self.worker_table + self.matrix_rows * WORKER_BYTES)
-
-    @property
-    def slot_map(self) -> int:
-        return _pages_up(self.page_map + self.matrix_rows * self.pages_per_row)
-
-    @property
-    def index(self) -> int:
-        return _pages_up(self.slot_map + self.slots)
-
-    @property
-    def catalog(self) -> int:
-        return _pages_up(self.index + self.index_entries * INDEX_ENTRY_BYTES)
-
-    @property
-    def catalog_bytes(self) -> int:
-        return _pages_up(max(CATALOG_RESERVE_STEP, self.slots * CATALOG_BYTES_PER_SLOT))
-
-    @property
-    def matrix(self) -> int:
-        return self.catalog + self.catalog_bytes
-
-    @property
-    def row_bytes(self) -> int:
-        return self.slots * WORD
-
-    @property
-    def total(self) -> int:
-        return self.matrix + self.matrix_rows * self.row_bytes
+        slots = -(-self.slots // SLOTS_PER_PAGE) * SLOTS_PER_PAGE
+        matrix_rows = FIRST_WORKER_ROW + self.rows
+        pages_per_row = slots // SLOTS_PER_PAGE
+        index_entries = max(INDEX_FIRST_SIZE, 1 << (2 * slots - 1).bit_length())
+        catalog_bytes = _pages_up(max(CATALOG_RESERVE_STEP, slots * CATALOG_BYTES_PER_SLOT))
+        worker_table = HEADER_BYTES
+        page_map = _pages_up(worker_table + matrix_rows * WORKER_BYTES)
+        slot_map = _pages_up(page_map + matrix_rows * pages_per_row)
+        index = _pages_up(slot_map + slots)
+        catalog = _pages_up(index + index_entries * INDEX_ENTRY_BYTES)
+        matrix = catalog + catalog_bytes
+        found = {
+            "slots": slots,
+            "matrix_rows": matrix_rows,
+            "pages_per_row": pages_per_row,
+            "row_bytes": slots * WORD,
+            "index_entries": index_entries,
+            "catalog_bytes": catalog_bytes,
+            "worker_table": worker_table,
+            "page_map": page_map,
+            "slot_map": slot_map,
+            "index": index,
+            "catalog": catalog,
+            "matrix": matrix,
+            "total": matrix + matrix_rows * slots * WORD,
+        }
+        for name, value in found.items():
+            object.__setattr__(self, name, value)
 
     def worker(self, row: int) -> int:
         """Offset of the row's record in the worker table."""

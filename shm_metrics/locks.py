@@ -17,11 +17,17 @@ import errno
 import fcntl
 import os
 import struct
+from functools import lru_cache
 from time import monotonic, sleep  # see "Under gevent"
 
 __all__ = ["FileLocks"]
 
 _FLOCK = struct.Struct("@hhqqi4x")  # type, whence, start, len, pid: struct flock on 64-bit Linux
+
+
+@lru_cache(maxsize=64)
+def _request(kind: int, byte: int) -> bytes:
+    return _FLOCK.pack(kind, os.SEEK_SET, byte, 1, 0)
 
 
 class FileLocks:
@@ -34,7 +40,7 @@ class FileLocks:
 
     def _set(self, kind: int, byte: int) -> bool:
         try:
-            fcntl.fcntl(self.fd, fcntl.F_OFD_SETLK, _FLOCK.pack(kind, os.SEEK_SET, byte, 1, 0))
+            fcntl.fcntl(self.fd, fcntl.F_OFD_SETLK, _request(kind, byte))
         except OSError as error:
             if error.errno in (errno.EAGAIN, errno.EACCES):
                 return False

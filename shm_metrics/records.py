@@ -2,13 +2,14 @@
 
 Lives here: encoding, decoding, checksums. May not: know where a record is stored or who may write it.
 
-    +--------+--------+------+------+------+--------+---------+--------+------+-------+---------+------+-----+------+
-    | length | crc32  | kind | type | mode | status | key len | parent | slot | count | created | born | key | tail |
-    | u32    | u32    | u8   | u8   | u8   | u8     | u32     | u64    | u64  | u64   | f64     | f64  |     |      |
-    +--------+--------+------+------+------+--------+---------+--------+------+-------+---------+------+-----+------+
+    +--------+--------+--------+------+---------+---------+--------+------+-------+---------+------+-----+------+
+    | length | crc32  | status | kind | padding | key len | parent | slot | count | created | born | key | tail |
+    | u32    | u32    | u8     | u8   | u16     | u32     | u64    | u64  | u64   | f64     | f64  |     |      |
+    +--------+--------+--------+------+---------+---------+--------+------+-------+---------+------+-----+------+
 
-length counts the whole record, padded to 8 bytes. The checksum covers all but itself and `status`, the one byte that
-changes in place (under the catalog lock). What the fields hold, by kind:
+length counts the whole record with the padding at its end, to a multiple of 8 bytes. The checksum covers the length
+and all from `kind` on: not `status`, the one byte that changes in place (under the catalog lock). What the fields
+hold, by kind:
 
     FAMILY  key: "F" + JSON of the definition, all that makes two definitions differ; tail: the documentation;
             slot, count: the overflow series' slots (0 = none)
@@ -36,15 +37,15 @@ KINDS = (FAMILY, SERIES, REMOVE, REVIVE)
 # status of a SERIES record: LIVE -> REMOVED (remove, clear) -> LIVE again (asked for) or FREE (its slots were reused)
 LIVE, REMOVED, FREE = 1, 2, 3
 
-_HEAD = struct.Struct("<IIBBBBIQQQdd")
-HEAD_BYTES = _HEAD.size
-_CRC_OFFSET = 4
-STATUS_OFFSET = 11
-KEY_LENGTH_OFFSET = STATUS_OFFSET + 1
+_START = struct.Struct("<IIB")
+_HEAD = struct.Struct("<BHIQQQdd")  # what the checksum covers, up to the key
+STATUS_OFFSET = _START.size - 1
+KIND_OFFSET = _START.size
+KEY_LENGTH_OFFSET = KIND_OFFSET + 3
+HEAD_BYTES = _START.size + _HEAD.size
 MAX_RECORD_BYTES = 1 << 16
 ALIGN = 8
 
-_LENGTH = struct.Struct("<I")
 KEY_LENGTH = struct.Struct("<I")
 
 __all__ = ["Record"]
@@ -64,22 +65,20 @@ class Record:
 
     def pack(self) -> bytes:
         """The record's bytes. Raises InvalidMetricError when they are more than MAX_RECORD_BYTES."""
-        body_bytes = HEAD_BYTES + len(self.key) + len(self.tail)
-        length = -(-body_bytes // ALIGN) * ALIGN
+        key, tail = self.key, self.tail
+        length = HEAD_BYTES + len(key) + len(tail)
+        padding = -length % ALIGN
+        length += padding
         if length > MAX_RECORD_BYTES:
             raise InvalidMetricError(
-                f"labels or documentation of {body_bytes} bytes: a series or family may take {MAX_RECORD_BYTES} in all"
+                f"labels or documentation of {len(key) + len(tail)} bytes: "
+                f"a series or family may take {MAX_RECORD_BYTES} in all"
             )
         head = _HEAD.pack(
-            length, 0, self.kind, 0, 0, 0, len(self.key), self.parent, self.slot, self.count, self.created, self.born
+            self.kind, padding, len(key), self.parent, self.slot, self.count, self.created, self.born
         )
-        body = bytearray(head + self.key + self.tail)
-        body.extend(bytes(length - body_bytes))
-        # The padding's length is told by the tail's first word, so that it can be cut off again.
-        body[8 + 1 : 8 + 2] = bytes([length - body_bytes])
-        _LENGTH.pack_into(body, _CRC_OFFSET, zlib.crc32(body))
-        body[STATUS_OFFSET] = self.status
-        return bytes(body)
+        body = b"".join((head, key, tail, bytes(padding)))
+        return _START.pack(length, zlib.crc32(body, length), self.status) + body
 
 
 def unpack(data: memoryview, offset: int, end: int) -> tuple[Record, int]:
@@ -89,18 +88,15 @@ def unpack(data: memoryview, offset: int, end: int) -> tuple[Record, int]:
     """
     if offset < 0 or offset % ALIGN or offset + HEAD_BYTES > end:
         raise SegmentFormatError(f"no catalog record at {offset}")
-    length, crc, kind, padding, _mode, status, key_length, parent, slot, count, created, born = _HEAD.unpack_from(
-        data, offset
-    )
+    length, crc, status = _START.unpack_from(data, offset)
     if not HEAD_BYTES <= length <= min(MAX_RECORD_BYTES, end - offset) or length % ALIGN:
         raise SegmentFormatError(f"catalog record at {offset} is damaged: length {length}")
-    body = bytearray(data[offset : offset + length])
-    body[_CRC_OFFSET : _CRC_OFFSET + 4] = bytes(4)
-    body[STATUS_OFFSET] = 0
-    if zlib.crc32(body) != crc or kind not in KINDS or HEAD_BYTES + key_length + padding > length:
+    body = data[offset + KIND_OFFSET : offset + length]
+    kind, padding, key_length, parent, slot, count, created, born = _HEAD.unpack_from(body)
+    key_end = _HEAD.size + key_length
+    if zlib.crc32(body, length) != crc or kind not in KINDS or key_end + padding > len(body):
         raise SegmentFormatError(f"catalog record at {offset} is damaged: its checksum is wrong")
-    key_end = HEAD_BYTES + key_length
-    key, tail = bytes(body[HEAD_BYTES:key_end]), bytes(body[key_end : length - padding])
+    key, tail = bytes(body[_HEAD.size : key_end]), bytes(body[key_end : len(body) - padding])
     return Record(kind, key, parent, slot, count, created, born, tail, status), offset + length
 
 

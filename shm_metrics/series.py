@@ -40,6 +40,7 @@ class SeriesMethods:
     _pairs: LabelPairs
     overflowed: bool
     _hot: tuple[str, ...] = ()  # the update methods, which an overflowed series counts
+    _counts_overflow = False
 
     @classmethod
     def of(cls, handle: FamilyHandle, pairs: LabelPairs) -> Any:
@@ -52,10 +53,8 @@ class SeriesMethods:
         """Take a place in the segment; move: and bring along what was counted so far."""
         self._handle, self._pairs, self.overflowed = handle, pairs, False
         handle.writer.bind(self, handle.family, pairs, move=move)
-        if self.overflowed and not getattr(type(self), "_counts_overflow", False):
-            self.__class__ = _overflow_variant(type(self))
-        elif not self.overflowed and getattr(type(self), "_counts_overflow", False):
-            self.__class__ = type(self).__mro__[1]
+        if self.overflowed != self._counts_overflow:
+            self.__class__ = _overflow_variant(type(self)) if self.overflowed else type(self).__mro__[1]
 
     def labels(self, *labelvalues: object, **labelkwargs: object) -> Any:
         raise InvalidMetricError(
@@ -100,9 +99,6 @@ class CounterMethods(SeriesMethods):
     @property
     def value(self) -> float:
         """The total over all workers, dead and alive."""
-        place = self._handle.writer.place_of(self._handle.family, self._pairs)
-        if place is None:
-            return 0.0
         return self._handle.backend._total(self._handle.family, self._pairs)
 
 
