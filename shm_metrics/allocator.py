@@ -12,9 +12,8 @@ One creation, and what a kill between any two steps leaves:
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from threading import RLock
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from shm_metrics import layout as L
 from shm_metrics import records
@@ -44,16 +43,14 @@ class CatalogBusyError(Exception):
     """The catalog lock could not be had: this thread holds it already, or another process does not let go."""
 
 
-@dataclass(frozen=True, slots=True)
-class FamilyPlace:
+class FamilyPlace(NamedTuple):
     """offset: of its record. overflow: first slot of its overflow series, or None."""
 
     offset: int
     overflow: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class SeriesPlace:
+class SeriesPlace(NamedTuple):
     """offset: of its record. slot, count: its slots. born: stamps up to it are of an earlier life of the slots."""
 
     offset: int
@@ -102,6 +99,7 @@ class Allocator:
         self.index = Index(segment, self.catalog)
         self._thread_lock = RLock()
         self._inside = False
+        self._catalog_lock = _CatalogLock(self)
         self._search_again = 0.0
         self._reusable: dict[bytes, list[SeriesEntry]] = {}
 
@@ -116,7 +114,7 @@ class Allocator:
         A signal handler or __del__ that comes in on top of a creation in the same thread is refused, as it could
         neither wait for what it interrupted nor go on in the middle of it.
         """
-        return _CatalogLock(self)
+        return self._catalog_lock
 
     # -- families -------------------------------------------------------------------------------------------------
 
@@ -136,12 +134,12 @@ class Allocator:
             known = self._read(offset)
             if known is not None:
                 return known
-            record = Record(records.FAMILY, key, created=now, tail=family.documentation.encode())
+            record = Record(records.FAMILY, key, created=now, tail=family.documentation.encode(), hash=hash_)
             codes = slot_codes(family)
             slot = self._new_slots(codes) if labelled else None
             if slot is not None:
                 record.slot, record.count = slot, len(codes)
-            offset = self._publish(record, place, hash_)
+            offset = self._publish(record, place)
             return FamilyPlace(offset, slot)
 
     def _read(self, offset: int | None) -> FamilyPlace | None:
@@ -182,12 +180,12 @@ class Allocator:
                 if self._readable(offset) and self.catalog.status(offset) == records.REMOVED:
                     return self._revive(offset, now)
             codes = slot_codes(definition)
-            record = Record(records.SERIES, key, family.offset, 0, len(codes), now)
+            record = Record(records.SERIES, key, family.offset, 0, len(codes), now, hash=hash_)
             slot = self._new_slots(codes)
             if slot is None:
                 slot = self._old_slots(codes, definition, record, stamp)
             record.slot = slot
-            return SeriesPlace(self._publish(record, place, hash_), slot, len(codes), record.born)
+            return SeriesPlace(self._publish(record, place), slot, len(codes), record.born)
 
     def _old_slots(self, codes: bytes, definition: Family, record: Record, stamp: float) -> int:
         """Slots that a removed series had; the record is told what they hold. Raises SegmentFullError."""
@@ -201,9 +199,9 @@ class Allocator:
                 ledger[each] = 0.0
         return slot
 
-    def _publish(self, record: Record, place: int, hash_: int) -> int:
+    def _publish(self, record: Record, place: int) -> int:
         offset, following = self.catalog.append(record)
-        self.index.put(place, hash_, offset, following)
+        self.index.put(place, record.hash, offset, following)
         return offset
 
     def _revive(self, offset: int, now: float) -> SeriesPlace:

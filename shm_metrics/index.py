@@ -91,18 +91,17 @@ class Index:
         raise SegmentFullError(f"{self.segment.place.path}: the index is full; make the segment with more slots")
 
     def _sound_way(self, key: bytes, hash_: int) -> tuple[int, int | None] | None:
-        words, mask = self.words, self.size - 1
+        words, data, commit, mask = self.words, self.catalog.data, self.catalog.commit, self.size - 1
         place = hash_ & mask
         for _ in range(mask + 1):
             found = words[2 * place]
             if not found:
                 return place, None
             offset = words[2 * place + 1] - 1
-            stored = records.key_at(self.catalog.data, offset, self.catalog.commit)
-            if found == hash_ and stored == key:
-                return place, offset
-            if stored is None or self.hash(bytes(stored)) != found:
+            if records.hash_at(data, offset, commit) != found:
                 return None
+            if found == hash_ and records.key_at(data, offset, commit) == key:
+                return place, offset
             place = (place + 1) & mask
         return None
 
@@ -134,10 +133,9 @@ class Index:
                 continue
             if 2 * self.segment.get(L.INDEX_USED_OFFSET) >= self.size:
                 self._grow()
-            hash_ = self.hash(record.key)
-            found = self._sound_way(record.key, hash_)
+            found = self._sound_way(record.key, record.hash)
             if found is not None:
-                self.put(found[0], hash_, offset, following)
+                self.put(found[0], record.hash, offset, following)
         self.segment.set(L.INDEXED_OFFSET, commit)
 
     def _lost_entries(self) -> bool:

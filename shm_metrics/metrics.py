@@ -159,7 +159,7 @@ class _Labelled(build.Children, Metric):  # type: ignore[misc]
             return tuple(label_text(labelkwargs[label], label) for label in names)
         if len(labelvalues) != len(names):
             raise InvalidMetricError(f"{name}: {len(labelvalues)} label values: it is declared with {list(names)}")
-        return tuple(label_text(value, label) for label, value in zip(names, labelvalues, strict=True))
+        return tuple([label_text(value, label) for label, value in zip(names, labelvalues, strict=True)])
 
     def _pairs_of(self, values: tuple[str, ...]) -> LabelPairs:
         return tuple(sorted(zip(self._labelnames, values, strict=True)))

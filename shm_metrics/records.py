@@ -2,14 +2,14 @@
 
 Lives here: encoding, decoding, checksums. May not: know where a record is stored or who may write it.
 
-    +--------+--------+--------+------+---------+---------+--------+------+-------+---------+------+-----+------+
-    | length | crc32  | status | kind | padding | key len | parent | slot | count | created | born | key | tail |
-    | u32    | u32    | u8     | u8   | u16     | u32     | u64    | u64  | u64   | f64     | f64  |     |      |
-    +--------+--------+--------+------+---------+---------+--------+------+-------+---------+------+-----+------+
+    +--------+-------+--------+------+---------+---------+------+--------+------+-------+---------+------+-----+------+
+    | length | crc32 | status | kind | padding | key len | hash | parent | slot | count | created | born | key | tail |
+    | u32    | u32   | u8     | u8   | u16     | u32     | u64  | u64    | u64  | u64   | f64     | f64  |     |      |
+    +--------+-------+--------+------+---------+---------+------+--------+------+-------+---------+------+-----+------+
 
 length counts the whole record with the padding at its end, to a multiple of 8 bytes. The checksum covers the length
-and all from `kind` on: not `status`, the one byte that changes in place (under the catalog lock). What the fields
-hold, by kind:
+and all from `kind` on: not `status`, the one byte that changes in place (under the catalog lock). hash: of the
+key, by which the index finds it. What the other fields hold, by kind:
 
     FAMILY  key: "F" + JSON of the definition, all that makes two definitions differ; tail: the documentation;
             slot, count: the overflow series' slots (0 = none)
@@ -38,15 +38,17 @@ KINDS = (FAMILY, SERIES, REMOVE, REVIVE)
 LIVE, REMOVED, FREE = 1, 2, 3
 
 _START = struct.Struct("<IIB")
-_HEAD = struct.Struct("<BHIQQQdd")  # what the checksum covers, up to the key
+_HEAD = struct.Struct("<BHIQQQQdd")  # what the checksum covers, up to the key
 STATUS_OFFSET = _START.size - 1
 KIND_OFFSET = _START.size
 KEY_LENGTH_OFFSET = KIND_OFFSET + 3
+HASH_OFFSET = KEY_LENGTH_OFFSET + 4
 HEAD_BYTES = _START.size + _HEAD.size
 MAX_RECORD_BYTES = 1 << 16
 ALIGN = 8
 
 KEY_LENGTH = struct.Struct("<I")
+_HASH = struct.Struct("<Q")
 
 __all__ = ["Record"]
 
@@ -62,6 +64,7 @@ class Record:
     born: float = 0.0
     tail: bytes = b""
     status: int = LIVE
+    hash: int = 0
 
     def pack(self) -> bytes:
         """The record's bytes. Raises InvalidMetricError when they are more than MAX_RECORD_BYTES."""
@@ -75,7 +78,7 @@ class Record:
                 f"a series or family may take {MAX_RECORD_BYTES} in all"
             )
         head = _HEAD.pack(
-            self.kind, padding, len(key), self.parent, self.slot, self.count, self.created, self.born
+            self.kind, padding, len(key), self.hash, self.parent, self.slot, self.count, self.created, self.born
         )
         body = b"".join((head, key, tail, bytes(padding)))
         return _START.pack(length, zlib.crc32(body, length), self.status) + body
@@ -92,12 +95,12 @@ def unpack(data: memoryview, offset: int, end: int) -> tuple[Record, int]:
     if not HEAD_BYTES <= length <= min(MAX_RECORD_BYTES, end - offset) or length % ALIGN:
         raise SegmentFormatError(f"catalog record at {offset} is damaged: length {length}")
     body = data[offset + KIND_OFFSET : offset + length]
-    kind, padding, key_length, parent, slot, count, created, born = _HEAD.unpack_from(body)
+    kind, padding, key_length, hash_, parent, slot, count, created, born = _HEAD.unpack_from(body)
     key_end = _HEAD.size + key_length
     if zlib.crc32(body, length) != crc or kind not in KINDS or key_end + padding > len(body):
         raise SegmentFormatError(f"catalog record at {offset} is damaged: its checksum is wrong")
     key, tail = bytes(body[_HEAD.size : key_end]), bytes(body[key_end : len(body) - padding])
-    return Record(kind, key, parent, slot, count, created, born, tail, status), offset + length
+    return Record(kind, key, parent, slot, count, created, born, tail, status, hash_), offset + length
 
 
 def key_at(data: memoryview, offset: int, end: int) -> memoryview | None:
@@ -107,6 +110,13 @@ def key_at(data: memoryview, offset: int, end: int) -> memoryview | None:
         return None
     (length,) = KEY_LENGTH.unpack_from(data, offset + KEY_LENGTH_OFFSET)
     return data[start : start + length] if start + length <= end else None
+
+
+def hash_at(data: memoryview, offset: int, end: int) -> int:
+    """The hash in the record at `offset`, unchecked but within bounds; 0, which no key has, where there can be none."""
+    if offset % ALIGN or offset + HEAD_BYTES > end:
+        return 0
+    return int(_HASH.unpack_from(data, offset + HASH_OFFSET)[0])
 
 
 # -- keys --------------------------------------------------------------------------------------------------------------

@@ -58,7 +58,8 @@ class Writer:
         self.row = build.private_row(L.FIRST_SERIES_SLOT)
         self._wanted_pages = bytearray(self.segment.layout.pages_per_row)
         self._wanted_pages[0] = 1
-        self._cells: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._cells: list[weakref.ref[Any]] = []
+        self._most_cells = 1024
         self._families: dict[int, tuple[Family, FamilyPlace]] = {}
         self._waiting: list[tuple[Any, Family, LabelPairs, LabelPairs]] = []
         self._told: set[str] = set()
@@ -172,7 +173,7 @@ class Writer:
             self._tell("slots", f"series of {family.name}: {error}")
             self._bind_overflow(cell, place_cell, family, found, move)
             return False
-        self._cells.add(cell)
+        self._remember(cell)
         place_cell(self.row, place.slot)
         return True
 
@@ -195,7 +196,7 @@ class Writer:
             except SegmentFullError:
                 pass
             else:
-                self._cells.add(cell)
+                self._remember(cell)
                 place_cell(self.row, found.overflow)
                 return
         if not move:
@@ -246,12 +247,15 @@ class Writer:
         for n in range(L.ROWLESS_BYTES):
             segment.locks.release(L.LOCK_ROWLESS + n)
 
+    def _remember(self, cell: Any) -> None:
+        """Keep track of a cell, without keeping it alive."""
+        self._cells.append(weakref.ref(cell))
+        if len(self._cells) > self._most_cells:
+            self._cells = [reference for reference in self._cells if reference() is not None]
+            self._most_cells = max(1024, 2 * len(self._cells))
+
     def _all_cells(self) -> list[Any]:
-        while True:
-            try:
-                return list(self._cells)
-            except RuntimeError:  # another thread made a series meanwhile
-                continue
+        return [cell for cell in (reference() for reference in list(self._cells)) if cell is not None]
 
     def _start_repairs(self) -> None:
         if self._repairer is None or not self._repairer.is_alive():
