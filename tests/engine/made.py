@@ -18,7 +18,7 @@ SECONDS = Family("seconds", HISTOGRAM, "Seconds a job takes.", bounds=(1.0, 2.0,
 @contextmanager
 def process_id(pid: int) -> Iterator[None]:
     """What is made inside takes `pid` for that of its process."""
-    with mock.patch.object(os, "getpid", lambda: pid):
+    with mock.patch.object(os, "getpid", return_value=pid):
         yield
 
 
