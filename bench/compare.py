@@ -103,7 +103,13 @@ def _notes(record: Record, plan: Plan) -> list[str]:
         )
     numpy = record.typical("import", "numpy")
     if numpy is not None:
-        notes.append(f"import numpy, which shm_metrics needs, alone: {numpy:.0f} ms.")
+        notes.append(f"import numpy, which shm_metrics loads at the first scrape and not before: {numpy:.0f} ms.")
+    for figure, workers in (("scrape_wide", 8), ("scrape_mixed", 32)):
+        whole = record.typical(f"{figure}_processes", OURS)
+        if whole is not None:
+            notes.append(
+                f"The scrape of {workers} workers with their process metrics, which the peer does not have: {whole:.2f} ms."
+            )
     notes += [f"Not measured: {peer}: {why}" for peer, why in record.missing.items()]
     if RUST not in record.missing and record.typical("inc", RUST) is not None:
         notes.append("promrs counts in one process only; nothing can be scraped from its workers.")

@@ -161,14 +161,15 @@ class Measurements:
         shape.check(text, workers)
         return len(text)
 
-    def scrape(self, *, repeat: int) -> float:
+    def scrape(self, *, repeat: int, processes: bool = False) -> float:
         """Milliseconds for one scrape to bytes, the best of `repeat`; something has changed before each."""
         marker = self._family("Counter", "bench_marker")
+        render = getattr(self._peer, "render_with_processes" if processes else "render")
         best = float("inf")
         for _ in range(repeat):
             marker.inc()
             start = time.perf_counter()
-            self._peer.render()
+            render()
             best = min(best, time.perf_counter() - start)
         return best * 1e3
 

@@ -17,9 +17,14 @@ class Peer:
     Histogram = shm_metrics.Histogram
 
     def __init__(self) -> None:
-        shm_metrics.configure(os.environ["SHM_METRICS_SEGMENT"])
-        self.backend = shm_metrics.get_backend()
+        # The peer's multiprocess mode has no process metrics; the rows that compare scrapes render the same families.
+        self.backend = shm_metrics.configure(os.environ["SHM_METRICS_SEGMENT"], process_metrics=False)
+        self.whole = shm_metrics.MetricsBackend(os.environ["SHM_METRICS_SEGMENT"], read_only=True)
         self.render = shm_metrics.generate_latest
+
+    def render_with_processes(self) -> bytes:
+        """The same and what /proc says of every worker: what a user's scrape costs."""
+        return shm_metrics.generate_latest(self.whole)
 
     def close(self) -> None:
         """Detach, and remove the segment."""
