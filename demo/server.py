@@ -44,18 +44,8 @@ class Gunicorn:
         self.log = directory / "gunicorn.log"
         with socket.create_server(("127.0.0.1", 0), backlog=BACKLOG) as listening, open(self.log, "wb") as log:
             self.port: int = listening.getsockname()[1]
-            command = [
-                sys.executable,
-                "-m",
-                "gunicorn",
-                "--config",
-                str(conf),
-                "--bind",
-                f"fd://{listening.fileno()}",
-                app,
-            ]
             self.process = subprocess.Popen(
-                command,
+                self.command(listening.fileno(), app, conf),
                 env={**os.environ, **(environ or {}), "SHM_METRICS_SEGMENT": segment},
                 pass_fds=[listening.fileno()],
                 stdin=subprocess.DEVNULL,
@@ -64,6 +54,14 @@ class Gunicorn:
                 # Ctrl-C is ours to handle: gunicorn is told to stop when we know what we want of it.
                 start_new_session=True,
             )
+
+    def command(self, listening: int, app: str, conf: Path) -> list[str]:
+        """What to run. listening: the descriptor of the socket."""
+        # Not `python -m gunicorn` where there is a choice: at USR2 that runs gunicorn/__main__.py as a script, with
+        # gunicorn's own `http` in front of the standard library's.
+        script = Path(sys.executable).with_name("gunicorn")
+        program = [str(script)] if script.exists() else [sys.executable, "-m", "gunicorn"]
+        return [*program, "--config", str(conf), "--bind", f"fd://{listening}", app]
 
     @property
     def pid(self) -> int:

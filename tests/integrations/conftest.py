@@ -1,0 +1,70 @@
+"""Real servers, and what they leave behind."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from demo.server import Gunicorn
+from tests.integrations.running import HOOKS, ROOT, Service, Uvicorn
+
+
+@pytest.fixture
+def witness(tmp_path: Path) -> Path:
+    """The file of marks, a byte for each request that reached the application."""
+    path = tmp_path / "witness"
+    path.touch()
+    return path
+
+
+@pytest.fixture
+def environ(witness: Path) -> dict[str, str]:
+    return {
+        "WITNESS": str(witness),
+        "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]),
+    }
+
+
+@pytest.fixture
+def gunicorn(
+    segment_name: str, witness: Path, tmp_path: Path, environ: dict[str, str]
+) -> Iterator[Callable[..., Service]]:
+    """gunicorn(hooks=..., app=..., **settings) -> Service; ended after the test."""
+    running: list[Gunicorn] = []
+
+    def start(hooks: str = HOOKS, app: str = "tests.integrations.wsgi_app:app", **settings: object) -> Service:
+        told = {"workers": 3, "graceful_timeout": 5, "control_socket_disable": True, **settings}
+        conf = tmp_path / "gunicorn.conf.py"
+        conf.write_text("".join(f"{name} = {value!r}\n" for name, value in told.items()) + hooks)
+        server = Gunicorn(app, segment_name, tmp_path, conf=conf, environ=environ)
+        running.append(server)
+        return Service(server, segment_name, witness)
+
+    yield start
+    for server in running:
+        server.close()
+
+
+@pytest.fixture
+def uvicorn(
+    segment_name: str, witness: Path, tmp_path: Path, environ: dict[str, str]
+) -> Iterator[Callable[..., Service]]:
+    """uvicorn(workers) -> Service; ended after the test."""
+    running: list[Gunicorn] = []
+
+    def start(workers: int) -> Service:
+        server = Uvicorn(
+            "tests.integrations.asgi_app:app",
+            segment_name,
+            tmp_path,
+            environ={**environ, "WEB_CONCURRENCY": str(workers)},
+        )
+        running.append(server)
+        return Service(server, segment_name, witness)
+
+    yield start
+    for server in running:
+        server.close()
