@@ -25,12 +25,17 @@ def catalog(segment):
     return Catalog(segment)
 
 
+def append(catalog, key):
+    """The offset of a new record."""
+    return catalog.append(Record(records.SERIES, key))[0]
+
+
 def keys(catalog, start=0):
     return [None if record is None else record.key for _, record, _ in catalog.scan(start)]
 
 
 def test_records_come_back_in_the_order_in_which_they_were_appended(catalog):
-    offsets = [catalog.append(Record(records.SERIES, key)) for key in (b"a", b"bb" * 40, b"c")]
+    offsets = [append(catalog, key) for key in (b"a", b"bb" * 40, b"c")]
     assert offsets == sorted(offsets)
     assert keys(catalog) == [b"a", b"bb" * 40, b"c"]
     assert catalog.read(offsets[1]).key == b"bb" * 40
@@ -38,35 +43,35 @@ def test_records_come_back_in_the_order_in_which_they_were_appended(catalog):
 
 
 def test_a_cursor_goes_on_where_it_was(catalog):
-    catalog.append(Record(records.SERIES, b"a"))
+    append(catalog, b"a")
     cursor = catalog.commit
     assert keys(catalog, cursor) == []
-    catalog.append(Record(records.SERIES, b"b"))
+    append(catalog, b"b")
     assert keys(catalog, cursor) == [b"b"]
 
 
 def test_what_is_not_committed_is_not_there_and_is_overwritten(catalog, segment):
-    catalog.append(Record(records.SERIES, b"a"))
+    append(catalog, b"a")
     before = catalog.commit
-    lost = catalog.append(Record(records.SERIES, b"lost" * 20))
+    lost = append(catalog, b"lost" * 20)
     segment.set(L.CATALOG_COMMIT_OFFSET, before)  # as if its author had been killed just before
     assert keys(catalog) == [b"a"]
     with pytest.raises(SegmentFormatError):
         catalog.read(lost)
     assert not catalog.key_is(lost, b"lost" * 20)
-    catalog.append(Record(records.SERIES, b"b"))
+    append(catalog, b"b")
     assert keys(catalog) == [b"a", b"b"]
 
 
 def test_another_worker_sees_it_at_once(catalog, place):
     other = Segment.attach(place, Layout(1, 512))
-    catalog.append(Record(records.SERIES, b"a"))
+    append(catalog, b"a")
     assert keys(Catalog(other)) == [b"a"]
     other.close()
 
 
 def test_damage_costs_the_damaged_record_and_no_other(catalog):
-    offsets = [catalog.append(Record(records.SERIES, b"%d" % n * 20)) for n in range(5)]
+    offsets = [append(catalog, b"%d" % n * 20) for n in range(5)]
     catalog.data[offsets[2] + records.HEAD_BYTES] ^= 1
     assert keys(catalog) == [b"0" * 20, b"1" * 20, None, b"3" * 20, b"4" * 20]
     with pytest.raises(SegmentFormatError, match=f"record at {offsets[2]} is damaged"):
@@ -75,20 +80,20 @@ def test_damage_costs_the_damaged_record_and_no_other(catalog):
 
 @pytest.mark.parametrize("length", [0, 1, 8, 1 << 20, 0xFFFFFFFF])
 def test_a_damaged_length_leads_nobody_astray(catalog, length):
-    offsets = [catalog.append(Record(records.SERIES, b"%d" % n * 20)) for n in range(3)]
+    offsets = [append(catalog, b"%d" % n * 20) for n in range(3)]
     catalog.data[offsets[1] : offsets[1] + 4] = length.to_bytes(4, "little")
     assert keys(catalog) == [b"0" * 20, None, b"2" * 20]
 
 
 def test_a_stretch_of_zeros_is_one_damage(catalog):
-    offsets = [catalog.append(Record(records.SERIES, b"%d" % n * 20)) for n in range(5)]
+    offsets = [append(catalog, b"%d" % n * 20) for n in range(5)]
     catalog.data[offsets[1] : offsets[4]] = bytes(offsets[4] - offsets[1])
     assert keys(catalog) == [b"0" * 20, None, b"4" * 20]
 
 
 @pytest.mark.parametrize("commit", [1, 3, (1 << 64) - 1, 1 << 40])
 def test_a_damaged_commit_offset_reads_nothing_outside_the_catalog(catalog, segment, commit):
-    catalog.append(Record(records.SERIES, b"a"))
+    append(catalog, b"a")
     segment.set(L.CATALOG_COMMIT_OFFSET, commit)
     assert catalog.commit <= len(catalog.data)
     assert [key for key in keys(catalog) if key is not None] in ([], [b"a"])
@@ -98,10 +103,10 @@ def test_a_full_catalog_says_so_and_stays_as_it_was(catalog):
     room = len(catalog.data)
     big = b"x" * 30_000
     for _ in range(room // (30_000 + records.HEAD_BYTES)):
-        catalog.append(Record(records.SERIES, big))
+        append(catalog, big)
     before = catalog.commit
     with pytest.raises(SegmentFullError, match=f"catalog of {room} bytes is full"):
-        catalog.append(Record(records.SERIES, big))
+        append(catalog, big)
     assert catalog.commit == before
     assert set(keys(catalog)) == {big}
 
@@ -111,14 +116,14 @@ def test_the_catalog_takes_memory_as_it_grows(place):
     catalog, before = Catalog(segment), segment.get(L.CATALOG_RESERVED_OFFSET)
     assert before == L.CATALOG_RESERVE_STEP < len(catalog.data)
     for _ in range(4):
-        catalog.append(Record(records.SERIES, b"x" * 30_000))
+        append(catalog, b"x" * 30_000)
         assert catalog.commit <= segment.get(L.CATALOG_RESERVED_OFFSET)
     assert segment.get(L.CATALOG_RESERVED_OFFSET) == 2 * before
     segment.close()
 
 
 def test_a_status_changes_in_place(catalog):
-    offset = catalog.append(Record(records.SERIES, b"a"))
+    offset = append(catalog, b"a")
     assert catalog.status(offset) == records.LIVE
     catalog.set_status(offset, records.REMOVED)
     assert catalog.read(offset).status == records.REMOVED

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from shm_metrics import layout as L
 from shm_metrics import records
 from shm_metrics.catalog import Catalog
+from shm_metrics.errors import SegmentFullError
 from shm_metrics.index import Index
 from shm_metrics.layout import Layout
 from shm_metrics.records import Record
@@ -27,12 +28,22 @@ def index(segment):
     return Index(segment, Catalog(segment))
 
 
+def append(index, key):
+    """A record that is published and not indexed: its author was killed in between."""
+    return index.catalog.append(Record(records.SERIES, key, hash=index.hash(key)))[0]
+
+
 def publish(index, key):
     """A record, indexed as the allocator does it."""
-    offset = index.catalog.append(Record(records.SERIES, key))
-    index.insert(key, offset)
-    index.segment.set(L.INDEXED_OFFSET, index.catalog.commit)
+    index.make_ready()
+    place, _ = index.locate(key, index.hash(key))
+    offset = append(index, key)
+    index.put(place, index.hash(key), offset, index.catalog.commit)
     return offset
+
+
+def find(index, key):
+    return index.find(key, index.hash(key))
 
 
 def many(n):
@@ -41,38 +52,37 @@ def many(n):
 
 def test_a_key_leads_to_its_record_and_an_unknown_one_to_none(index):
     offsets = {key: publish(index, key) for key in many(100)}
-    assert {key: index.find(key) for key in offsets} == offsets
-    assert index.find(b"key 100") is None
+    assert {key: find(index, key) for key in offsets} == offsets
+    assert find(index, b"key 100") is None
 
 
 def test_another_worker_finds_it_without_a_lock(index, place):
     offset = publish(index, b"a")
     other = Segment.attach(place, Layout(1, 2048))
     other.locks.try_exclusive(L.LOCK_CATALOG)
-    assert Index(other, Catalog(other)).find(b"a") == offset
-    assert index.find(b"a") == offset
+    assert find(Index(other, Catalog(other)), b"a") == offset
+    assert find(index, b"a") == offset
     other.close()
 
 
 def test_a_key_inserted_again_leads_to_the_newer_record(index):
     publish(index, b"a")
     newer = publish(index, b"a")
-    assert index.find(b"a") == newer
+    assert find(index, b"a") == newer
     assert index.segment.get(L.INDEX_USED_OFFSET) == 1
 
 
 def test_the_table_grows_and_loses_nothing(index):
     offsets = {key: publish(index, key) for key in many(L.INDEX_FIRST_SIZE)}
     assert index.size >= 2 * L.INDEX_FIRST_SIZE
-    assert {key: index.find(key) for key in offsets} == offsets
-    assert not index.lost_entries()
+    assert {key: find(index, key) for key in offsets} == offsets
 
 
 def test_keys_that_collide_are_told_apart_by_the_keys_themselves(index, monkeypatch):
     monkeypatch.setattr(Index, "hash", lambda self, key: 7)
     offsets = {key: publish(index, key) for key in many(50)}
-    assert {key: index.find(key) for key in offsets} == offsets
-    assert index.find(b"other") is None
+    assert {key: find(index, key) for key in offsets} == offsets
+    assert find(index, b"other") is None
 
 
 def test_no_two_segments_hash_alike(index, make_backend):
@@ -84,30 +94,31 @@ def test_no_two_segments_hash_alike(index, make_backend):
 
 def test_what_was_published_and_not_indexed_is_caught_up(index):
     publish(index, b"a")
-    offset = index.catalog.append(Record(records.SERIES, b"b"))  # its author was killed here
-    assert index.find(b"b") is None
-    index.catch_up()
-    assert index.find(b"b") == offset
+    offset = append(index, b"b")
+    assert find(index, b"b") is None
+    index.make_ready()
+    assert find(index, b"b") == offset
     assert index.segment.get(L.INDEXED_OFFSET) == index.catalog.commit
 
 
 def test_what_was_indexed_and_not_yet_told_is_not_indexed_twice(index):
-    offset = index.catalog.append(Record(records.SERIES, b"b"))
-    index.insert(b"b", offset)  # its author was killed before it moved `indexed`
-    index.catch_up()
-    assert index.find(b"b") == offset
+    before = index.catalog.commit
+    offset = publish(index, b"b")
+    index.segment.set(L.INDEXED_OFFSET, before)  # as if its author had been killed just before the last store
+    index.make_ready()
+    assert find(index, b"b") == offset
     assert index.segment.get(L.INDEX_USED_OFFSET) == 1
 
 
 def test_removals_and_damage_are_passed_over(index):
     publish(index, b"a")
-    damaged = index.catalog.append(Record(records.SERIES, b"b"))
+    damaged = append(index, b"b")
     index.catalog.append(Record(records.REMOVE, parent=0))
-    last = index.catalog.append(Record(records.SERIES, b"c"))
+    last = append(index, b"c")
     index.catalog.data[damaged + records.HEAD_BYTES] ^= 1
-    index.catch_up()
-    assert index.find(b"b") is None
-    assert index.find(b"c") == last
+    index.make_ready()
+    assert find(index, b"b") is None
+    assert find(index, b"c") == last
 
 
 @pytest.mark.parametrize("word", [0, 5, (1 << 64) - 1, 1 << 20, 3 << 9])
@@ -115,25 +126,27 @@ def test_a_size_that_cannot_be_is_not_believed(index, word):
     publish(index, b"a")
     index.segment.set(L.INDEX_SIZE_OFFSET, word)
     assert index.size == L.INDEX_FIRST_SIZE
-    assert index.find(b"a") is not None
+    assert find(index, b"a") is not None
 
 
 def test_an_indexed_offset_beyond_the_catalog_has_the_table_made_anew(index):
     offsets = {key: publish(index, key) for key in many(20)}
     index.segment.set(L.INDEXED_OFFSET, 1 << 30)
-    index.catch_up()
-    assert {key: index.find(key) for key in offsets} == offsets
+    index.make_ready()
+    assert {key: find(index, key) for key in offsets} == offsets
 
 
-def test_lost_entries_are_noticed(index):
-    for key in many(20):
-        publish(index, key)
-    assert not index.lost_entries()
-    place = next(n for n in range(0, 2 * index.size, 2) if index.words[n])
-    index.words[place] = 0
-    assert index.lost_entries()
-    index.rebuild()
-    assert not index.lost_entries()
+def first_entry(index):
+    return next(n for n in range(0, 2 * index.size, 2) if index.words[n])
+
+
+def test_lost_entries_are_noticed_by_the_next_worker(index, segment):
+    offsets = {key: publish(index, key) for key in many(20)}
+    index.words[first_entry(index)] = 0
+    assert None in [find(index, key) for key in offsets]
+    other = Index(segment, index.catalog)
+    other.make_ready()
+    assert {key: find(index, key) for key in offsets} == offsets
 
 
 damaged_words = st.lists(
@@ -150,25 +163,43 @@ def test_damage_to_the_table_gives_no_wrong_record_and_a_rebuild_puts_it_right(d
     for at, word in damage:
         index.words[at] = word
     for key, offset in offsets.items():
-        assert index.find(key) in (None, offset)
+        assert find(index, key) in (None, offset)
     index.rebuild()
-    assert {key: index.find(key) for key in offsets} == offsets
-    assert all(index.sound_for(key) for key in offsets)
+    assert {key: find(index, key) for key in offsets} == offsets
+    assert {key: index.locate(key, index.hash(key))[1] for key in offsets} == offsets
     segment.close()
 
 
-def test_a_table_filled_with_nonsense_ends_a_search(index):
-    publish(index, b"a")
+def test_a_table_filled_with_nonsense_ends_a_search_and_is_made_anew_by_the_next_creation(index):
+    offset = publish(index, b"a")
     for at in range(2 * index.size):
         index.words[at] = 12345 + at
-    assert index.find(b"b") is None
-    assert not index.sound_for(b"b")
-    index.rebuild()
-    assert index.find(b"a") is not None
+    assert find(index, b"b") is None
+    assert index.locate(b"a", index.hash(b"a"))[1] == offset
+    assert find(index, b"a") == offset
 
 
-def test_an_entry_moved_to_a_wrong_place_is_not_sound(index):
-    publish(index, b"a")
-    at = next(n for n in range(0, 2 * index.size, 2) if index.words[n])
-    index.words[at] ^= 1 << 40
-    assert not index.sound_for(b"a")
+def test_an_entry_with_another_keys_hash_is_put_right_by_whoever_comes_by(index):
+    offset = publish(index, b"a")
+    index.words[first_entry(index)] ^= 1 << 40
+    assert find(index, b"a") is None
+    assert index.locate(b"a", index.hash(b"a"))[1] == offset
+    assert find(index, b"a") == offset
+
+
+def test_an_entry_that_leads_to_another_record_is_put_right_by_whoever_comes_by(index):
+    offset, other = publish(index, b"a"), publish(index, b"b")
+    at = next(n for n in range(0, 2 * index.size, 2) if index.words[n] == index.hash(b"a"))
+    for wrong in (other, 1 << 50, 3):
+        index.words[at + 1] = wrong + 1
+        assert find(index, b"a") is None
+        assert index.locate(b"a", index.hash(b"a"))[1] == offset
+        assert find(index, b"a") == offset
+
+
+def test_a_full_table_says_so(index, monkeypatch):
+    monkeypatch.setattr(index, "capacity", L.INDEX_FIRST_SIZE)
+    with pytest.raises(SegmentFullError, match="index is full"):
+        for key in many(L.INDEX_FIRST_SIZE):
+            publish(index, key)
+    assert index.segment.get(L.INDEX_USED_OFFSET) == 3 * L.INDEX_FIRST_SIZE // 4
