@@ -29,7 +29,7 @@ from shm_metrics.gauge_modes import MODES
 from shm_metrics.mirror import Mirror
 from shm_metrics.plan import Group, Plan
 from shm_metrics.rows import WorkerTable
-from shm_metrics.scan import add_rows, guarded_gauges, guarded_histograms, histogram_totals
+from shm_metrics.scan import add_histograms, add_rows, guarded_gauges, guarded_histograms
 from shm_metrics.segment import Segment
 from shm_metrics.snapshot import Snapshot
 
@@ -97,10 +97,9 @@ class Reader:
             return np.array([sum(self._slot(row, slot) for row in used)])
         if family.type in (HISTOGRAM, SUMMARY):
             buckets = max(1, len(family.bounds))
-            total = np.zeros(buckets + 1)
-            counted, summed = histogram_totals(guarded_histograms(slots, buckets).read(self.segment, used))
-            total[:-1], total[-1] = counted[:, 0], summed[0]
-            return total
+            total = np.zeros((buckets + 1, 1))
+            add_histograms(guarded_histograms(slots, buckets).read(self.segment, used), total[:-1], total[-1])
+            return total[:, 0]
         if family.mode == "shared":
             return np.array([sum(self._slot(row, slot + 2) for row in used)])
         return np.empty(0)
@@ -152,12 +151,11 @@ class _Scan:
 
     def _histograms(self, group: Group) -> FamilyRun:
         assert group.guarded is not None
-        counts, sums = np.zeros((group.baseline.shape[1] - 1, len(group.slots))), -group.baseline[:, -1]
+        n = len(group.slots)
+        counts, sums = np.zeros((group.baseline.shape[1] - 1, n)), np.zeros(n)
         for block in group.guarded.blocks(self.segment, self.used):
-            counted, summed = histogram_totals(block)
-            counts += counted
-            sums += summed
-        values = counts.T - group.baseline[:, :-1]
+            add_histograms(block, counts, sums)
+        values, sums = counts.T - group.baseline[:, :-1], sums - group.baseline[:, -1]
         mask = ~group.hideable | (values.sum(axis=1) != 0.0)
         return group.run(mask, values[:, 0] if group.family.type == SUMMARY else values, sums)
 

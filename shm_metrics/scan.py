@@ -23,7 +23,7 @@ from shm_metrics.arrays import BoolArray, FloatArray, IntArray
 from shm_metrics.cells import build
 from shm_metrics.segment import Segment
 
-__all__ = ["Guarded", "add_rows", "guarded_gauges", "guarded_histograms", "histogram_totals"]
+__all__ = ["Guarded", "add_histograms", "add_rows", "guarded_gauges", "guarded_histograms"]
 
 
 TRIES = 400
@@ -137,9 +137,13 @@ def guarded_gauges(slots: IntArray, width: int) -> Guarded:
     return Guarded(np.append(np.arange(width), 0)[:, None] + slots, _gauge_whole)
 
 
-def histogram_totals(block: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Of a block (width + 1, rows, n): the buckets (buckets, n) and the sums (n,), over the rows."""
+def add_histograms(block: FloatArray, counts: FloatArray, sums: FloatArray) -> None:
+    """Add the rows of a block (width + 1, rows, n) to the buckets `counts` (buckets, n) and to `sums` (n,)."""
     buckets = block[1:-3]
+    counts += buckets.sum(axis=1)
     # Of its two sums, a row's is the one that belongs to its count.
     odd = buckets.sum(axis=0) % 2.0 != 0.0
-    return buckets.sum(axis=1), np.where(odd, block[-2], block[-3]).sum(axis=0)
+    # One after another, which sum(axis=0) does not promise: in another order the same numbers make another last bit,
+    # and a total that falls by it when a worker comes would be taken for a counter that was reset.
+    for row in np.where(odd, block[-2], block[-3]):
+        sums += row
