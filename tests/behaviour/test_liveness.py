@@ -203,3 +203,27 @@ def test_no_counter_falls_in_any_scrape_while_workers_are_killed_and_recycled(
     assert before["shm_metrics_reaped_rows_total"] > 100.0
     assert before['steps_total{by="anybody"}'] > 0.0
     assert before["strides_count"] > 0.0
+
+
+def test_a_worker_that_comes_and_does_nothing_changes_no_total_by_a_single_bit(
+    attach: Callable[..., MetricsBackend],
+) -> None:
+    """Prometheus takes the smallest fall of a counter for a reset, and counts all of it again."""
+    rng = random.Random(7)
+
+    def totals() -> dict[str, float]:
+        return {key: value for key, value in counters(backend).items() if not key.startswith("shm_metrics_")}
+
+    backend = attach(rows=128)
+    for _ in range(60):
+        worker = attach()
+        before = totals()
+        assert totals() == before
+        amount = rng.random()
+        worker.counter("added_total").inc(amount)
+        worker.summary("amounts").observe(amount)
+        worker.histogram("amounts_seconds").observe(amount)
+        then = totals()
+        attach()
+        assert totals() == then
+        assert all(value >= before.get(key, 0.0) for key, value in then.items())
