@@ -6,6 +6,11 @@ cdef extern from *:
     static inline double shm_load(const double *p) {
         double v; __atomic_load(p, &v, __ATOMIC_ACQUIRE); return v;
     }
+    /* Make *p at least v: the one word that several processes write at will, so the one compare-and-swap. */
+    static inline void shm_raise(double *p, double v) {
+        double old; __atomic_load(p, &old, __ATOMIC_RELAXED);
+        while (old < v && !__atomic_compare_exchange(p, &old, &v, 0, __ATOMIC_RELEASE, __ATOMIC_RELAXED)) {}
+    }
 
     typedef PyObject *(*shm_method)(PyObject *self, PyObject **args, Py_ssize_t count, PyObject *names);
 
@@ -51,5 +56,6 @@ cdef extern from *:
 
     void shm_release() noexcept nogil
     double shm_load(const double *p) noexcept nogil
+    void shm_raise(double *p, double v) noexcept nogil
     object shm_new_method(object type, const char *name, const char *doc, shm_method run)
     PyObject *shm_find(object cache, PyObject *first, PyObject *names, PyObject **args, Py_ssize_t count)

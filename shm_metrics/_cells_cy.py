@@ -40,6 +40,7 @@ if cython.compiled:
         shm_find,
         shm_load,
         shm_new_method,
+        shm_raise,
         shm_release,
     )
 
@@ -281,10 +282,10 @@ class MovingCell(Cell):
             number = _number(value)
         if cython.compiled:
             with cython.critical_section(self.row):
-                self._set(number, _now())
+                self._set(number)
         else:
             with self.row.lock:
-                self._set(number, monotonic())
+                self._set(number)
 
     def inc(self, amount=1.0):
         """Add to the value: any float."""
@@ -316,19 +317,19 @@ class MovingCell(Cell):
     def _locked_move(self, number: cython.double):
         if cython.compiled:
             with cython.critical_section(self.row):
-                self._move(number, _now())
+                self._move(number)
         else:
             with self.row.lock:
-                self._move(number, monotonic())
+                self._move(number)
 
     @cython.cfunc
     @cython.exceptval(check=False)
-    def _set(self, number: cython.double, now: cython.double) -> cython.void:
+    def _set(self, number: cython.double) -> cython.void:
         pass
 
     @cython.cfunc
     @cython.exceptval(check=False)
-    def _move(self, number: cython.double, now: cython.double) -> cython.void:
+    def _move(self, number: cython.double) -> cython.void:
         pass
 
 
@@ -338,7 +339,8 @@ class GaugeCell(MovingCell):
 
     @cython.cfunc
     @cython.exceptval(check=False)
-    def _set(self, number: cython.double, now: cython.double) -> cython.void:
+    def _set(self, number: cython.double) -> cython.void:
+        now: cython.double = _now()
         self.row.view[self.slot + _VALUE] = number
         if cython.compiled:
             shm_release()
@@ -347,7 +349,8 @@ class GaugeCell(MovingCell):
 
     @cython.cfunc
     @cython.exceptval(check=False)
-    def _move(self, number: cython.double, now: cython.double) -> cython.void:
+    def _move(self, number: cython.double) -> cython.void:
+        now: cython.double = _now()
         self.row.view[self.slot + _VALUE] += number
         if cython.compiled:
             shm_release()
@@ -370,23 +373,35 @@ class GaugeCell(MovingCell):
 class SharedGaugeCell(MovingCell):
     """slots: stamp, base, delta. One value for all workers: the newest base plus the sum of all deltas.
 
-    The ledger row's delta slot is a flag: somebody has used inc or dec. Until then set() looks at no other row.
+    The ledger row says two things of it. Its delta slot is a flag: somebody has used inc or dec; until then set() looks
+    at no other row. Its stamp slot is the newest stamp of all rows: while that is this row's own, its base is the
+    newest already, and set() need not ask the clock, which would cost more than all the rest.
     """
 
     @cython.cfunc
     @cython.exceptval(check=False)
-    def _set(self, number: cython.double, now: cython.double) -> cython.void:
+    def _set(self, number: cython.double) -> cython.void:
+        stamp: cython.double = self.row.view[self.slot + _STAMP]
         if self.row.ledger[self.slot + _DELTA] != 0.0:
             number -= self.row._deltas(self.slot + _DELTA)
-        self.row.view[self.slot + _VALUE] = number
         if cython.compiled:
-            shm_release()
-        # The stamp goes last: it makes this base the newest.
-        self.row.view[self.slot + _STAMP] = now
+            self.row.view[self.slot + _VALUE] = number
+            if stamp == 0.0 or self.row.ledger[self.slot + _STAMP] != stamp:
+                # The stamp goes last: it makes this base the newest.
+                shm_release()
+                stamp = _now()
+                self.row.view[self.slot + _STAMP] = stamp
+                shm_raise(cython.address(self.row.ledger[self.slot + _STAMP]), stamp)
+        else:
+            # Without compare-and-swap an older stamp may end up in the ledger, so here nobody relies on it.
+            stamp = _now()
+            self.row.view[self.slot + _VALUE] = number
+            self.row.view[self.slot + _STAMP] = stamp
+            self.row.ledger[self.slot + _STAMP] = stamp
 
     @cython.cfunc
     @cython.exceptval(check=False)
-    def _move(self, number: cython.double, now: cython.double) -> cython.void:
+    def _move(self, number: cython.double) -> cython.void:
         # The flag goes first: a set() that misses it came before this delta.
         self.row.ledger[self.slot + _DELTA] = 1.0
         if cython.compiled:

@@ -11,6 +11,7 @@ One creation, and what a kill between any two steps leaves:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from threading import RLock
 from typing import TYPE_CHECKING, NamedTuple
@@ -20,7 +21,7 @@ from shm_metrics import records
 from shm_metrics.catalog import Catalog
 from shm_metrics.errors import SegmentFormatError, SegmentFullError
 from shm_metrics.families import Family, LabelPairs
-from shm_metrics.gauge_modes import MODES
+from shm_metrics.gauge_modes import MODES, SHARED
 from shm_metrics.index import Index
 from shm_metrics.records import Record
 from shm_metrics.segment import Segment
@@ -256,6 +257,9 @@ class Allocator:
             )
             self.segment.set(L.INDEXED_OFFSET, self.catalog.commit)
             self.catalog.set_status(place.offset, records.REMOVED)
+            if definition.mode == SHARED:
+                # No stamp is that new: the next set() asks the clock, and so comes after the removal.
+                self.segment.row_view(L.LEDGER_ROW)[place.slot] = math.inf
             self._bump()
 
     # -- slots ----------------------------------------------------------------------------------------------------

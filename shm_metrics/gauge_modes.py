@@ -15,7 +15,8 @@ from shm_metrics.errors import InvalidMetricError
 
 __all__ = ["MODES", "GaugeMode", "gauge_mode"]
 
-DEFAULT_MODE = "shared"
+SHARED = "shared"
+DEFAULT_MODE = SHARED
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,7 @@ class GaugeMode:
 MODES = {
     mode.name: mode
     for mode in (
-        GaugeMode("shared", "shared", False, L.SLOT_STAMP_INHERITED, slots=3),
+        GaugeMode(SHARED, "shared", False, L.SLOT_STAMP_INHERITED, slots=3),
         GaugeMode("all", "each", False, L.SLOT_STAMP_CLEARED),
         GaugeMode("liveall", "each", True, L.SLOT_STAMP_CLEARED),
         GaugeMode("min", "min", False, L.SLOT_STAMP_MIN),
