@@ -10,10 +10,10 @@ A cell is a place in this process' own row: nobody else writes there, so an upda
 What keeps an update whole:
     compiled, with GIL    a method of C statements is not interrupted
     free-threaded         cython.critical_section on the row
-    interpreted           an RLock on the row against other threads. What comes in on top in the same thread (a signal
-                          handler, a __del__) comes at a call or at a backward jump, where CPython looks for such things;
-                          between the first and the last store of an update there is neither, so that it finds the update
-                          either not begun or complete
+    interpreted           an RLock on the row against other threads; a counter's one statement does without where there
+                          is a GIL. What comes in on top in the same thread (a signal handler, a __del__) comes at a
+                          call or at a backward jump, where CPython looks for such things; between the first and the
+                          last store of an update there is neither, so that it finds it not begun or complete
 
 A histogram's update in the order of its stores, and why a reader or a kill between any two of them does no harm:
     sequence = n + 1                      from here on the pair is moving: a reader compares sequences and looks again
@@ -26,6 +26,7 @@ try:
 except ImportError:  # interpreted, on a machine without Cython
     from shm_metrics import _no_cython as cython
 
+import sys
 from array import array
 from threading import RLock
 from time import monotonic, perf_counter
@@ -45,6 +46,7 @@ if cython.compiled:
     )
 
 COMPILED: bool = cython.compiled
+_GIL = getattr(sys, "_is_gil_enabled", lambda: True)()
 
 _LARGEST = cython.declare(cython.double, 1.7976931348623157e308)
 
@@ -261,8 +263,12 @@ class CounterCell(Cell):
             with cython.critical_section(self.row):
                 self.row.view[self.slot] += value
         else:
-            with self.row.lock:
+            if _GIL:
+                # One statement without a call or a jump: CPython switches no thread and runs no handler inside it.
                 self.row.view[self.slot] += value
+            else:
+                with self.row.lock:
+                    self.row.view[self.slot] += value
 
     def increment(self, amount=1.0):
         """The same as inc()."""
