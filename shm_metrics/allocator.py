@@ -136,6 +136,7 @@ class Allocator:
             if known is not None:
                 return known
             record = Record(records.FAMILY, key, created=now, tail=family.documentation.encode(), hash=hash_)
+            records.check_size(len(key) + len(record.tail))
             codes = slot_codes(family)
             slot = self._new_slots(codes) if labelled else None
             if slot is not None:
@@ -181,6 +182,7 @@ class Allocator:
                 if self._readable(offset) and self.catalog.status(offset) == records.REMOVED:
                     return self._revive(offset, now)
             codes = slot_codes(definition)
+            records.check_size(len(key) + L.WORD * len(codes))  # the baseline has a word a slot, at most
             record = Record(records.SERIES, key, family.offset, 0, len(codes), now, hash=hash_)
             slot = self._new_slots(codes)
             if slot is None:
@@ -251,9 +253,7 @@ class Allocator:
             baseline = self._reader().column_totals(definition, place.slot)
             generation = self.segment.get(L.GENERATION_OFFSET) + 1
             self.catalog.append(
-                Record(
-                    records.REMOVE, parent=place.offset, count=generation, born=stamp, tail=baseline.tobytes()
-                )
+                Record(records.REMOVE, parent=place.offset, count=generation, born=stamp, tail=baseline.tobytes())
             )
             self.segment.set(L.INDEXED_OFFSET, self.catalog.commit)
             self.catalog.set_status(place.offset, records.REMOVED)

@@ -12,6 +12,7 @@ import time
 import weakref
 from array import array
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -41,9 +42,7 @@ DEFAULT_NAME = "default"
 SEGMENT_VARIABLE = "SHM_METRICS_SEGMENT"
 
 
-def place_for(
-    name: str | None = None, path: str | os.PathLike[str] | None = None, *, uid: int | None = None
-) -> Place:
+def place_for(name: str | None = None, path: str | os.PathLike[str] | None = None, *, uid: int | None = None) -> Place:
     """Where the segment is: a path, a name, or what SHM_METRICS_SEGMENT says (a path if it has a slash).
 
     uid: whose segment of that name; this process' own user's if left out.
@@ -113,7 +112,7 @@ class MetricsBackend(build.Getters):  # type: ignore[misc]
         if not read_only:
             self._writer_or_none = Writer(self.place, self.layout, keep=keep, private=_private, role=role)
         if read_only:
-            self._scraper  # raises now, not at the first scrape, when there is no segment
+            self._scraper.segment()  # raises now, not at the first scrape, when there is no segment
 
     @cached_property
     def _scraper(self) -> Scraper:
@@ -177,34 +176,30 @@ class MetricsBackend(build.Getters):  # type: ignore[misc]
             raise TypeError(f"{kind}() takes a name, and its documentation; labels go by keyword")
         labels = dict(keywords)
         documentation = names[1] if len(names) == 2 else labels.pop("documentation", "")
-        options: dict[str, Any] = {"unit": labels.pop("unit", "")}
-        if kind == GAUGE:
-            options["multiprocess_mode"] = labels.pop("multiprocess_mode", None)
-        if kind == HISTOGRAM:
-            options["buckets"] = labels.pop("buckets", None)
-        handle = self._get_handle(kind, names[0], documentation, options)
-        check_label_names(labels, kind, handle.family.name)
-        series = handle.child(label_pairs(labels), _SERIES[kind if kind != GAUGE else handle.family.mode].of)
+        told = {option: labels.pop(option, None) for option in ("unit", *_OPTIONS.get(kind, ()))}
+        given = {option: value for option, value in told.items() if _says_something(value)}
+        wanted = define(kind, names[0], documentation, **given)
+        check_label_names(labels, kind, wanted.name)
+        pairs = label_pairs(labels)
+        handle = self._get_handle(wanted, given, bool(pairs))
+        series = handle.child(pairs, series_class(handle.family).of)
         if key is not None and not series.overflowed:
             self.series_cache(kind)[key] = series
         return series
 
-    def _get_handle(self, kind: str, name: str, documentation: str, options: dict[str, Any]) -> FamilyHandle:
-        """The family, by its definition where one is given, as it was made before where none is."""
-        given = {option: value for option, value in options.items() if value not in (None, "")}
-        wanted = define(kind, name, documentation, **given)
+    def _get_handle(self, wanted: Family, given: dict[str, Any], labelled: bool) -> FamilyHandle:
+        """The family as it was made before, if what is `given` of its definition says nothing else."""
         known = self._handles.get(wanted.name)
-        if known is not None and known.family.type == kind:
-            if "buckets" not in given and kind == HISTOGRAM:
-                return known
-            if "multiprocess_mode" not in given and kind == GAUGE:
-                return known
-            if not given:
-                return known
-        return self.handle(wanted, None)
+        if known is not None and known.family.type == wanted.type:
+            left_out = {field: getattr(known.family, field) for option, field in _FIELDS.items() if option not in given}
+            wanted = replace(wanted, **left_out)
+        return self.handle(wanted, None, labelled)
 
-    def handle(self, family: Family, labelnames: tuple[str, ...] | None) -> FamilyHandle:
-        """This process' hold on a family. Raises MetricConflictError when its names are taken by another definition."""
+    def handle(self, family: Family, labelnames: tuple[str, ...] | None, labelled: bool) -> FamilyHandle:
+        """This process' hold on a family. labelnames: as declared, if it is; labelled: whether its series have labels.
+
+        Raises MetricConflictError when its names are taken by another definition.
+        """
         known = self._handles.get(family.name)
         if known is None:
             for sample_name in sample_names(family):
@@ -216,8 +211,12 @@ class MetricsBackend(build.Getters):  # type: ignore[misc]
                     )
             # setdefault: threads that declare a family at the same moment must get the same hold on it
             known = self._handles.setdefault(family.name, FamilyHandle(self, family, labelnames))
+            try:
+                known.writer.family(known.family, labelled)
+            except BaseException:  # it cannot be recorded: its name is not taken
+                self._handles.pop(family.name, None)
+                raise
             self._sample_names.update(dict.fromkeys(sample_names(known.family), known.family))
-            known.writer.family(known.family, bool(labelnames))
         _check_same(known.family, family)
         if labelnames is not None:
             if known.labelnames is not None and set(known.labelnames) != set(labelnames):
@@ -322,6 +321,10 @@ class MetricsBackend(build.Getters):  # type: ignore[misc]
             self._scraper.close()
 
 
+# What the get-or-create calls may be told beside name and labels, by kind; and which field of a Family it is.
+_OPTIONS = {GAUGE: ("multiprocess_mode",), HISTOGRAM: ("buckets",)}
+_FIELDS = {"unit": "unit", "multiprocess_mode": "mode", "buckets": "bounds"}
+
 _SERIES: Mapping[str, Any] = {
     COUNTER: S.CounterSeries,
     HISTOGRAM: S.HistogramSeries,
@@ -340,6 +343,10 @@ def series_class(family: Family) -> Any:
     return _SERIES[family.mode if family.type == GAUGE else family.type]
 
 
+def _says_something(option: object) -> bool:
+    return bool(option) if isinstance(option, str) else option is not None
+
+
 def _check_same(known: Family, wanted: Family) -> None:
     for what in ("type", "mode", "unit", "bounds", "states"):
         before, now = getattr(known, what), getattr(wanted, what)
@@ -349,4 +356,3 @@ def _check_same(known: Family, wanted: Family) -> None:
 
 def _reattach(arguments: dict[str, Any]) -> MetricsBackend:
     return MetricsBackend(**arguments)
-

@@ -39,7 +39,9 @@ class Metric:
 
     _type = ""
 
-    def __new__(cls, name: str = "", documentation: str = "", labelnames: Iterable[str] = (), *_: Any, **options: Any) -> Any:
+    def __new__(
+        cls, name: str = "", documentation: str = "", labelnames: Iterable[str] = (), *_: Any, **options: Any
+    ) -> Any:
         if labelnames:
             base, implementation = build.Children, _LABELLED[cls._type]
         else:
@@ -71,9 +73,7 @@ class Metric:
         registry: Any,
         options: Mapping[str, Any],
     ) -> None:
-        family = define(
-            self._type, name, documentation, namespace=namespace, subsystem=subsystem, unit=unit, **options
-        )
+        family = define(self._type, name, documentation, namespace=namespace, subsystem=subsystem, unit=unit, **options)
         names = check_label_names(labelnames, self._type, family.name)
         self._family: Family = family
         self._labelnames: tuple[str, ...] = names
@@ -111,10 +111,12 @@ class _Plain(Metric):
     """A metric without labels: a series under its own name."""
 
     def attach(self, backend: MetricsBackend, *, move: bool = False) -> None:
-        self.start(backend.handle(self._family, ()), (), move=move)  # type: ignore[attr-defined]
+        self.start(backend.handle(self._family, (), False), (), move=move)  # type: ignore[attr-defined]
 
     def remove(self, *labelvalues: object) -> None:
-        raise InvalidMetricError(f"{self._family.name}: remove() on a metric without labels; clear() sets it to nothing")
+        raise InvalidMetricError(
+            f"{self._family.name}: remove() on a metric without labels; clear() sets it to nothing"
+        )
 
     remove_by_labels = remove
 
@@ -130,7 +132,7 @@ class _Labelled(build.Children, Metric):  # type: ignore[misc]
     labels = build.labels_method
 
     def attach(self, backend: MetricsBackend, *, move: bool = False) -> None:
-        self._handle = backend.handle(self._family, self._labelnames)
+        self._handle = backend.handle(self._family, self._labelnames, bool(self._labelnames))
         known = dict(self.known_children()) if move or hasattr(self, "_attached") else {}
         self._attached = True
         self.name_labels(self._labelnames)
@@ -234,7 +236,7 @@ class Enum(Metric):
     _type = STATESET
 
 
-# -- what the public classes make ----------------------------------------------------------------------------------------
+# -- what the public classes make --------------------------------------------------------------------------------------
 
 
 class _PlainCounter(S.CounterSeries, _Plain, Counter):

@@ -69,19 +69,23 @@ class Record:
     def pack(self) -> bytes:
         """The record's bytes. Raises InvalidMetricError when they are more than MAX_RECORD_BYTES."""
         key, tail = self.key, self.tail
+        check_size(len(key) + len(tail))
         length = HEAD_BYTES + len(key) + len(tail)
         padding = -length % ALIGN
         length += padding
-        if length > MAX_RECORD_BYTES:
-            raise InvalidMetricError(
-                f"labels or documentation of {len(key) + len(tail)} bytes: "
-                f"a series or family may take {MAX_RECORD_BYTES} in all"
-            )
         head = _HEAD.pack(
             self.kind, padding, len(key), self.hash, self.parent, self.slot, self.count, self.created, self.born
         )
         body = b"".join((head, key, tail, bytes(padding)))
         return _START.pack(length, zlib.crc32(body, length), self.status) + body
+
+
+def check_size(size: int) -> None:
+    """Raise InvalidMetricError if key and tail of `size` bytes are more than a record holds."""
+    if HEAD_BYTES + size + ALIGN > MAX_RECORD_BYTES:
+        raise InvalidMetricError(
+            f"labels, buckets or documentation of {size} bytes: a series or family may take {MAX_RECORD_BYTES} in all"
+        )
 
 
 def unpack(data: memoryview, offset: int, end: int) -> tuple[Record, int]:
