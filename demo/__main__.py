@@ -12,13 +12,13 @@ import re
 import signal
 import sys
 import tempfile
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
-from demo.load import TIMEOUT_SECONDS, Tally, get, run_clients
+from demo.killer import Killer
+from demo.load import Tally, get, run_clients
 from demo.report import Comparison, Findings, report
 from demo.scrape import Scrape
 from demo.server import Gunicorn
@@ -91,7 +91,7 @@ def run(server: Gunicorn, requests: int) -> Findings:
     """Send the load, kill a worker in the middle of it, and compare."""
     get(server.port, f"/restock?articles={STOCK}")
     say(f"{CLIENTS} clients send {requests:,} requests ...")
-    killer = Killer(server, when=requests // 2)
+    killer = Killer(server.port, when=requests // 2)
     with Progress(requests) as progress:
 
         def advance(done: int) -> None:
@@ -123,55 +123,6 @@ class Progress:
     def __exit__(self, *_: object) -> None:
         if self.shown:
             print("\r\x1b[K", end="", flush=True)
-
-
-class Killer:
-    """Kills the worker that is in the middle of answering a request of ours, once `when` requests are done.
-
-    The first line of that answer has come, so the request is counted, and the client knows it: there is nothing to
-    guess afterwards. A sync worker answers one request at a time, so no other client's request dies with it.
-    """
-
-    def __init__(self, server: Gunicorn, when: int) -> None:
-        self.server = server
-        self.when = when
-        self.killed: list[int] = []
-        self.error: Exception | None = None
-        self._thread: threading.Thread | None = None
-
-    def look(self, done: int) -> None:
-        if done >= self.when and self._thread is None:
-            self._thread = threading.Thread(target=self._run, daemon=True)
-            self._thread.start()
-
-    def finish(self) -> None:
-        self.look(self.when)
-        assert self._thread is not None
-        self._thread.join(TIMEOUT_SECONDS)
-        if self.error is not None:
-            raise self.error
-
-    def _run(self) -> None:
-        try:
-            self._kill()
-        except (OSError, http.client.HTTPException, RuntimeError) as error:
-            self.error = error
-
-    def _kill(self) -> None:
-        connection = http.client.HTTPConnection("127.0.0.1", self.server.port, timeout=TIMEOUT_SECONDS)
-        connection.request("GET", "/hold?until=/nowhere")
-        response = connection.getresponse()
-        pid = int(response.readline())
-        in_progress = Scrape(self.server.port).value("shop_requests_in_progress")
-        os.kill(pid, signal.SIGKILL)
-        try:
-            rest = response.read()
-        except (OSError, http.client.HTTPException):
-            rest = b""
-        connection.close()
-        if b"done" in rest or in_progress < 1:
-            raise RuntimeError(f"worker {pid} was not in the middle of an answer when it was killed")
-        self.killed.append(pid)
 
 
 def compare(server: Gunicorn, tally: Tally, killer: Killer) -> Findings:

@@ -35,11 +35,16 @@ def gunicorn(
     """gunicorn(hooks=..., app=..., **settings) -> Service; ended after the test."""
     running: list[Gunicorn] = []
 
-    def start(hooks: str = HOOKS, app: str = "tests.integrations.wsgi_app:app", **settings: object) -> Service:
-        told = {"workers": 3, "graceful_timeout": 5, "control_socket_disable": True, **settings}
+    def start(
+        hooks: str = HOOKS,
+        app: str = "tests.integrations.wsgi_app:app",
+        kind: type[Gunicorn] = Gunicorn,
+        **settings: object,
+    ) -> Service:
+        told = {"workers": 3, "graceful_timeout": 2, "control_socket_disable": True, **settings}
         conf = tmp_path / "gunicorn.conf.py"
         conf.write_text("".join(f"{name} = {value!r}\n" for name, value in told.items()) + hooks)
-        server = Gunicorn(app, segment_name, tmp_path, conf=conf, environ=environ)
+        server = kind(app, segment_name, tmp_path, conf=conf, environ=environ)
         running.append(server)
         return Service(server, segment_name, witness)
 

@@ -30,6 +30,23 @@ class Uvicorn(Gunicorn):
         return [sys.executable, "-m", "uvicorn", "--fd", str(listening), app]
 
 
+class BindingGunicorn(Gunicorn):
+    """gunicorn that opens its own socket: one that was handed to it, it cannot hand on to a new binary (USR2)."""
+
+    def command(self, listening: int, app: str, conf: Path) -> list[str]:
+        return [
+            each if not each.startswith("fd://") else "127.0.0.1:0" for each in super().command(listening, app, conf)
+        ]
+
+    def wait_for_port(self) -> None:
+        def told() -> bool:
+            found = re.search(r"Listening at: http://127.0.0.1:(\d+)", self.log.read_text())
+            self.port = int(found[1]) if found else 0
+            return found is not None
+
+        until(told, "gunicorn listens")
+
+
 def until(condition: Callable[[], object], what: str) -> None:
     """Look until it is so."""
     deadline = time.monotonic() + PATIENCE_SECONDS

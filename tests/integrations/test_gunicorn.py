@@ -12,7 +12,7 @@ import pytest
 
 from shm_metrics import MetricsBackend, generate_latest
 from shm_metrics.place import Place
-from tests.integrations.running import CLIENTS, HOOKS, PATHS, Service, state, until
+from tests.integrations.running import CLIENTS, HOOKS, PATHS, BindingGunicorn, Service, state, until
 
 REQUESTS = 450
 pytestmark = pytest.mark.slow
@@ -99,8 +99,10 @@ def test_a_rolling_reload_keeps_the_counters(gunicorn, preload_app):
 
 @pytest.mark.parametrize("preload_app", [False, True], ids=["loaded by each worker", "preloaded"])
 def test_a_new_binary_keeps_the_counters(gunicorn, preload_app, tmp_path):
-    service: Service = gunicorn(preload_app=preload_app, pidfile=str(tmp_path / "pid"))
+    service: Service = gunicorn(kind=BindingGunicorn, preload_app=preload_app, pidfile=str(tmp_path / "pid"))
+    service.server.wait_for_port()
     service.load(30)
+    until(lambda: len(service.server.booted()) == 3, "all workers of the old master are up")
     before, old_workers = service.snapshot().incarnation, service.server.workers()
     service.server.signal(signal.SIGUSR2)
     until(lambda: len(set(service.server.booted())) == 6, "the new master has its workers")
