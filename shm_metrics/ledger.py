@@ -2,16 +2,18 @@
 
 Lives here: what scrapers note down of /proc in the worker table. May not: read /proc (the figures come in).
 
-A worker that is gone takes its CPU seconds with it; a sum over the living would fall. So each scrape that may write
-notes, under the ledger lock, what it saw of each row's process; when another process is seen on the row, the last
-figure of the one before is retired into the row's total. What a worker used after the last scrape that saw it is not
-counted: the counter is low by at most one scrape interval's work a worker, and never falls.
+A worker that is gone takes its CPU seconds with it; a sum over the living would fall. So each scrape notes what it saw
+of each row's process, in the segment if it may write there (under the ledger lock), and in its own memory; when another
+process is seen on the row, the last figure of the one before is retired into the row's total. What a worker used after
+the last scrape that saw it is not counted: the counter is low by at most one scrape interval's work a worker. Both notes
+are too low at worst, so the greater one is told, and it never falls while this process or the segment lives.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
 
 from shm_metrics import layout as L
 from shm_metrics.process.usage import ProcessUsage
@@ -19,42 +21,61 @@ from shm_metrics.segment import Segment
 
 __all__ = ["CpuLedger"]
 
-_ENTRY = struct.Struct("<QQdd")  # pid and start ticks of the process seen last, its CPU seconds, those of all before it
+_ENTRY = struct.Struct("<QQdd")
+
+
+class _Entry(NamedTuple):
+    """What is noted of one row. pid, start: the process seen last; last: its CPU seconds; retired: of all before it."""
+
+    pid: int = 0
+    start: int = 0
+    last: float = 0.0
+    retired: float = 0.0
+
+    def of_others(self, usage: ProcessUsage | None) -> float:
+        """CPU seconds of all processes of the row but this one."""
+        return self.retired if self._is(usage) else self.retired + self.last
+
+    def with_seen(self, usage: ProcessUsage) -> _Entry:
+        if self._is(usage):
+            return self._replace(last=max(self.last, usage.cpu_seconds))
+        return _Entry(usage.pid, usage.start_ticks, usage.cpu_seconds, self.retired + self.last)
+
+    def _is(self, usage: ProcessUsage | None) -> bool:
+        return usage is not None and (usage.pid, usage.start_ticks) == (self.pid, self.start)
 
 
 class CpuLedger:
+    """One scraper's notes of one segment."""
+
     def __init__(self, segment: Segment) -> None:
         self.segment = segment
+        self._own: dict[int, _Entry] = {}
 
-    def retired_seconds(self, used_rows: tuple[int, ...], live: Mapping[int, ProcessUsage]) -> float:
+    def retired_seconds(self, used_rows: Iterable[int], live: Mapping[int, ProcessUsage]) -> float:
         """CPU seconds of all processes that had a row and are not the ones in `live` (row -> usage)."""
         total = 0.0
         for row in used_rows:
-            pid, start, last, retired = _ENTRY.unpack_from(self.segment.bytes, self._at(row))
             usage = live.get(row)
-            seen = usage is not None and (usage.pid, usage.start_ticks) == (pid, start)
-            total += retired if seen else retired + last
+            own, shared = self._own.get(row, _Entry()), self._shared(row)
+            total += max(own.of_others(usage), shared.of_others(usage))
         return total
 
     def note(self, live: Mapping[int, ProcessUsage]) -> None:
-        """Write down what was seen, unless somebody else is at it."""
+        """Write down what was seen; in the segment too, unless somebody else is at it."""
+        for row, usage in live.items():
+            self._own[row] = self._own.get(row, _Entry()).with_seen(usage)
         locks = self.segment.locks
         if not self.segment.writable or not locks.try_exclusive(L.LOCK_LEDGER):
             return
         try:
             for row, usage in live.items():
-                self._note(row, usage)
+                _ENTRY.pack_into(self.segment.bytes, self._at(row), *self._shared(row).with_seen(usage))
         finally:
             locks.release(L.LOCK_LEDGER)
 
-    def _note(self, row: int, usage: ProcessUsage) -> None:
-        at, data = self._at(row), self.segment.bytes
-        pid, start, last, retired = _ENTRY.unpack_from(data, at)
-        if (usage.pid, usage.start_ticks) == (pid, start):
-            last = max(last, usage.cpu_seconds)
-        else:
-            retired, last = retired + last, usage.cpu_seconds
-        _ENTRY.pack_into(data, at, usage.pid, usage.start_ticks, last, retired)
+    def _shared(self, row: int) -> _Entry:
+        return _Entry(*_ENTRY.unpack_from(self.segment.bytes, self._at(row)))
 
     def _at(self, row: int) -> int:
         return self.segment.layout.worker(row) + L.WORKER_SEEN_PID_OFFSET

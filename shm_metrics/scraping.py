@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from shm_metrics import layout as L
 from shm_metrics import records
-from shm_metrics.families import AnyFamily, Family, LabelPairs
+from shm_metrics.families import AnyFamily, Family, FamilySnapshot, LabelPairs
 from shm_metrics.ledger import CpuLedger
 from shm_metrics.mirror import SeriesEntry
 from shm_metrics.place import Place
@@ -57,6 +57,7 @@ class Scraper:
         self._watched: Reader | None = None
         self._collectors: list[Any] = []
         self._told: set[str] = set()
+        self._ledger: CpuLedger | None = None
         if writer is None:
             self._reader()
 
@@ -121,9 +122,10 @@ class Scraper:
             workers.append(usage)
             if usage.usage is not None:
                 seen[row] = usage.usage
-        ledger = CpuLedger(segment)
-        retired = ledger.retired_seconds(snapshot.used_rows, seen)
-        ledger.note(seen)
+        if self._ledger is None or self._ledger.segment is not segment:
+            self._ledger = CpuLedger(segment)
+        retired = self._ledger.retired_seconds(snapshot.used_rows, seen)
+        self._ledger.note(seen)
         return list(process_families(workers, retired, self.per_worker))
 
     def figures(self, snapshot: Snapshot | None = None) -> EngineFigures:
@@ -155,7 +157,9 @@ class Scraper:
 
     def register(self, collector: Any) -> None:
         if not callable(collector) and not callable(getattr(collector, "collect", None)):
-            raise TypeError(f"collector {collector!r}: give a callable that returns families, or an object with collect()")
+            raise TypeError(
+                f"collector {collector!r}: give a callable that returns families, or an object with collect()"
+            )
         if collector not in self._collectors:
             self._collectors.append(collector)
 
@@ -165,7 +169,10 @@ class Scraper:
     def _run(self, collector: Any) -> list[AnyFamily]:
         try:
             collect: Callable[[], Iterable[AnyFamily]] = getattr(collector, "collect", collector)
-            return list(collect())
+            families = list(collect())
+            for family in families:
+                _check_family(family)
+            return families
         except Exception as error:
             self._failed(f"collector {collector!r}", error)
             return []
@@ -184,3 +191,14 @@ class Scraper:
             log.warning("shm_metrics: %s failed, the scrape goes on without it: %r", what, error)
 
 
+def _check_family(family: Any) -> None:
+    """Raise an error for what is no family: rendered beside the others, it would cost the whole page."""
+    if isinstance(family, FamilySnapshot):
+        return
+    told = [getattr(family, field, None) for field in ("name", "documentation", "type", "unit")]
+    if not all(isinstance(text, str) for text in told) or not isinstance(getattr(family, "samples", None), Sequence):
+        raise TypeError(f"it gave {family!r}; give SampleFamily or prometheus_client's Metric")
+    for sample in family.samples:
+        if not isinstance(sample.name, str):
+            raise TypeError(f"{family.name}: sample {sample!r}: give its whole name")
+        hash(tuple(sample.labels.items()))
