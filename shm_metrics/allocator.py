@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from threading import RLock
+from time import monotonic
 from typing import TYPE_CHECKING, NamedTuple
 
 from shm_metrics import layout as L
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 __all__ = ["Allocator", "CatalogBusyError", "FamilyPlace", "SeriesPlace"]
 
 CATALOG_SECONDS = 2.0
+IMPATIENT_SECONDS = 5.0  # after a wait in vain: new series must not stop the application for two seconds each
 SEARCH_SECONDS = 1.0  # between two searches for slots to reuse in a full segment
 
 # Stamps whose ledger row is written: flags of shared gauges, and what dead min, max and mostrecent gauges left.
@@ -76,8 +78,8 @@ class _CatalogLock:
             raise CatalogBusyError("called from within a creation in the same thread")
         allocator._inside = True
         try:
-            if not allocator.segment.locks.wait_exclusive(L.LOCK_CATALOG, CATALOG_SECONDS):
-                raise CatalogBusyError(f"the catalog has been locked for {CATALOG_SECONDS:.0f} s")
+            if not allocator.segment.locks.try_exclusive(L.LOCK_CATALOG):
+                allocator._wait_for_catalog()
         except BaseException:
             allocator._inside = False
             allocator._thread_lock.release()
@@ -102,6 +104,7 @@ class Allocator:
         self._inside = False
         self._catalog_lock = _CatalogLock(self)
         self._search_again = 0.0
+        self._patient_from = 0.0
         self._reusable: dict[bytes, list[SeriesEntry]] = {}
 
     def renew(self) -> None:
@@ -117,6 +120,13 @@ class Allocator:
         """
         return self._catalog_lock
 
+    def _wait_for_catalog(self) -> None:
+        """Wait for the catalog lock; if somebody has kept it that long before, not again, for a while."""
+        seconds = CATALOG_SECONDS if monotonic() >= self._patient_from else 0.0
+        if not self.segment.locks.wait_exclusive(L.LOCK_CATALOG, seconds):
+            self._patient_from = monotonic() + IMPATIENT_SECONDS
+            raise CatalogBusyError(f"the catalog has been locked for {CATALOG_SECONDS:.0f} s")
+
     # -- families -------------------------------------------------------------------------------------------------
 
     def family(self, family: Family, labelled: bool, now: float) -> FamilyPlace:
@@ -126,12 +136,13 @@ class Allocator:
         """
         key = records.family_key(family)
         hash_ = self.index.hash(key)
-        known = self._read(self.index.find(key, hash_))
+        look = self.index.look(key, hash_)
+        known = self._read(look.offset)
         if known is not None:
             return known
         with self.locked():
             self.index.make_ready()
-            place, offset = self.index.locate(key, hash_)
+            place, offset = self.index.locate(key, hash_, look)
             known = self._read(offset)
             if known is not None:
                 return known
@@ -169,12 +180,13 @@ class Allocator:
         """
         key = records.series_key(family.offset, labels, payload)
         hash_ = self.index.hash(key)
-        known = self._living(self.index.find(key, hash_))
+        look = self.index.look(key, hash_)
+        known = self._living(look.offset)
         if known is not None:
             return known
         with self.locked():
             self.index.make_ready()
-            place, offset = self.index.locate(key, hash_)
+            place, offset = self.index.locate(key, hash_, look)
             if offset is not None:
                 known = self._living(offset)
                 if known is not None:

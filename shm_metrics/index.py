@@ -11,6 +11,7 @@ A reader that comes during a rebuild may miss a key; whoever misses looks again 
 from __future__ import annotations
 
 from hashlib import blake2b
+from typing import NamedTuple
 
 from shm_metrics import layout as L
 from shm_metrics import records
@@ -23,6 +24,18 @@ __all__ = ["Index"]
 _SIZE = L.INDEX_SIZE_OFFSET // L.WORD
 _USED = L.INDEX_USED_OFFSET // L.WORD
 _INDEXED = L.INDEXED_OFFSET // L.WORD
+
+
+class Look(NamedTuple):
+    """place: of the entry, or the empty one where it would go. commit, size: of the catalog and the table looked at."""
+
+    place: int
+    offset: int | None
+    commit: int
+    size: int
+
+
+_NOWHERE = Look(0, None, -1, 0)
 
 
 class Index:
@@ -50,19 +63,13 @@ class Index:
 
     def find(self, key: bytes, hash_: int) -> int | None:
         """Offset of the record with this key, or None. Takes no lock: a rebuild may go on meanwhile."""
-        words, mask = self.words, self.size - 1
-        place = hash_ & mask
-        for _ in range(mask + 1):
-            found = words[2 * place]
-            if not found:
-                return None
-            if found == hash_:
-                # Read once: what the check is made on is what is returned.
-                offset = words[2 * place + 1] - 1
-                if self.catalog.key_is(offset, key):
-                    return offset
-            place = (place + 1) & mask
-        return None
+        return self.look(key, hash_).offset
+
+    def look(self, key: bytes, hash_: int) -> Look:
+        """As find(), with what locate() can go on from."""
+        commit, size = self.catalog.commit, self.size
+        found = self._sound_way(key, hash_)
+        return _NOWHERE if found is None else Look(found[0], found[1], commit, size)
 
     # -- under the catalog lock -----------------------------------------------------------------------------------
 
@@ -78,11 +85,14 @@ class Index:
         if 2 * words[_USED] >= self.size:
             self._grow()
 
-    def locate(self, key: bytes, hash_: int) -> tuple[int, int | None]:
+    def locate(self, key: bytes, hash_: int, look: Look = _NOWHERE) -> tuple[int, int | None]:
         """(place, offset) of the key, or (the empty place where it goes, None); after make_ready().
 
+        look: what look() gave before the lock was taken; it still holds if nothing was published since.
         Every entry on the way is checked; if one is not what it says, the table is made anew.
         """
+        if look.commit == self.catalog.commit and look.size == self.size:
+            return look.place, look.offset
         for _ in range(2):
             found = self._sound_way(key, hash_)
             if found is not None:

@@ -13,7 +13,6 @@ the real lock of the one that yielded, and stops the only thread there is.
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
 import struct
@@ -38,23 +37,22 @@ class FileLocks:
     def __init__(self, fd: int) -> None:
         self.fd = fd
 
-    def _set(self, kind: int, byte: int) -> bool:
+    def try_exclusive(self, byte: int) -> bool:
         try:
-            fcntl.fcntl(self.fd, fcntl.F_OFD_SETLK, _request(kind, byte))
-        except OSError as error:
-            if error.errno in (errno.EAGAIN, errno.EACCES):
-                return False
-            raise
+            fcntl.fcntl(self.fd, fcntl.F_OFD_SETLK, _request(fcntl.F_WRLCK, byte))
+        except (BlockingIOError, PermissionError):  # EAGAIN or EACCES: somebody has it
+            return False
         return True
 
-    def try_exclusive(self, byte: int) -> bool:
-        return self._set(fcntl.F_WRLCK, byte)
-
     def try_shared(self, byte: int) -> bool:
-        return self._set(fcntl.F_RDLCK, byte)
+        try:
+            fcntl.fcntl(self.fd, fcntl.F_OFD_SETLK, _request(fcntl.F_RDLCK, byte))
+        except (BlockingIOError, PermissionError):
+            return False
+        return True
 
     def release(self, byte: int) -> None:
-        self._set(fcntl.F_UNLCK, byte)
+        fcntl.fcntl(self.fd, fcntl.F_OFD_SETLK, _request(fcntl.F_UNLCK, byte))
 
     def wait_exclusive(self, byte: int, seconds: float) -> bool:
         """Take the byte, waiting at most `seconds`. Polls: a blocking wait could not be given an end."""

@@ -77,6 +77,7 @@ class Metric:
         names = check_label_names(labelnames, self._type, family.name)
         self._family: Family = family
         self._labelnames: tuple[str, ...] = names
+        self._order = sorted(range(len(names)), key=names.__getitem__)
         backend = registry if isinstance(registry, MetricsBackend) else None
         self.attach(backend or get_backend())
         if backend is None:
@@ -164,7 +165,8 @@ class _Labelled(build.Children, Metric):  # type: ignore[misc]
         return tuple([label_text(value, label) for label, value in zip(names, labelvalues, strict=True)])
 
     def _pairs_of(self, values: tuple[str, ...]) -> LabelPairs:
-        return tuple(sorted(zip(self._labelnames, values, strict=True)))
+        names = self._labelnames
+        return tuple([(names[position], values[position]) for position in self._order])
 
     def remove(self, *labelvalues: object) -> None:
         """Hide the series with these label values, in every process, from the next scrape on."""

@@ -140,16 +140,19 @@ class Writer:
 
     def family(self, family: Family, labelled: bool) -> FamilyPlace | None:
         """The family's place in the catalog, or None when it cannot be had now."""
-        known = self._families.get(id(family))
-        if known is not None:
-            return known[1]
         try:
-            place = self.allocator.family(family, labelled, time.time())
+            return self._family(family, labelled)
         except (CatalogBusyError, SegmentFullError) as error:
             self._tell(type(error).__name__, f"family {family.name}: {error}")
             return None
-        self._families[id(family)] = family, place  # with the family: its id must stay its own
-        return place
+
+    def _family(self, family: Family, labelled: bool) -> FamilyPlace:
+        known = self._families.get(id(family))
+        if known is None:
+            # With the family itself: its id must stay its own.
+            known = family, self.allocator.family(family, labelled, time.time())
+            self._families[id(family)] = known
+        return known[1]
 
     def bind(self, cell: Any, family: Family, labels: LabelPairs, payload: LabelPairs = (), *, move: bool = False) -> bool:
         """Give `cell` its place; True when it is the series' own and not the overflow or private memory.
@@ -160,13 +163,13 @@ class Writer:
         if self.closed:
             self._put_aside(cell, family)
             return False
-        found = self.family(family, bool(labels))
+        found: FamilyPlace | None = None
         try:
-            if found is None:
-                raise CatalogBusyError
+            found = self._family(family, bool(labels))
             place = self.allocator.series(family, found, labels, payload, time.time(), time.monotonic())
             self._reserve(place.slot, place.count)
-        except CatalogBusyError:
+        except CatalogBusyError as error:
+            self._tell("busy", f"series of {family.name}: {error}; what it counts is kept until the series can be made")
             self._wait(cell, family, labels, payload, move)
             return False
         except SegmentFullError as error:
