@@ -20,7 +20,7 @@ def combine(rule: str, stamps: FloatArray, values: FloatArray) -> tuple[FloatArr
     and marked.
     """
     there = stamps > 0.0
-    some = there.any(axis=0) if len(stamps) else np.zeros(values.shape[1], bool)
+    some: BoolArray = there.sum(axis=0) > 0
     if rule == "sum":
         return np.where(there, values, 0.0).sum(axis=0), some
     if not len(stamps):

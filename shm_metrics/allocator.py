@@ -54,11 +54,11 @@ class FamilyPlace(NamedTuple):
 
 
 class SeriesPlace(NamedTuple):
-    """offset: of its record. slot, count: its slots. born: stamps up to it are of an earlier life of the slots."""
+    """offset: of its record. slot, slots: its first slot, and how many. born: stamps up to it are of an earlier life."""
 
     offset: int
     slot: int
-    count: int
+    slots: int
     born: float
 
 

@@ -64,7 +64,7 @@ class Catalog:
         return records.unpack(self.data, offset, self.commit)[0]
 
     def key_is(self, offset: int, key: bytes) -> bool:
-        return records.key_at(self.data, offset, self.commit) == key
+        return records.has_key(self.data, offset, self.commit, key)
 
     def status(self, offset: int) -> int:
         return self.data[offset + records.STATUS_OFFSET]

@@ -110,7 +110,7 @@ class Index:
             offset = words[2 * place + 1] - 1
             if records.hash_at(data, offset, commit) != found:
                 return None
-            if found == hash_ and records.key_at(data, offset, commit) == key:
+            if found == hash_ and records.has_key(data, offset, commit, key):
                 return place, offset
             place = (place + 1) & mask
         return None

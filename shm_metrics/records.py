@@ -107,13 +107,13 @@ def unpack(data: memoryview, offset: int, end: int) -> tuple[Record, int]:
     return Record(kind, key, parent, slot, count, created, born, tail, status, hash_), offset + length
 
 
-def key_at(data: memoryview, offset: int, end: int) -> memoryview | None:
-    """The key of the record at `offset`, unchecked but within bounds; None where there can be none."""
+def has_key(data: memoryview, offset: int, end: int, key: bytes) -> bool:
+    """Whether the record at `offset`, unchecked but within bounds, has this key."""
     start = offset + HEAD_BYTES
     if offset % ALIGN or start > end:
-        return None
+        return False
     (length,) = KEY_LENGTH.unpack_from(data, offset + KEY_LENGTH_OFFSET)
-    return data[start : start + length] if start + length <= end else None
+    return bool(length == len(key) and start + length <= end and data[start : start + length] == key)
 
 
 def hash_at(data: memoryview, offset: int, end: int) -> int:

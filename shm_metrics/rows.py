@@ -174,7 +174,7 @@ def _put_in_order(segment: Segment, row: int, ledger_lock: Callable[[Callable[[]
     return True
 
 
-def _repair_histogram(view: memoryview, pages: memoryview, sequence: int, end: int) -> None:
+def _repair_histogram(view: memoryview[float], pages: memoryview, sequence: int, end: int) -> None:
     """Set the sequence to the number of observations in the buckets, which says which of the two sums is the sum."""
     if pages[sequence // L.SLOTS_PER_PAGE] and pages[(end - 1) // L.SLOTS_PER_PAGE] and view[sequence]:
         count = sum(view[sequence + 1 : end])
@@ -182,7 +182,7 @@ def _repair_histogram(view: memoryview, pages: memoryview, sequence: int, end: i
             view[sequence] = count
 
 
-def _fold(segment: Segment, codes: bytes, view: memoryview, stamps: list[int]) -> None:
+def _fold(segment: Segment, codes: bytes, view: memoryview[float], stamps: list[int]) -> None:
     """Fold a dead worker's min, max and mostrecent gauges into the ledger row. Under the catalog lock."""
     ledger = segment.row_view(L.LEDGER_ROW)
     for slot in stamps:

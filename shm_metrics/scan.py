@@ -102,7 +102,7 @@ class Guarded:
             if not moved.size:
                 break
             if turn >= TRIES_BEFORE_YIELDING:
-                time.sleep(0)
+                sleep(0)
             block[:, moved] = _gathered(matrix, np.ascontiguousarray(at[:, moved]))
         return block
 

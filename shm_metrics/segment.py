@@ -95,7 +95,9 @@ class Segment:
         """shape (1 + rows, slots); row 0 is the ledger row."""
         import numpy as np
 
-        return np.frombuffer(self.doubles, np.float64).reshape(self.layout.matrix_rows, self.layout.slots)
+        lay = self.layout
+        flat = np.frombuffer(self.map, np.float64, lay.matrix_rows * lay.slots, lay.matrix)
+        return flat.reshape(lay.matrix_rows, lay.slots)
 
     @cached_property
     def pages(self) -> ByteArray:
@@ -111,7 +113,7 @@ class Segment:
 
         return np.frombuffer(self.codes, np.uint8)
 
-    def row_view(self, row: int) -> memoryview:
+    def row_view(self, row: int) -> memoryview[float]:
         """The row's slots, float64."""
         return self.doubles[row * self.layout.slots : (row + 1) * self.layout.slots]
 
@@ -119,7 +121,7 @@ class Segment:
         """The row's part of the page map."""
         return self.page_bytes[row * self.layout.pages_per_row : (row + 1) * self.layout.pages_per_row]
 
-    def two_dimensional(self) -> tuple[memoryview, memoryview]:
+    def two_dimensional(self) -> tuple[memoryview[float], memoryview]:
         """The matrix and the page map with their two dimensions, for the cells."""
         lay = self.layout
         matrix = self.bytes[lay.matrix : lay.total].cast("d", (lay.matrix_rows, lay.slots))

@@ -92,7 +92,7 @@ class Writer:
         self._tell("rows", "no free row: this worker counts in private memory until one is free; raise rows=")
         self._start_repairs()
 
-    def _point(self, row: Any, view: memoryview, ledger: memoryview) -> None:
+    def _point(self, row: Any, view: memoryview[float], ledger: memoryview[float]) -> None:
         row.point(view, ledger, *self.segment.two_dimensional(), L.SLOTS_PER_PAGE)
 
     def _point_to_private_memory(self) -> None:
@@ -167,7 +167,7 @@ class Writer:
         try:
             found = self._family(family, bool(labels))
             place = self.allocator.series(family, found, labels, payload, time.time(), time.monotonic())
-            self._reserve(place.slot, place.count)
+            self._reserve(place.slot, place.slots)
         except CatalogBusyError as error:
             self._tell("busy", f"series of {family.name}: {error}; what it counts is kept until the series can be made")
             self._wait(cell, family, labels, payload, move)

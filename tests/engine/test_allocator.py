@@ -42,8 +42,8 @@ def test_a_series_takes_the_slots_that_its_type_needs_and_the_map_says_which(mak
         (SECONDS, [L.SLOT_SEQUENCE, *[L.SLOT_BUCKET] * 3, *[L.SLOT_SUM] * 2]),
     ):
         place = series(writer, family, ())
-        assert list(writer.segment.codes[place.slot : place.slot + place.count]) == codes
-        assert writer.segment.slots_used == place.slot + place.count
+        assert list(writer.segment.codes[place.slot : place.slot + place.slots]) == codes
+        assert writer.segment.slots_used == place.slot + place.slots
 
 
 def test_a_family_with_labels_has_slots_for_its_overflow_from_the_beginning(make_writer):

@@ -39,7 +39,7 @@ def test_a_record_comes_back_as_it_was_packed_wherever_it_lies(record, before, a
     found, following = records.unpack(data, before * records.ALIGN, len(data))
     assert found == record
     assert following == before * records.ALIGN + len(record.pack())
-    assert records.key_at(data, before * records.ALIGN, len(data)) == record.key
+    assert records.has_key(data, before * records.ALIGN, len(data), record.key)
 
 
 @unhurried
