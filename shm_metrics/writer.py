@@ -11,10 +11,10 @@ Where a cell writes:
 
 from __future__ import annotations
 
+import _thread
 import logging
 import mmap
 import os
-import threading
 import time
 import weakref
 from functools import cached_property
@@ -63,7 +63,8 @@ class Writer:
         self._families: dict[int, tuple[Family, FamilyPlace]] = {}
         self._waiting: list[tuple[Any, Family, LabelPairs, LabelPairs]] = []
         self._told: set[str] = set()
-        self._repairer: threading.Thread | None = None
+        self._repairing = False
+        self._repair_lock = _thread.allocate_lock()
         self._take_row()
         _writers.add(self)
 
@@ -227,16 +228,25 @@ class Writer:
 
     def repair(self) -> bool:
         """Give places to what waits in private memory; True when nothing waits any more."""
-        if self.closed:
-            return True
-        if self.lease is None:
-            self.lease = self._claim()
-            if self.lease is not None:
-                self._adopt()
-        waiting, self._waiting = self._waiting, []
-        for cell, family, labels, payload in waiting:
-            self.bind(cell, family, labels, payload, move=True)
-        return self.lease is not None and not self._waiting
+        if not self._repair_lock.acquire(False):
+            return False  # another thread is at it
+        try:
+            if self.lease is None and not self.closed:
+                self.lease = self._claim()
+                if self.lease is not None:
+                    self._adopt()
+            for _ in range(0 if self.closed else len(self._waiting)):
+                # It leaves the list only when it has its place: a child forked in between must find it there.
+                cell, family, labels, payload = self._waiting[0]
+                if cell.place()[0] is not self.row:
+                    self.bind(cell, family, labels, payload, move=True)
+                del self._waiting[0]
+        finally:
+            self._repair_lock.release()
+        return not self._waits()
+
+    def _waits(self) -> bool:
+        return not self.closed and (self.lease is None or bool(self._waiting))
 
     def _adopt(self) -> None:
         assert self.lease is not None
@@ -261,11 +271,15 @@ class Writer:
         return [cell for cell in (reference() for reference in list(self._cells)) if cell is not None]
 
     def _start_repairs(self) -> None:
-        if self._repairer is None or not self._repairer.is_alive():
-            # Looks the writer up anew each time: a thread must not keep a forgotten backend alive.
-            self._repairer = threading.Thread(target=_repair_until_done, args=(weakref.ref(self),), daemon=True)
-            self._repairer.name = "shm_metrics-repair"
-            self._repairer.start()
+        if self._repairing:
+            return
+        self._repairing = True
+        try:
+            # Not a threading.Thread: starting one takes a lock, and a signal handler may come in on top of just that.
+            _thread.start_new_thread(_repair_until_done, (weakref.ref(self),))
+        except RuntimeError as error:
+            self._repairing = False  # whoever is put aside next tries again
+            self._tell("thread", f"what waits in private memory cannot be moved yet: {error}")
 
     # -- fork and close -------------------------------------------------------------------------------------------
 
@@ -278,13 +292,16 @@ class Writer:
         self.allocator.renew()
         if "reader" in self.__dict__:
             self.reader.renew()
-        self._repairer = None
+        self._repairing = False
+        self._repair_lock = _thread.allocate_lock()
         close_inherited = self.segment.new_description()
         # The inherited description keeps the parent's locks alive: it goes before we wait for any lock.
         close_inherited()
         if was_rowless:
             for cell in self._all_cells():
                 cell.reset()
+        # What the parent's thread has just moved out of private memory stands in the parent's row by now.
+        self._waiting = [waiting for waiting in self._waiting if waiting[0].place()[0] is not self.row]
         for cell, *_ in self._waiting:
             cell.place()[0].renew()
             cell.reset()
@@ -325,9 +342,19 @@ def set_process_role(role: str) -> None:
 
 def _repair_until_done(reference: weakref.ref[Writer]) -> None:
     while True:
+        # Looks the writer up anew each time: a thread must not keep a forgotten backend alive.
         writer = reference()
-        if writer is None or writer.repair():
+        if writer is None:
             return
+        try:
+            if writer.repair():
+                writer._repairing = False
+                # Somebody may have been put aside just before, and have counted on this thread.
+                if not writer._waits():
+                    return
+                writer._repairing = True
+        except Exception as error:
+            writer._tell("repair", f"what waits in private memory cannot be moved yet: {error!r}")
         del writer
         time.sleep(REPAIR_SECONDS)
 
