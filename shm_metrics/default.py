@@ -39,6 +39,8 @@ def get_backend() -> MetricsBackend:
             except SegmentError as error:
                 log.error("shm_metrics: %s; this process counts for itself until configure() finds a segment", error)
                 _default = MetricsBackend(_private=True)
+            for metric in list(declared):
+                metric.attach(_default)
         return _default
 
 
@@ -71,13 +73,19 @@ def use_backend(backend: MetricsBackend | None, *, move: bool = False) -> Metric
     global _default
     with _lock:
         previous, _default = _default, backend
-        move = move and previous is not None and not previous.read_only and previous._writer.segment.sole_user()
+        move = move and previous is not None and _used_by_us_alone(previous)
         if backend is not None:
             for metric in list(declared):
                 metric.attach(backend, move=move)
+        elif declared:
+            get_backend()  # they are the ones who ask
         if move and previous is not None:
             previous.unlink()
         return previous
+
+
+def _used_by_us_alone(backend: MetricsBackend) -> bool:
+    return not backend.read_only and not backend._writer.closed and backend._writer.segment.sole_user()
 
 
 def _renew_lock() -> None:

@@ -50,6 +50,12 @@ class FamilyHandle:
             found = made if made.overflowed else self.series.setdefault(pairs, made)
         return found
 
+    def release(self, gone: Iterable[LabelPairs]) -> None:
+        """Forget these series: they count in another backend from now on."""
+        for pairs in gone:
+            self.series.pop(pairs, None)
+        self.backend.forget_series()
+
     # -- removal --------------------------------------------------------------------------------------------------
 
     def remove(self, pairs: LabelPairs) -> None:

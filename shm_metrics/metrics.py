@@ -8,6 +8,7 @@ family that gives out series. Both are instances of the public class.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any
@@ -133,14 +134,34 @@ class _Labelled(build.Children, Metric):  # type: ignore[misc]
     labels = build.labels_method
 
     def attach(self, backend: MetricsBackend, *, move: bool = False) -> None:
-        self._handle = backend.handle(self._family, self._labelnames, bool(self._labelnames))
-        known = dict(self.known_children()) if move or hasattr(self, "_attached") else {}
-        self._attached = True
+        handle = backend.handle(self._family, self._labelnames, bool(self._labelnames))
+        known = self._leave(move) if hasattr(self, "_handle") else {}
+        self._handle = handle
         self.name_labels(self._labelnames)
         for values, child in known.items():
             child.start(self._handle, child._pairs, move=move)
             self._handle.series.setdefault(child._pairs, child)
             self.known_children()[values] = child
+
+    def _leave(self, move: bool) -> dict[tuple[str, ...], Any]:
+        """Forget the children; those that go along: if nothing is moved, only what somebody else holds.
+
+        The others would begin in the next backend with a zero that nobody there asked for.
+        """
+        children = dict(self.known_children())
+        self.name_labels(self._labelnames)
+        self._handle.release(child._pairs for child in children.values())
+        if move:
+            return children
+        functions = self._handle.backend._functions
+        kept = {values: child for values, child in children.items() if child in functions}
+        watched = {values: weakref.ref(child) for values, child in children.items()}
+        del children  # the last reference to what nobody else holds
+        for values, reference in watched.items():
+            child = reference()
+            if child is not None:
+                kept[values] = child
+        return kept
 
     def make_child(self, labelvalues: tuple[object, ...], labelkwargs: Mapping[str, object]) -> Any:
         """What labels() does when the series is not cached."""

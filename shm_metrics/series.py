@@ -59,7 +59,11 @@ class SeriesMethods:
     def labels(self, *labelvalues: object, **labelkwargs: object) -> Any:
         raise InvalidMetricError(
             f"{self._handle.family.name}: labels() on "
-            + (f"a series that has its labels already: {dict(self._pairs)}" if self._pairs else "a metric without labels")
+            + (
+                f"a series that has its labels already: {dict(self._pairs)}"
+                if self._pairs
+                else "a metric without labels"
+            )
         )
 
 
@@ -113,6 +117,12 @@ class GaugeMethods(SeriesMethods):
     __slots__ = ()
     _hot = ("set", "inc", "dec")
     set: Callable[[float], None]  # the cell's
+
+    def start(self, handle: FamilyHandle, pairs: LabelPairs, *, move: bool = False) -> None:
+        function = self._handle.backend._functions.pop(self, None) if hasattr(self, "_handle") else None
+        super().start(handle, pairs, move=move)
+        if function is not None:
+            self.set_function(function)
 
     def set_to_current_time(self) -> None:
         """Set to the Unix time in seconds."""
