@@ -94,9 +94,17 @@ def test_a_collector_that_fails_is_counted_and_logged_once_and_the_rest_served(m
     assert "its database is gone" in told[0]
 
 
-@pytest.mark.parametrize(
-    "answer", [None, 7, [None], ["text"], [object()], [SampleFamily("x", "", GAUGE, None)]], ids=str
-)
+NO_FAMILIES = {
+    "none": None,
+    "number": 7,
+    "list of none": [None],
+    "list of text": ["text"],
+    "list of object": [object()],
+    "no samples": [SampleFamily("x", "", GAUGE, None)],
+}
+
+
+@pytest.mark.parametrize("answer", NO_FAMILIES.values(), ids=NO_FAMILIES)
 def test_a_collector_that_gives_no_families_is_a_failed_one(make_backend, answer):
     backend = make_backend()
     backend.counter("jobs").inc(3)

@@ -98,10 +98,10 @@ def test_tests_in_parallel_do_not_meet(run):
 
 
 def test_a_run_leaves_no_segment_behind(run, tmp_path):
-    (tmp_path / "test_orders.py").write_text(
-        TESTS
-        + "\ndef test_name():\n    import pathlib\n    pathlib.Path('name').write_text(os.environ['SHM_METRICS_SEGMENT'])\n"
+    asked = (
+        "\nimport pathlib\ndef test_name():\n    pathlib.Path('name').write_text(os.environ['SHM_METRICS_SEGMENT'])\n"
     )
+    (tmp_path / "test_orders.py").write_text(TESTS + asked)
     run()
     name = (tmp_path / "name").read_text()
     assert not glob.glob(f"/dev/shm/*{name}*")
@@ -124,5 +124,8 @@ def test_the_fixture_gives_our_own_tests_a_backend_too(metrics_backend):
 
 
 def test_loading_the_plugin_loads_neither_numpy_nor_the_engine(python):
-    code = "import sys, shm_metrics.pytest_plugin\nprint([n for n in sys.modules if n.startswith(('numpy', 'shm_metrics'))])"
-    assert eval(python(code)) == ["shm_metrics", "shm_metrics.pytest_plugin"]
+    code = (
+        "import sys, shm_metrics.pytest_plugin\n"
+        "print(*sorted(name for name in sys.modules if name.startswith(('numpy', 'shm_metrics'))))"
+    )
+    assert python(code).split() == ["shm_metrics", "shm_metrics.pytest_plugin"]
