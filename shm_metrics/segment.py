@@ -10,7 +10,7 @@ would outlive its owner for as long as any child lives.
 How an attach decides (the creation byte is held throughout; `present` = somebody shares the presence byte):
 
     the file is              nobody present                            somebody present
-    empty or INITIALISING    make it (its maker died half-way)         cannot be: presence comes after READY
+    empty or INITIALISING    make it (its maker died half-way)         SegmentFormatError: it was READY once
     READY, ours              keep=True: join; else abandon, remake     join
     READY, not readable      a segment of ours: remove, remake         SegmentFormatError
     ABANDONED                unlink, start over                        unlink, start over
@@ -161,6 +161,10 @@ class Segment:
         start = os.pread(locks.fd, L.HEADER_END, 0)
         size = os.fstat(locks.fd).st_size
         if _half_made(start):
+            if not locks.try_exclusive(L.LOCK_PRESENCE):
+                raise SegmentFormatError(
+                    f"{place.path}: its header is damaged while processes use it; restart the processes that use it"
+                )
             header = cls._make(place, locks.fd, layout)
         else:
             alone = locks.try_exclusive(L.LOCK_PRESENCE)
@@ -187,19 +191,28 @@ class Segment:
 
     @classmethod
     def _make(cls, place: Place, fd: int, layout: Layout) -> Header:
-        os.ftruncate(fd, 0)
         header = Header(layout, uuid.uuid4().bytes, os.urandom(16), _boot_id(), time.time())
-        # The checksummed part goes first: from here on the file says of itself what it is.
-        os.pwrite(fd, header.pack(), 0)
-        os.ftruncate(fd, layout.total)
         try:
-            _reserve(fd, 0, layout.page_map, place.path)
-            _reserve(fd, layout.index, L.INDEX_FIRST_SIZE * L.INDEX_ENTRY_BYTES, place.path)
-            _reserve(fd, layout.catalog, L.CATALOG_RESERVE_STEP, place.path)
-            _reserve(fd, layout.slot_map, L.PAGE, place.path)
+            cls._lay_out(fd, header, place.path)
+        except OSError as error:
+            place.unlink()
+            raise SegmentFullError(f"{place.path}: cannot be made ({error.strerror}); free memory on its file system") from error
         except SegmentFullError:
             place.unlink()
             raise
+        return header
+
+    @staticmethod
+    def _lay_out(fd: int, header: Header, where: str) -> None:
+        layout = header.layout
+        os.ftruncate(fd, 0)
+        # The checksummed part goes first: from here on the file says of itself what it is.
+        os.pwrite(fd, header.pack(), 0)
+        os.ftruncate(fd, layout.total)
+        _reserve(fd, 0, layout.page_map + layout.pages_per_row, where)  # the ledger row's part of the page map too
+        _reserve(fd, layout.index, L.INDEX_FIRST_SIZE * L.INDEX_ENTRY_BYTES, where)
+        _reserve(fd, layout.catalog, L.CATALOG_RESERVE_STEP, where)
+        _reserve(fd, layout.slot_map, L.PAGE, where)
         words = {
             L.INDEX_SIZE_OFFSET: L.INDEX_FIRST_SIZE,
             L.SLOTS_USED_OFFSET: L.FIRST_SERIES_SLOT,
@@ -210,7 +223,6 @@ class Segment:
         os.pwrite(fd, bytes([L.SLOT_ADDS]) * L.FIRST_SERIES_SLOT, layout.slot_map)
         # READY goes last: whoever finds it finds everything.
         os.pwrite(fd, L.READY.to_bytes(L.WORD, "little"), L.STATE_OFFSET)
-        return header
 
     @classmethod
     def open_read_only(cls, place: Place) -> Segment:
