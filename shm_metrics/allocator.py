@@ -248,7 +248,7 @@ class Allocator:
         return True
 
     def _bump(self) -> int:
-        generation = self.segment.get(L.GENERATION_OFFSET) + 1
+        generation = min(self.segment.get(L.GENERATION_OFFSET) + 1, L.LARGEST_WORD)
         self.segment.set(L.GENERATION_OFFSET, generation)
         return generation
 
@@ -263,7 +263,7 @@ class Allocator:
             if self._living(place.offset) is None:
                 return
             baseline = self._reader().column_totals(definition, place.slot)
-            generation = self.segment.get(L.GENERATION_OFFSET) + 1
+            generation = min(self.segment.get(L.GENERATION_OFFSET) + 1, L.LARGEST_WORD)
             self.catalog.append(
                 Record(records.REMOVE, parent=place.offset, count=generation, born=stamp, tail=baseline.tobytes())
             )

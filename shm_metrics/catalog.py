@@ -9,6 +9,7 @@ append overwrites. The catalog is the truth: index and readers are made from it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from shm_metrics import layout as L
@@ -22,6 +23,8 @@ __all__ = ["Catalog"]
 _COMMIT = L.CATALOG_COMMIT_OFFSET // L.WORD
 _RESERVED = L.CATALOG_RESERVED_OFFSET // L.WORD
 
+_WRITTEN = re.compile(rb"[^\0]")
+
 
 class Catalog:
     def __init__(self, segment: Segment) -> None:
@@ -32,16 +35,18 @@ class Catalog:
     @property
     def commit(self) -> int:
         """The end of what has been published."""
-        commit = self.segment.words[_COMMIT]
-        if commit > len(self.data) or commit % records.ALIGN:
-            return min(commit, len(self.data)) // records.ALIGN * records.ALIGN
+        words = self.segment.words
+        commit = words[_COMMIT]
+        if commit > words[_RESERVED] or commit > len(self.data) or commit % records.ALIGN:
+            # Damaged. Memory that was never reserved is not touched, whatever the word says.
+            return min(commit, words[_RESERVED], len(self.data)) // records.ALIGN * records.ALIGN
         return commit
 
     def append(self, record: Record) -> tuple[int, int]:
         """Write and publish a record; where it begins and ends. Raises SegmentFullError."""
         words, offset, packed = self.segment.words, self.commit, record.pack()
         end = offset + len(packed)
-        if end > words[_RESERVED]:
+        if end > words[_RESERVED] or end > len(self.data):
             self._reserve(end)
         self.data[offset:end] = packed
         # The commit goes last: no reader ever sees half a record.
@@ -95,5 +100,8 @@ class Catalog:
                 records.unpack(self.data, offset, end)
                 return offset
             except SegmentFormatError:
-                offset += records.ALIGN
+                written = _WRITTEN.search(self.data, offset + records.ALIGN, end)  # a stretch of zeros may be long
+                if written is None:
+                    return end
+                offset = written.start() // records.ALIGN * records.ALIGN
         return end

@@ -46,22 +46,28 @@ def metrics_of(snapshot: Snapshot) -> dict[str, dict[str, Any]]:
 
 def _figures(found: FamilySnapshot, position: int) -> dict[str, Any]:
     if found.family.type == STATESET:
-        return {"value": found.family.states[int(found.values[position])]}
+        index, states = found.values[position], found.family.states
+        return {"value": states[int(index)] if 0 <= index < len(states) else ""}
     if found.family.type not in (HISTOGRAM, SUMMARY):
         return {"value": float(found.values[position])}
     assert found.sums is not None
     total = float(found.sums[position])
     if found.family.type == SUMMARY:
-        count = int(found.values[position])
+        count = _whole(found.values[position])
         return {"count": count, "sum": total, "average": total / count if count else 0.0}
     counts = found.values[position]
-    count = int(counts.sum())
+    count = _whole(counts.sum())
     return {
-        "buckets": {_bound(bound): int(n) for bound, n in zip(found.family.bounds, counts.cumsum(), strict=True)},
+        "buckets": {_bound(bound): _whole(n) for bound, n in zip(found.family.bounds, counts.cumsum(), strict=True)},
         "count": count,
         "sum": total,
         "average": total / count if count else 0.0,
     }
+
+
+def _whole(count: float) -> float:
+    """An int, unless the segment is damaged and it is no number at all."""
+    return int(count) if math.isfinite(count) else float(count)
 
 
 def _bound(bound: float) -> str:

@@ -27,15 +27,19 @@ _INDEXED = L.INDEXED_OFFSET // L.WORD
 
 
 class Look(NamedTuple):
-    """place: of the entry, or the empty one where it would go. commit, size: of the catalog and the table looked at."""
+    """place: of the entry, or the empty one where it would go. commit, size: of the catalog and the table looked at.
+
+    whole: the table held all of that catalog.
+    """
 
     place: int
     offset: int | None
     commit: int
     size: int
+    whole: bool
 
 
-_NOWHERE = Look(0, None, -1, 0)
+_NOWHERE = Look(0, None, -1, 0, False)
 
 
 class Index:
@@ -68,8 +72,9 @@ class Index:
     def look(self, key: bytes, hash_: int) -> Look:
         """As find(), with what locate() can go on from."""
         commit, size = self.catalog.commit, self.size
+        whole = self._checked and self.segment.words[_INDEXED] == commit
         found = self._sound_way(key, hash_)
-        return _NOWHERE if found is None else Look(found[0], found[1], commit, size)
+        return _NOWHERE if found is None else Look(found[0], found[1], commit, size, whole)
 
     # -- under the catalog lock -----------------------------------------------------------------------------------
 
@@ -88,10 +93,11 @@ class Index:
     def locate(self, key: bytes, hash_: int, look: Look = _NOWHERE) -> tuple[int, int | None]:
         """(place, offset) of the key, or (the empty place where it goes, None); after make_ready().
 
-        look: what look() gave before the lock was taken; it still holds if nothing was published since.
+        look: what look() gave before the lock was taken; it still holds if nothing was published since, and the table
+            was whole: one that somebody brought up to the catalog meanwhile holds more than was seen.
         Every entry on the way is checked; if one is not what it says, the table is made anew.
         """
-        if look.commit == self.catalog.commit and look.size == self.size:
+        if look.whole and look.commit == self.catalog.commit and look.size == self.size:
             return look.place, look.offset
         for _ in range(2):
             found = self._sound_way(key, hash_)

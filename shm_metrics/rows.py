@@ -149,7 +149,7 @@ def claim_row(
         _F64.pack_into(segment.bytes, at + L.WORKER_CLAIMED_AT_OFFSET, now)
         _U64.pack_into(segment.bytes, at + L.WORKER_LINEAGE_OFFSET, lineage)
         lease.set_role(role)
-        _U64.pack_into(segment.bytes, at + L.WORKER_CLAIMS_OFFSET, claims + 1)
+        _U64.pack_into(segment.bytes, at + L.WORKER_CLAIMS_OFFSET, min(claims + 1, L.LARGEST_WORD))
         locks.try_exclusive(L.LOCK_LIVE + row)
         return lease
     return None

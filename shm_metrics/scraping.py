@@ -70,6 +70,8 @@ class Scraper:
         if self._writer is not None:
             return self._writer.reader
         watched = self._watched
+        if watched is not None:
+            watched.segment.check_size()
         if watched is not None and (watched.segment.abandoned or not self.place.is_file(watched.segment.locks.fd)):
             watched.segment.close()
             watched = self._watched = None
