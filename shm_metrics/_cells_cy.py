@@ -90,17 +90,39 @@ def _now() -> cython.double:
 @cython.exceptval(-1.0, check=True)
 def _number(value: object) -> cython.double:
     """The float in `value`; text, booleans and whatever is no number are refused."""
-    if type(value) is float or type(value) is int:
+    if type(value) is not int and not _is_number(value):
+        _refuse_value(value)
+    try:
         return float(value)
+    except (TypeError, ValueError, OverflowError):  # an array, an integer beyond every float
+        _refuse_value(value)
+    return 0.0
+
+
+@cython.cfunc
+def _is_number(value: object):
     # numpy's booleans are called `bool` or `bool_`, by version; numpy itself is not loaded for them.
-    if type(value).__name__ in ("bool", "bool_") or isinstance(value, (str, bytes)) or not (hasattr(value, "__float__") or hasattr(value, "__index__")):
-        raise InvalidMetricError(f"{value!r} is no number ({type(value).__name__}); give an int or a float")
-    return float(value)
+    if type(value).__name__ in ("bool", "bool_") or isinstance(value, (str, bytes)):
+        return False
+    return hasattr(value, "__float__") or hasattr(value, "__index__")
+
+
+@cython.cfunc
+def _refuse_value(value: object):
+    raise InvalidMetricError(f"{_shown(value)} is no number ({type(value).__name__}); give an int or a float")
 
 
 @cython.cfunc
 def _refuse_amount(value: object):
-    raise InvalidMetricError(f"counter amount {value!r}: a counter only grows; give a finite amount of at least 0")
+    raise InvalidMetricError(f"counter amount {_shown(value)}: a counter only grows; give a finite amount of at least 0")
+
+
+def _shown(value):
+    try:
+        text = repr(value)
+    except Exception:
+        text = f"a {type(value).__name__}"
+    return text if len(text) <= 80 else text[:77] + "..."
 
 
 @cython.cclass

@@ -5,6 +5,7 @@ Lives here: get_backend, configure. May not: anything at import time; the first 
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import weakref
@@ -12,14 +13,16 @@ from threading import RLock
 from typing import Any
 
 from shm_metrics.backend import MetricsBackend
-from shm_metrics.errors import SegmentError
+from shm_metrics.errors import MetricConflictError, SegmentError
 
-__all__ = ["configure", "current_backend", "declared", "get_backend", "use_backend"]
+__all__ = ["configure", "current_backend", "follow_default", "get_backend", "use_backend"]
 
 log = logging.getLogger("shm_metrics")
 
-declared: weakref.WeakSet[Any] = weakref.WeakSet()
-"""Metrics declared without a backend of their own: they count in the default one, whichever that is."""
+declared: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
+"""Metrics declared without a backend of their own, in order: they count in the default one, whichever that is."""
+
+_numbers = itertools.count()
 
 _default: MetricsBackend | None = None
 _lock = RLock()
@@ -39,8 +42,7 @@ def get_backend() -> MetricsBackend:
             except SegmentError as error:
                 log.error("shm_metrics: %s; this process counts for itself until configure() finds a segment", error)
                 _default = MetricsBackend(_private=True)
-            for metric in list(declared):
-                metric.attach(_default)
+            _attach_declared(_default)
         return _default
 
 
@@ -75,13 +77,26 @@ def use_backend(backend: MetricsBackend | None, *, move: bool = False) -> Metric
         previous, _default = _default, backend
         move = move and previous is not None and _used_by_us_alone(previous)
         if backend is not None:
-            for metric in list(declared):
-                metric.attach(backend, move=move)
+            _attach_declared(backend, move=move)
         elif declared:
             get_backend()  # they are the ones who ask
         if move and previous is not None:
             previous.unlink()
         return previous
+
+
+def follow_default(metric: Any) -> None:
+    """Have a declared metric attached to every default backend to come, for as long as somebody holds it."""
+    declared[next(_numbers)] = metric
+
+
+def _attach_declared(backend: MetricsBackend, *, move: bool = False) -> None:
+    for metric in list(declared.values()):
+        try:
+            metric.attach(backend, move=move)
+        except MetricConflictError as error:
+            # One of two that never counted in the same backend, as only tests make them.
+            log.warning("shm_metrics: %s; it goes on counting where it did", error)
 
 
 def _used_by_us_alone(backend: MetricsBackend) -> bool:

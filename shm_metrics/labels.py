@@ -19,6 +19,7 @@ __all__ = ["check_label_names", "check_metric_name", "is_unicode", "label_pairs"
 _METRIC = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
 _LABEL = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
 MAX_VALUE_CHARACTERS = 16_384
+MAX_LABELS_BYTES = 48_000  # of all labels of a series
 OVERFLOW_LABELS: LabelPairs = (("overflow", "true"),)
 
 
@@ -82,8 +83,14 @@ def is_unicode(text: str) -> bool:
 
 
 def label_pairs(labels: Mapping[str, object]) -> LabelPairs:
-    """(name, text) pairs sorted by name; the label names must have been checked."""
-    return tuple(sorted((name, label_text(value, name)) for name, value in labels.items()))
+    """(name, text) pairs sorted by name; the label names must have been checked. Raises InvalidMetricError."""
+    pairs = tuple(sorted((name, label_text(value, name)) for name, value in labels.items()))
+    size = sum([len(name) + len(text) for name, text in pairs])
+    if 4 * size > MAX_LABELS_BYTES:  # as UTF-8, at most
+        size = sum(len(name) + len(text.encode()) for name, text in pairs)
+        if size > MAX_LABELS_BYTES:
+            raise InvalidMetricError(f"labels of {size} bytes in all: at most {MAX_LABELS_BYTES} are kept")
+    return pairs
 
 
 def _short(value: object) -> str:

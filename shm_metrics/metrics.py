@@ -17,7 +17,7 @@ from shm_metrics import series as S
 from shm_metrics.backend import MetricsBackend, series_class
 from shm_metrics.buckets import DEFAULT_BUCKETS
 from shm_metrics.cells import build
-from shm_metrics.default import declared, get_backend
+from shm_metrics.default import follow_default, get_backend
 from shm_metrics.definitions import define
 from shm_metrics.errors import InvalidMetricError
 from shm_metrics.families import COUNTER, GAUGE, HISTOGRAM, INFO, STATESET, SUMMARY, Family, FamilySnapshot, LabelPairs
@@ -76,13 +76,19 @@ class Metric:
     ) -> None:
         family = define(self._type, name, documentation, namespace=namespace, subsystem=subsystem, unit=unit, **options)
         names = check_label_names(labelnames, self._type, family.name)
+        mode = family.mode if self._type == GAUGE else ""
+        if not isinstance(self, _LABELLED[self._type] if names else _PLAIN[self._type][mode][1]):
+            raise InvalidMetricError(
+                f"{family.name}: {type(self).__name__} says labelnames or multiprocess_mode in its __init__ only; "
+                "they decide what is made, so say them in its __new__ as well"
+            )
         self._family: Family = family
         self._labelnames: tuple[str, ...] = names
         self._order = sorted(range(len(names)), key=names.__getitem__)
         backend = registry if isinstance(registry, MetricsBackend) else None
         self.attach(backend or get_backend())
         if backend is None:
-            declared.add(self)
+            follow_default(self)
         if registry is not None and backend is None:
             registry.register(self)
 
@@ -287,7 +293,9 @@ class _PlainSummary(S.SummarySeries, _Plain, Summary):
 
 
 class _PlainInfo(S.InfoSeries, _Plain, Info):
-    pass
+    def clear(self) -> None:
+        """Say nothing any more."""
+        self._handle.remove(())
 
 
 class _PlainEnum(S.EnumSeries, _Plain, Enum):

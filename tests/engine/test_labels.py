@@ -78,5 +78,13 @@ def test_a_label_value_that_is_no_unicode_is_refused_by_label():
         label_text("a\ud800b", "shop")
 
 
+def test_labels_of_extreme_length_in_all_are_refused():
+    assert label_pairs({f"l{n}": "x" * 15_000 for n in range(3)})
+    with pytest.raises(InvalidMetricError, match="labels of 60008 bytes in all"):
+        label_pairs({f"l{n}": "x" * 15_000 for n in range(4)})
+    with pytest.raises(InvalidMetricError, match="labels of 60002 bytes in all"):
+        label_pairs({"a": "é" * 15_000, "b": "é" * 15_000})
+
+
 def test_pairs_are_sorted_by_name_whatever_the_order_they_came_in():
     assert label_pairs({"b": 1, "a": "x"}) == label_pairs({"a": "x", "b": "1"}) == (("a", "x"), ("b", "1"))

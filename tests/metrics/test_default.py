@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-from shm_metrics import Counter, Enum, Gauge, Histogram, Info, Summary, configure, default, get_backend, metrics
+from shm_metrics import Counter, Enum, Gauge, Histogram, Info, Summary, configure, default, get_backend
 from shm_metrics.backend import MetricsBackend, place_for
 from shm_metrics.default import use_backend
 from shm_metrics.errors import InvalidMetricError, SegmentError
@@ -25,11 +25,9 @@ def names(segment_name):
 
 @pytest.fixture
 def nothing_yet(monkeypatch, segment_name):
-    """No default backend and no declared metrics, as in a new process, on a segment of the test's own."""
+    """No default backend, as in a new process; and where the first one will be."""
     monkeypatch.setenv("SHM_METRICS_SEGMENT", segment_name)
     monkeypatch.setattr(default, "_default", None)
-    monkeypatch.setattr(default, "declared", type(default.declared)())
-    monkeypatch.setattr(metrics, "declared", default.declared)
     yield
     if default._default is not None:
         default._default.close()
@@ -244,3 +242,22 @@ def test_with_no_backend_in_use_the_next_to_ask_makes_one_and_metrics_follow(not
     assert get_backend() is not before
     assert shown(get_backend(), "jobs") == {(): 1.0}
     before.close()
+
+
+def test_a_metric_that_cannot_go_along_stays_where_it_was(nothing_yet, names, make_backend, caplog):
+    """Two tests, each with its own backend, declare one name in two ways, and somebody keeps the first one alive."""
+    inner, outer = make_backend(names[0]), get_backend()
+    use_backend(inner)
+    first, also = Counter("jobs", ""), Counter("visits", "")
+    use_backend(outer)
+    first.inc()
+    third = make_backend(names[1])
+    third.gauge("jobs").set(5)
+    with caplog.at_level(logging.WARNING, "shm_metrics"):
+        use_backend(third)
+    first.inc()
+    also.inc()
+    assert shown(outer, "jobs") == {(): 2.0}
+    assert shown(third, "jobs") == {(): 5.0}
+    assert shown(third, "visits") == {(): 1.0}
+    assert "goes on counting where it did" in caplog.text
