@@ -57,7 +57,7 @@ class Reader:
 
     def snapshot(self, now: float) -> Snapshot:
         """Scan once. now: Unix seconds, for `taken_at`. Raises SegmentFormatError when the file was truncated."""
-        with self._lock:
+        with self._lock, _any_floats():
             self.segment.check_size()
             plan = self._current_plan()
             used = self.workers.used()
@@ -98,7 +98,8 @@ class Reader:
         if family.type in (HISTOGRAM, SUMMARY):
             buckets = max(1, len(family.bounds))
             total = np.zeros((buckets + 1, 1))
-            add_histograms(guarded_histograms(slots, buckets).read(self.segment, used), total[:-1], total[-1])
+            with _any_floats():
+                add_histograms(guarded_histograms(slots, buckets).read(self.segment, used), total[:-1], total[-1])
             return total[:, 0]
         if family.mode == "shared":
             return np.array([sum(self._slot(row, slot + 2) for row in used)])
@@ -111,11 +112,12 @@ class Reader:
         rows = used if mode.live or mode.combine in ("sum", "each", "shared") else [*used, L.LEDGER_ROW]
         guarded = guarded_gauges(np.array([slot], np.intp), mode.slots)
         blocks = guarded.read(self.segment, rows)
-        stamps = np.where(blocks[0] > born, blocks[0], 0.0)
-        if mode.combine == "shared":
-            return float(combine("newest", stamps, blocks[1])[0][0] + blocks[2].sum() - baseline.sum())
-        rule = "sum" if mode.combine == "each" else mode.combine
-        return float(combine(rule, stamps, blocks[1])[0][0])
+        with _any_floats():
+            stamps = np.where(blocks[0] > born, blocks[0], 0.0)
+            if mode.combine == "shared":
+                return float(combine("newest", stamps, blocks[1])[0][0] + blocks[2].sum() - baseline.sum())
+            rule = "sum" if mode.combine == "each" else mode.combine
+            return float(combine(rule, stamps, blocks[1])[0][0])
 
     def engine_total(self, slot: int) -> float:
         """The sum over all rows of one of the engine's own slots."""
@@ -124,6 +126,11 @@ class Reader:
     def _slot(self, row: int, slot: int) -> float:
         there = self.segment.pages[row, slot // L.SLOTS_PER_PAGE]
         return float(self.segment.matrix[row, slot]) if there else 0.0
+
+
+def _any_floats() -> np.errstate:
+    """Infinities of opposite signs add up to NaN, which is right and no reason to warn the application."""
+    return np.errstate(invalid="ignore", over="ignore")
 
 
 class _Scan:
