@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import pytest
@@ -194,3 +195,18 @@ def test_no_scrape_misses_a_maximum_while_rows_change_hands(
     employer.result()
     assert seen == sorted(seen)
     assert len(set(seen)) > 50
+
+
+def test_gauges_of_opposite_infinities_are_scraped_without_a_warning(attach: Callable[..., MetricsBackend]) -> None:
+    first, second = attach(), attach()
+    for worker, level in ((first, math.inf), (second, -math.inf)):
+        worker.counter("steps_total").inc()
+        worker.gauge("level", multiprocess_mode="sum").set(level)
+        worker.gauge("shared_level").inc(level)
+        worker.histogram("level_seconds").observe(level)
+    snapshot = first.snapshot()
+    assert snapshot.value("steps_total") == 2.0
+    assert snapshot.value("level_seconds") == 2.0
+    for value in (snapshot.value("level"), first.gauge("shared_level").value, first.histogram("level_seconds").sum):
+        assert value is not None
+        assert math.isnan(value)

@@ -1,0 +1,50 @@
+"""A fork in a process that may open no more files: the child has no row, and must not write into its parent's."""
+
+from __future__ import annotations
+
+import os
+import resource
+from collections.abc import Callable
+from typing import Any
+
+from shm_metrics import MetricsBackend
+from tests.behaviour.processes import Child
+
+
+def test_a_child_that_can_open_no_file_counts_privately_and_takes_a_row_when_it_can(
+    attach: Callable[..., MetricsBackend], fork: Callable[..., Child]
+) -> None:
+    backend = attach()
+    known = backend.counter("known_total", of="parent")
+    known.inc()
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+
+    def work(link: Any) -> list[int | None]:
+        rows = [backend.row]
+        known.inc(10)
+        backend.counter("new_total", of="child").inc(5)
+        link.send(("value", None))
+        link.recv()
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        backend._writer.repair()
+        while backend._writer._waits():
+            backend._writer.repair()
+        return [*rows, backend.row]
+
+    # The pipe of the child is open by the time its hook runs; nothing more may be opened.
+    spare = [os.open(os.devnull, os.O_RDONLY) for _ in range(3)]
+    highest = max(spare)
+    for descriptor in spare[:2]:
+        os.close(descriptor)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (highest, limits[1]))
+    try:
+        child = fork(work)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        os.close(highest)
+    child.hear()
+    assert backend.counter("known_total", of="parent").value == 1  # not in the parent's row
+    child.say()
+    assert child.result() == [None, 2]
+    assert backend.counter("known_total", of="parent").value == 11
+    assert backend.counter("new_total", of="child").value == 5
