@@ -40,14 +40,14 @@ class FileLocks:
     def try_exclusive(self, byte: int) -> bool:
         try:
             fcntl.fcntl(self.fd, fcntl.F_OFD_SETLK, _request(fcntl.F_WRLCK, byte))
-        except (BlockingIOError, PermissionError):  # EAGAIN or EACCES: somebody has it
+        except (BlockingIOError, PermissionError, ValueError):  # EAGAIN or EACCES: somebody has it; or we are closed
             return False
         return True
 
     def try_shared(self, byte: int) -> bool:
         try:
             fcntl.fcntl(self.fd, fcntl.F_OFD_SETLK, _request(fcntl.F_RDLCK, byte))
-        except (BlockingIOError, PermissionError):
+        except (BlockingIOError, PermissionError, ValueError):
             return False
         return True
 
@@ -58,6 +58,8 @@ class FileLocks:
         """Take the byte, waiting at most `seconds`. Polls: a blocking wait could not be given an end."""
         if self.try_exclusive(byte):
             return True
+        if self.fd < 0:
+            return False
         pause, deadline = 20e-6, monotonic() + seconds
         while monotonic() < deadline:
             sleep(pause)

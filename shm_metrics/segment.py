@@ -81,6 +81,7 @@ class Segment:
         self.header = header
         self.layout: Layout = lay
         self.locks = locks
+        self.status = os.fstat(map_fd)
         self.writable = writable
         protection = mmap.PROT_READ | (mmap.PROT_WRITE if writable else 0)
         self.map = mmap.mmap(map_fd, lay.total, mmap.MAP_SHARED, protection)
@@ -253,11 +254,17 @@ class Segment:
 
     @classmethod
     def _map(cls, place: Place, header: Header, locks: FileLocks, *, writable: bool) -> Segment:
-        map_fd = _same_file_again(locks.fd, writable)
         try:
-            return cls(place, header, locks, map_fd, writable)
-        finally:
-            os.close(map_fd)
+            map_fd = _same_file_again(locks.fd, writable)
+            try:
+                return cls(place, header, locks, map_fd, writable)
+            finally:
+                os.close(map_fd)
+        except OSError as error:
+            raise SegmentError(
+                f"{place.path}: {header.layout.total} bytes of address space, or a second descriptor by way of "
+                f"/proc/self/fd, cannot be had: {error}"
+            ) from error
 
     # -- after fork -----------------------------------------------------------------------------------------------
 
@@ -273,6 +280,16 @@ class Segment:
         if self.writable:
             self.locks.try_shared(L.LOCK_PRESENCE)
         return inherited.close
+
+    def reopen(self) -> None:
+        """Lock through a new description, after close(). Raises SegmentError or FileNotFoundError if it cannot be had."""
+        locks = FileLocks(self.place.open(create=False, write=self.writable))
+        if not os.path.samestat(os.fstat(locks.fd), self.status):
+            locks.close()
+            raise SegmentError(f"{self.place.path}: replaced by another segment meanwhile")
+        if self.writable:
+            locks.try_shared(L.LOCK_PRESENCE)
+        self.locks = locks
 
     # -- words, pages ---------------------------------------------------------------------------------------------
 

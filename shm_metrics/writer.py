@@ -232,6 +232,8 @@ class Writer:
             return False  # another thread is at it
         try:
             if self.lease is None and not self.closed:
+                if self.segment.locks.fd < 0:
+                    self.segment.reopen()
                 self.lease = self._claim()
                 if self.lease is not None:
                     self._adopt()
@@ -310,6 +312,14 @@ class Writer:
         if self._waiting:
             self._start_repairs()
 
+    def count_privately(self, error: Exception) -> None:
+        """In a forked child for which after_fork_in_child() failed: above all, do not write into the parent's row."""
+        self._point_to_private_memory()
+        self.lease = None
+        self.segment.locks.close()  # inherited or not: the parent's locks must not depend on us
+        self._tell("fork", f"no row after fork ({error}): this worker counts in private memory until it has one")
+        self._start_repairs()
+
     def close(self, *, unlink: bool = False) -> None:
         """Give the row up. Cells that are still held write to private memory from here on."""
         if self.closed:
@@ -363,7 +373,10 @@ def _after_fork_in_child() -> None:
     global _process_role
     _process_role = ""
     for writer in list(_writers):
-        writer.after_fork_in_child()
+        try:
+            writer.after_fork_in_child()
+        except Exception as error:
+            writer.count_privately(error)
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)

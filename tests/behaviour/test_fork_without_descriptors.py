@@ -23,15 +23,15 @@ def test_a_child_that_can_open_no_file_counts_privately_and_takes_a_row_when_it_
         rows = [backend.row]
         known.inc(10)
         backend.counter("new_total", of="child").inc(5)
-        link.send(("value", None))
-        link.recv()
+        link.say()
+        link.hear()
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
         backend._writer.repair()
         while backend._writer._waits():
             backend._writer.repair()
         return [*rows, backend.row]
 
-    # The pipe of the child is open by the time its hook runs; nothing more may be opened.
+    # Two may be opened: the ends of the pipe to the child.
     spare = [os.open(os.devnull, os.O_RDONLY) for _ in range(3)]
     highest = max(spare)
     for descriptor in spare[:2]:
