@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 from collections.abc import Callable
@@ -31,17 +32,19 @@ def test_a_child_that_can_open_no_file_counts_privately_and_takes_a_row_when_it_
             backend._writer.repair()
         return [*rows, backend.row]
 
-    # Two may be opened: the ends of the pipe to the child.
-    spare = [os.open(os.devnull, os.O_RDONLY) for _ in range(3)]
-    highest = max(spare)
-    for descriptor in spare[:2]:
-        os.close(descriptor)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (highest, limits[1]))
+    spare = [os.open(os.devnull, os.O_RDONLY)]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (spare[0] + 8, limits[1]))
     try:
+        with contextlib.suppress(OSError):
+            while True:
+                spare.append(os.open(os.devnull, os.O_RDONLY))
+        for _ in range(2):
+            os.close(spare.pop())  # for the two ends of the pipe to the child
         child = fork(work)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
-        os.close(highest)
+        for descriptor in spare:
+            os.close(descriptor)
     child.hear()
     assert backend.counter("known_total", of="parent").value == 1  # not in the parent's row
     child.say()
