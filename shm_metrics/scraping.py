@@ -13,6 +13,7 @@ from typing import Any
 
 from shm_metrics import layout as L
 from shm_metrics import records
+from shm_metrics.errors import SegmentError
 from shm_metrics.families import AnyFamily, Family, FamilySnapshot, LabelPairs
 from shm_metrics.ledger import CpuLedger
 from shm_metrics.mirror import SeriesEntry
@@ -68,6 +69,8 @@ class Scraper:
 
     def _reader(self) -> Reader:
         if self._writer is not None:
+            if self._writer.closed:
+                raise SegmentError(f"{self.place.path}: closed by this process; make another MetricsBackend to read it")
             return self._writer.reader
         watched = self._watched
         if watched is not None:

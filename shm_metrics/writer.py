@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from shm_metrics import layout as L
 from shm_metrics.allocator import Allocator, CatalogBusyError, FamilyPlace, SeriesPlace
 from shm_metrics.cells import build
-from shm_metrics.errors import SegmentFullError
+from shm_metrics.errors import SegmentError, SegmentFullError
 from shm_metrics.families import Family, LabelPairs
 from shm_metrics.layout import Layout
 from shm_metrics.place import Place
@@ -48,7 +48,9 @@ class Writer:
     Raises what Segment.attach raises.
     """
 
-    def __init__(self, place: Place, layout: Layout, *, keep: bool = False, private: bool = False, role: str = "") -> None:
+    def __init__(
+        self, place: Place, layout: Layout, *, keep: bool = False, private: bool = False, role: str = ""
+    ) -> None:
         self.segment = Segment.private(layout) if private else Segment.attach(place, layout, keep=keep)
         self.role = role
         self.allocator = Allocator(self.segment, lambda: self.reader)
@@ -60,6 +62,7 @@ class Writer:
         self._wanted_pages[0] = 1
         self._cells: list[weakref.ref[Any]] = []
         self._most_cells = 1024
+        self._rowless: dict[int, Any] = {}  # slot -> a cell of it; kept alive, so that no count dies with its cell
         self._families: dict[int, tuple[Family, FamilyPlace]] = {}
         self._waiting: list[tuple[Any, Family, LabelPairs, LabelPairs]] = []
         self._told: set[str] = set()
@@ -87,6 +90,7 @@ class Writer:
             self._point(self.row, segment.row_view(self.lease.row), segment.row_view(L.LEDGER_ROW))
             return
         self._point_to_private_memory()
+        self._rowless = {cell.place()[1]: cell for cell in self._all_cells() if cell.place()[0] is self.row}
         for n in range(L.ROWLESS_BYTES):
             if segment.locks.try_exclusive(L.LOCK_ROWLESS + n):
                 break
@@ -141,6 +145,8 @@ class Writer:
 
     def family(self, family: Family, labelled: bool) -> FamilyPlace | None:
         """The family's place in the catalog, or None when it cannot be had now."""
+        if self.closed:
+            return None
         try:
             return self._family(family, labelled)
         except (CatalogBusyError, SegmentFullError) as error:
@@ -155,7 +161,9 @@ class Writer:
             self._families[id(family)] = known
         return known[1]
 
-    def bind(self, cell: Any, family: Family, labels: LabelPairs, payload: LabelPairs = (), *, move: bool = False) -> bool:
+    def bind(
+        self, cell: Any, family: Family, labels: LabelPairs, payload: LabelPairs = (), *, move: bool = False
+    ) -> bool:
         """Give `cell` its place; True when it is the series' own and not the overflow or private memory.
 
         move: the cell has counted in private memory already, and takes it along.
@@ -177,12 +185,14 @@ class Writer:
             self._tell("slots", f"series of {family.name}: {error}")
             self._bind_overflow(cell, place_cell, family, found, move)
             return False
-        self._remember(cell)
+        self._remember(cell, place.slot)
         place_cell(self.row, place.slot)
         return True
 
     def place_of(self, family: Family, labels: LabelPairs, payload: LabelPairs = ()) -> SeriesPlace | None:
-        """The living series, or None. Makes nothing."""
+        """The living series, or None. Makes no series. Raises SegmentError when closed."""
+        if self.closed:
+            raise SegmentError(f"{self.segment.place.path}: closed by this process; make another MetricsBackend")
         found = self.family(family, bool(labels))
         return None if found is None else self.allocator.find(found, labels, payload)
 
@@ -200,7 +210,7 @@ class Writer:
             except SegmentFullError:
                 pass
             else:
-                self._remember(cell)
+                self._remember(cell, found.overflow)
                 place_cell(self.row, found.overflow)
                 return
         if not move:
@@ -255,15 +265,18 @@ class Writer:
         segment, row = self.segment, self.lease.row
         shared = build.private_row(1)
         self._point(shared, segment.row_view(row), segment.row_view(L.LEDGER_ROW))
-        ours = [cell for cell in self._all_cells() if cell.place()[0] is self.row]
+        ours = [cell for cell in self._rowless.values() if cell.place()[0] is self.row]
         overflowed = self.row.read(L.SLOT_OVERFLOWED_UPDATES)
         build.adopt(self.row, shared, ours)
+        self._rowless = {}
         self.row.add(L.SLOT_OVERFLOWED_UPDATES, overflowed)
         for n in range(L.ROWLESS_BYTES):
             segment.locks.release(L.LOCK_ROWLESS + n)
 
-    def _remember(self, cell: Any) -> None:
-        """Keep track of a cell, without keeping it alive."""
+    def _remember(self, cell: Any, slot: int) -> None:
+        """Keep track of a cell; without keeping it alive, unless what it counts would die with it."""
+        if self.lease is None:
+            self._rowless[slot] = cell
         self._cells.append(weakref.ref(cell))
         if len(self._cells) > self._most_cells:
             self._cells = [reference for reference in self._cells if reference() is not None]

@@ -108,7 +108,17 @@ def test_waiting_for_one_who_does_not_let_go_has_an_end(two):
     assert two[0].wait_exclusive(5, 0), "no waiting where there is nothing to wait for"
 
 
-def test_an_error_that_is_not_about_a_holder_is_raised(two):
-    two[0].close()
-    with pytest.raises((OSError, ValueError)):
-        two[0].try_exclusive(1)
+def test_a_closed_description_takes_nothing_and_sees_nothing(two):
+    one, other = two
+    other.try_exclusive(1)
+    one.close()
+    assert not one.try_exclusive(2)
+    assert not one.try_shared(2)
+    assert not one.held_by_other(1)
+
+
+def test_an_error_that_is_not_about_a_holder_is_raised(tmp_path):
+    locks = FileLocks(os.open(tmp_path, os.O_PATH))  # such a descriptor can hold no lock
+    with pytest.raises(OSError):
+        locks.try_exclusive(1)
+    locks.close()
