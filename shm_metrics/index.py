@@ -87,7 +87,7 @@ class Index:
         words = self.segment.words
         if words[_INDEXED] != self.catalog.commit:
             self._catch_up()
-        if 2 * words[_USED] >= self.size:
+        if L.INDEX_ENTRIES_PER_KEY * words[_USED] >= self.size:
             self._grow()
 
     def locate(self, key: bytes, hash_: int, look: Look = _NOWHERE) -> tuple[int, int | None]:
@@ -147,7 +147,7 @@ class Index:
         for offset, record, following in self.catalog.scan(indexed):
             if record is None or record.kind not in (records.FAMILY, records.SERIES):
                 continue
-            if 2 * self.segment.get(L.INDEX_USED_OFFSET) >= self.size:
+            if L.INDEX_ENTRIES_PER_KEY * self.segment.get(L.INDEX_USED_OFFSET) >= self.size:
                 self._grow()
             found = self._sound_way(record.key, record.hash)
             if found is not None:

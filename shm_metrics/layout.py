@@ -96,7 +96,8 @@ WORKER_BYTES = WORKER_CPU_RETIRED_OFFSET + WORD
 
 # -- index -------------------------------------------------------------------------------------------------------------
 INDEX_ENTRY_BYTES = 2 * WORD
-INDEX_FIRST_SIZE = 1024  # entries in use at first; doubled, up to the capacity, when half full
+INDEX_FIRST_SIZE = 1024  # entries in use at first; doubled up to the capacity
+INDEX_ENTRIES_PER_KEY = 4  # before it is doubled: a new key then passes 0.4 entries on its way, with 2 it would be 1.5
 
 # -- catalog -----------------------------------------------------------------------------------------------------------
 CATALOG_BYTES_PER_SLOT = 128
