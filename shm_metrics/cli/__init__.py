@@ -9,7 +9,6 @@ Exit status: 0 done; 1 it could not be done; 2 there is nothing by that name, or
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 
@@ -29,11 +28,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     asked = _parser().parse_args(arguments)
     try:
         status: int = asked.run(asked)
-        sys.stdout.flush()
     except BrokenPipeError:
-        # Whoever read us (`| head`) has enough. Python would complain again when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return FAILED
+        return FAILED  # whoever read us (`| head`) has enough
     except (FileNotFoundError, InvalidMetricError) as error:
         return _failed(error, NOTHING_THERE)
     except (MetricsError, OSError) as error:

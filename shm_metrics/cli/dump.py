@@ -34,6 +34,8 @@ def run(arguments: argparse.Namespace) -> int:
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{error}{others_there(place)}") from None
     body = FORMATS[arguments.format].render(backend.collect())
-    sys.stdout.buffer.write(body if body.endswith(b"\n") else body + b"\n")
+    # Not sys.stdout.buffer: under PYTHONUNBUFFERED that may write a part and not say so.
+    with open(sys.stdout.fileno(), "wb", closefd=False) as out:
+        out.write(body if body.endswith(b"\n") else body + b"\n")
     backend.close()
     return 0

@@ -49,7 +49,10 @@ def run(arguments: argparse.Namespace) -> int:
     )
     # Blocked, also in the threads that begin below, and taken between two looks: no handler, nothing interrupted.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
-    server, thread = serving.start_http_server(arguments.port, arguments.host, source=exporter)
+    try:
+        server, thread = serving.start_http_server(arguments.port, arguments.host, source=exporter)
+    except OSError as error:
+        raise OSError(f"cannot listen on {arguments.host} port {arguments.port}: {error.strerror}") from error
     host = f"[{arguments.host}]" if ":" in arguments.host else arguments.host
     print(f"serving {exporter.place.path} at http://{host}:{server.server_port}/metrics", flush=True)
     try:
