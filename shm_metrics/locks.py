@@ -74,9 +74,6 @@ class FileLocks:
         answer = fcntl.fcntl(self.fd, fcntl.F_OFD_GETLK, asked)
         return bool(_FLOCK.unpack(answer)[0] != fcntl.F_UNLCK)
 
-    def __del__(self) -> None:
-        self.close()  # a forgotten backend gives its row back
-
     def close(self) -> None:
         fd, self.fd = self.fd, -1
         if fd >= 0:
