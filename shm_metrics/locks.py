@@ -30,7 +30,7 @@ def _request(kind: int, byte: int) -> bytes:
 
 
 class FileLocks:
-    """Locks of one open file description, which this object owns and closes."""
+    """Locks of one open file description, which this object owns and closes; closed, it takes and sees nothing."""
 
     __slots__ = ("fd",)
 
@@ -70,6 +70,8 @@ class FileLocks:
 
     def held_by_other(self, byte: int, count: int = 1) -> bool:
         """Whether another description holds a lock on any of `count` bytes from `byte`."""
+        if self.fd < 0:
+            return False
         asked = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, byte, count, 0)
         answer = fcntl.fcntl(self.fd, fcntl.F_OFD_GETLK, asked)
         return bool(_FLOCK.unpack(answer)[0] != fcntl.F_UNLCK)
