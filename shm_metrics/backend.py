@@ -101,6 +101,7 @@ class MetricsBackend(build.Getters):  # type: ignore[misc]
             "role": role,
             "process_metrics": process_metrics,
             "per_worker": per_worker,
+            "_private": _private,
         }
         self.place = place_for(name, path)
         self.layout = Layout(rows, slots)

@@ -95,12 +95,12 @@ class Scraper:
         return {name: entry.family for name, entry in self._reader().refreshed().families.items()}
 
     def entry(self, family: Family, pairs: LabelPairs) -> SeriesEntry | None:
-        """The catalog's entry of a living series of this family, or None."""
+        """The catalog's entry of a series of this family, or None. A removed one has what it counted since."""
         found = self._reader().refreshed().families.get(family.name)
         if found is None or found.family.type != family.type:
             return None
         entry = found.series.get(records.series_key(found.offset, pairs))
-        return entry if entry is not None and entry.status == records.LIVE else None
+        return entry if entry is not None and entry.status != records.FREE else None
 
     # -- collecting -----------------------------------------------------------------------------------------------
 
