@@ -1,7 +1,7 @@
 """Writers that observe only 1, and what every scrape of them must show.
 
-    python -m tests.behaviour.observers write PATH     until its input is closed
-    python -m tests.behaviour.observers read PATH N    exits with 1 at the first torn scrape of N
+python -m tests.behaviour.observers write PATH     until its input is closed
+python -m tests.behaviour.observers read PATH N    exits with 1 at the first torn scrape of N
 """
 
 from __future__ import annotations

@@ -113,7 +113,7 @@ STRANGERS = {
 @pytest.mark.parametrize("what", STRANGERS)
 def test_a_file_that_is_no_segment_is_refused_and_left_as_it_was(what: str, path: str) -> None:
     Path(path).write_bytes(STRANGERS[what])
-    with pytest.raises(SegmentFormatError, match="not a shm_metrics segment|without a segment header") as raised:
+    with pytest.raises(SegmentFormatError, match=r"not a shm_metrics segment|without a segment header") as raised:
         MetricsBackend(path=path)
     assert path in str(raised.value)
     with pytest.raises(SegmentFormatError):
@@ -165,9 +165,9 @@ def test_a_segment_of_another_version_in_use_is_refused_and_still_serves_its_own
     holder.hear()
     forge(path, **fields)
     before = Path(path).read_bytes()[: L.HEADER_BYTES]
-    with pytest.raises(SegmentFormatError, match="format|layout"):
+    with pytest.raises(SegmentFormatError, match=r"format|layout"):
         MetricsBackend(path=path)
-    with pytest.raises(SegmentFormatError, match="format|layout"):
+    with pytest.raises(SegmentFormatError, match=r"format|layout"):
         MetricsBackend(path=path, read_only=True)
     assert Path(path).read_bytes()[: L.HEADER_BYTES] == before
     holder.say("end")
@@ -290,7 +290,9 @@ def test_scrapers_of_a_segment_that_is_truncated_under_them_say_so_and_live(
     assert "SegmentFormatError" in fork(lambda link: read_all(path)).result() or SIZES[size] < L.HEADER_END
 
 
-def test_a_worker_does_not_join_a_segment_that_was_truncated_while_in_use(path: str, fork: Callable[..., Child]) -> None:
+def test_a_worker_does_not_join_a_segment_that_was_truncated_while_in_use(
+    path: str, fork: Callable[..., Child]
+) -> None:
     holder = fork(hold, path)
     holder.hear()
     for size in sorted(SIZES.values(), reverse=True):

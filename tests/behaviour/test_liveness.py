@@ -36,7 +36,9 @@ def only_count(link: Link, backend: MetricsBackend) -> None:
 
 def shown(backend: MetricsBackend) -> dict[str, list[float]]:
     snapshot = backend.snapshot()
-    return {mode: [] if (found := snapshot.family(mode)) is None else sorted(found.values.tolist()) for mode in LIVE_MODES}
+    return {
+        mode: [] if (found := snapshot.family(mode)) is None else sorted(found.values.tolist()) for mode in LIVE_MODES
+    }
 
 
 NOBODY = {"livesum": [0.0], "liveall": [], "livemin": [], "livemax": [], "livemostrecent": []}
@@ -189,7 +191,9 @@ def test_no_counter_falls_in_any_scrape_while_workers_are_killed_and_recycled(
 
     def scrape() -> None:
         now = counters(backend)
-        fell.extend(f"{key} from {before[key]} to {value}" for key, value in now.items() if value < before.get(key, 0.0))
+        fell.extend(
+            f"{key} from {before[key]} to {value}" for key, value in now.items() if value < before.get(key, 0.0)
+        )
         before.update(now)
 
     for _ in range(150):

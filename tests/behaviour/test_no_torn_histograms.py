@@ -69,7 +69,7 @@ def test_the_exposed_text_of_every_scrape_under_load_agrees_with_itself(
         shown = dict(line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
         for of in ("a", "b", "c"):
             counts = {
-                shown.get(f'ones_seconds_bucket{{le="+Inf",of="{of}"}}') or shown[f'ones_seconds_bucket{{of="{of}",le="+Inf"}}'],
+                next(value for sample, value in shown.items() if 'le="+Inf"' in sample and f'of="{of}"' in sample),
                 shown[f'ones_seconds_count{{of="{of}"}}'],
                 shown[f'ones_seconds_sum{{of="{of}"}}'],
             }
