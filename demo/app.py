@@ -47,7 +47,8 @@ def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[byt
     """The WSGI application."""
     page = environ["PATH_INFO"]
     if page == "/metrics":
-        return metrics_app(environ, start_response)
+        scraped: Iterable[bytes] = metrics_app(environ, start_response)
+        return scraped
     if page == "/hold":
         return _hold(_query(environ, "until"), start_response)
     if page == "/restock":
@@ -76,7 +77,7 @@ def _hold(until: str, start_response: StartResponse) -> Iterator[bytes]:
 
 
 def _query(environ: WSGIEnvironment, name: str) -> str:
-    return parse_qs(environ["QUERY_STRING"])[name][0]
+    return parse_qs(str(environ["QUERY_STRING"]))[name][0]
 
 
 def _answer(start_response: StartResponse, status: str, text: str) -> list[bytes]:
