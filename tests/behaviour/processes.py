@@ -5,6 +5,7 @@ Nothing here sleeps to synchronise. Time-outs guard against hangs only.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import subprocess
@@ -17,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
+PR_SET_PDEATHSIG = 1
+_libc = ctypes.CDLL(None)  # loaded here: a child forked among threads had better not
 PATIENCE = 60.0  # seconds after which something that should have come counts as hung
 
 
@@ -86,6 +89,7 @@ class Link:
 
 def _run(connection: Connection, work: Callable[..., Any], args: tuple[Any, ...]) -> None:
     status = 1
+    _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # a test that fails leaves nobody behind
     try:
         link = Link(connection)
         link.say(work(link, *args))

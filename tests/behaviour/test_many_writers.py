@@ -56,3 +56,28 @@ def test_eight_processes_of_four_threads_lose_no_increment_and_make_no_series_tw
     assert snapshot.series == 1 + SERIES
     assert [snapshot.value("same_total", n=str(n)) for n in range(SERIES)] == [PROCESSES * THREADS] * SERIES
     assert len(snapshot.used_rows) == PROCESSES + 1
+
+
+def test_threads_that_declare_the_same_families_at_the_same_moment_get_the_same_ones(
+    attach: Callable[..., MetricsBackend],
+) -> None:
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for turn in range(30):
+            backend = attach()
+            start = Barrier(THREADS)
+
+            def declare(backend: MetricsBackend = backend, start: Barrier = start) -> None:
+                start.wait()
+                for n in range(20):
+                    backend.counter(f"family_{n}_total").inc()
+                    backend.histogram(f"family_{n}_seconds").observe(n)
+
+            with ThreadPoolExecutor(THREADS) as pool:
+                for done in [pool.submit(declare) for _ in range(THREADS)]:
+                    done.result()
+            assert {found.values.sum() for found in backend.snapshot()} == {THREADS}, turn
+            backend.unlink()
+    finally:
+        sys.setswitchinterval(before)
