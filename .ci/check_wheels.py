@@ -14,7 +14,7 @@ import zipfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-SOURCES = {"shm_metrics/__init__.py", "shm_metrics/_cells_cy.py", "shm_metrics/py.typed"}
+SOURCES = {"shm_metrics/__init__.py", "shm_metrics/_cells_cy.py", "shm_metrics/_cells_cy.pyi", "shm_metrics/py.typed"}
 KINDS: dict[str, tuple[dict[str, str], bool]] = {
     "with a compiler": ({"SHM_METRICS_REQUIRE_EXTENSION": "1"}, True),
     "without a compiler": ({"CC": "/bin/false", "CXX": "/bin/false"}, False),

@@ -108,7 +108,7 @@ def _notes(record: Record, plan: Plan) -> list[str]:
         whole = record.typical(f"{figure}_processes", OURS)
         if whole is not None:
             notes.append(
-                f"The scrape of {workers} workers with their process metrics, which the peer does not have: {whole:.2f} ms."
+                f"The scrape of {workers} workers with their process metrics, which the peer lacks: {whole:.2f} ms."
             )
     notes += [f"Not measured: {peer}: {why}" for peer, why in record.missing.items()]
     if RUST not in record.missing and record.typical("inc", RUST) is not None:

@@ -54,7 +54,7 @@ class FamilyPlace(NamedTuple):
 
 
 class SeriesPlace(NamedTuple):
-    """offset: of its record. slot, slots: its first slot, and how many. born: stamps up to it are of an earlier life."""
+    """offset: of its record. slot, slots: its first slot, how many. born: stamps up to it are of an earlier life."""
 
     offset: int
     slot: int

@@ -11,7 +11,7 @@ import os
 import time
 import weakref
 from array import array
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -57,7 +57,7 @@ def place_for(name: str | None = None, path: str | os.PathLike[str] | None = Non
     return Place.named(told, os.geteuid() if uid is None else uid)
 
 
-class MetricsBackend(build.Getters):  # type: ignore[misc]
+class MetricsBackend(build.Getters):
     """The metrics of all processes that use one segment.
 
     name: of the segment, in /dev/shm; default: what SHM_METRICS_SEGMENT says, else "default". Or path: any file.
@@ -71,10 +71,35 @@ class MetricsBackend(build.Getters):  # type: ignore[misc]
     Raises InvalidMetricError, SegmentFormatError, SegmentFullError or SegmentError.
     """
 
-    counter = build.counter_method
-    gauge = build.gauge_method
-    histogram = build.histogram_method
-    summary = build.summary_method
+    if TYPE_CHECKING:
+
+        def counter(self, name: str, documentation: str = "", *, unit: str = "", **labels: object) -> S.CounterSeries:
+            """The counter series with these labels, made at first use."""
+
+        def gauge(
+            self, name: str, documentation: str = "", *, unit: str = "", multiprocess_mode: str = "", **labels: object
+        ) -> S.SharedGaugeSeries | S.GaugeSeries:
+            """The gauge series with these labels, made at first use."""
+
+        def histogram(
+            self,
+            name: str,
+            documentation: str = "",
+            *,
+            unit: str = "",
+            buckets: Iterable[float] | None = None,
+            **labels: object,
+        ) -> S.HistogramSeries:
+            """The histogram series with these labels, made at first use."""
+
+        def summary(self, name: str, documentation: str = "", *, unit: str = "", **labels: object) -> S.SummarySeries:
+            """The summary series with these labels, made at first use."""
+
+    else:
+        counter = build.counter_method
+        gauge = build.gauge_method
+        histogram = build.histogram_method
+        summary = build.summary_method
 
     def __init__(
         self,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from itertools import pairwise
 
 from shm_metrics.errors import InvalidMetricError
 
@@ -21,10 +22,12 @@ def check_buckets(buckets: Iterable[float], name: str = "") -> tuple[float, ...]
     try:
         bounds = [float(bound) for bound in buckets]
     except (TypeError, ValueError):
-        raise InvalidMetricError(f"{name}: buckets {buckets!r}: give a list of upper bounds, such as [0.1, 1, 10]") from None
+        raise InvalidMetricError(
+            f"{name}: buckets {buckets!r}: give a list of upper bounds, such as [0.1, 1, 10]"
+        ) from None
     if any(math.isnan(bound) for bound in bounds):
         raise InvalidMetricError(f"{name}: buckets {bounds}: NaN is no upper bound")
-    if any(low >= high for low, high in zip(bounds, bounds[1:], strict=False)):
+    if any(low >= high for low, high in pairwise(bounds)):
         raise InvalidMetricError(f"{name}: buckets {bounds}: give each bound once, in ascending order")
     if not bounds or bounds[-1] != math.inf:
         bounds.append(math.inf)

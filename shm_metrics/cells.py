@@ -10,7 +10,7 @@ import importlib.util
 import os
 import sys
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING
 
 __all__ = ["COMPILED", "build"]
 
@@ -20,7 +20,8 @@ def _interpreted() -> ModuleType:
     name = "shm_metrics._cells_cy"
     source = os.path.join(os.path.dirname(__file__), "_cells_cy.py")
     spec = importlib.util.spec_from_file_location(name, source)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     spec.loader.exec_module(module)
@@ -35,5 +36,8 @@ def _choose() -> ModuleType:
     return _cells_cy
 
 
-build: Any = _choose()
+if TYPE_CHECKING:
+    from shm_metrics import _cells_cy as build
+else:
+    build = _choose()
 COMPILED: bool = build.COMPILED

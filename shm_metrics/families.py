@@ -104,6 +104,7 @@ class Sample(NamedTuple):
     value: float
     timestamp: Any = None
     exemplar: Any = None
+    native_histogram: Any = None
 
 
 @dataclass(frozen=True, slots=True)

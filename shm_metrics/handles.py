@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from shm_metrics import records
 from shm_metrics.families import COUNTER, HISTOGRAM, INFO, SUMMARY, Family, LabelPairs
 from shm_metrics.writer import Writer
+
+if TYPE_CHECKING:
+    from shm_metrics.backend import MetricsBackend
 
 __all__ = ["FamilyHandle", "sample_names"]
 
@@ -30,7 +33,7 @@ def sample_names(family: Family) -> set[str]:
 class FamilyHandle:
     """labelnames: as declared, or None while only the get-or-create calls know the family."""
 
-    def __init__(self, backend: Any, family: Family, labelnames: tuple[str, ...] | None) -> None:
+    def __init__(self, backend: MetricsBackend, family: Family, labelnames: tuple[str, ...] | None) -> None:
         self.backend = backend
         self.family = family
         self.labelnames = labelnames
@@ -38,8 +41,7 @@ class FamilyHandle:
 
     @property
     def writer(self) -> Writer:
-        writer: Writer = self.backend._writer
-        return writer
+        return self.backend._writer
 
     def child(self, pairs: LabelPairs, make: Callable[[FamilyHandle, LabelPairs], Any]) -> Any:
         """The series with these labels, the same object each time."""
@@ -87,10 +89,9 @@ class FamilyHandle:
 
     def _remove(self, wanted: Iterable[LabelPairs]) -> None:
         gone, now, writer = set(wanted), time.monotonic(), self.writer
-        payloads = {entry.labels: [] for entry in self._entries()} if self.family.type == INFO else {}
-        if payloads:
-            for entry in self._entries():
-                payloads[entry.labels].append(entry.payload)
+        payloads: dict[LabelPairs, list[LabelPairs]] = {}
+        for entry in self._entries() if self.family.type == INFO else ():
+            payloads.setdefault(entry.labels, []).append(entry.payload)
         for pairs in gone:
             for payload in payloads.get(pairs, [()]):
                 place = writer.place_of(self.family, pairs, payload)

@@ -5,8 +5,8 @@ Lives here: what scrapers note down of /proc in the worker table. May not: read 
 A worker that is gone takes its CPU seconds with it; a sum over the living would fall. So each scrape notes what it saw
 of each row's process, in the segment if it may write there (under the ledger lock), and in its own memory; when another
 process is seen on the row, the last figure of the one before is retired into the row's total. What a worker used after
-the last scrape that saw it is not counted: the counter is low by at most one scrape interval's work a worker. Both notes
-are too low at worst, so the greater one is told, and it never falls while this process or the segment lives.
+the last scrape that saw it is not counted: the counter is low by at most one scrape interval's work a worker. Both
+notes are too low at worst, so the greater one is told, and it never falls while this process or the segment lives.
 """
 
 from __future__ import annotations

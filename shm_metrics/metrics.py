@@ -11,7 +11,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from shm_metrics import series as S
 from shm_metrics.backend import MetricsBackend, series_class
@@ -20,10 +20,17 @@ from shm_metrics.cells import build
 from shm_metrics.default import follow_default, get_backend
 from shm_metrics.definitions import define
 from shm_metrics.errors import InvalidMetricError
-from shm_metrics.families import COUNTER, GAUGE, HISTOGRAM, INFO, STATESET, SUMMARY, Family, FamilySnapshot, LabelPairs
+from shm_metrics.families import COUNTER, GAUGE, HISTOGRAM, INFO, STATESET, SUMMARY, Family, LabelPairs, SampleFamily
 from shm_metrics.gauge_modes import DEFAULT_MODE, MODES
 from shm_metrics.handles import FamilyHandle
 from shm_metrics.labels import check_label_names, label_text
+
+if TYPE_CHECKING:
+    from shm_metrics.exposition.samples import MetricLike
+    from shm_metrics.series import CounterSeries, EnumSeries, GaugeSeries, HistogramSeries, InfoSeries, SummarySeries
+else:
+    # A public class has the methods of its series by what it makes; the type checker learns of them by this.
+    CounterSeries = EnumSeries = GaugeSeries = HistogramSeries = InfoSeries = SummarySeries = object
 
 __all__ = ["Counter", "Enum", "Gauge", "Histogram", "Info", "Metric", "Summary"]
 
@@ -39,6 +46,7 @@ class Metric:
     """
 
     _type = ""
+    _handle: FamilyHandle
 
     def __new__(
         cls, name: str = "", documentation: str = "", labelnames: Iterable[str] = (), *_: Any, **options: Any
@@ -46,9 +54,10 @@ class Metric:
         if labelnames:
             base, implementation = build.Children, _LABELLED[cls._type]
         else:
-            mode = options.get("multiprocess_mode", DEFAULT_MODE) if cls._type == GAUGE else ""
+            mode = str(options.get("multiprocess_mode", DEFAULT_MODE)) if cls._type == GAUGE else ""
             base, implementation = _PLAIN[cls._type].get(mode) or _PLAIN[cls._type][DEFAULT_MODE]
-        return base.__new__(implementation if cls in _PUBLIC else _subclass(cls, implementation))
+        theirs: type = cls
+        return base.__new__(implementation if theirs in _PUBLIC else _subclass(theirs, implementation))
 
     def __init__(
         self,
@@ -60,19 +69,6 @@ class Metric:
         unit: str = "",
         registry: Any = None,
         **options: Any,
-    ) -> None:
-        self._define(name, documentation, labelnames, namespace, subsystem, unit, registry, options)
-
-    def _define(
-        self,
-        name: str,
-        documentation: str,
-        labelnames: Iterable[str],
-        namespace: str,
-        subsystem: str,
-        unit: str,
-        registry: Any,
-        options: Mapping[str, Any],
     ) -> None:
         family = define(self._type, name, documentation, namespace=namespace, subsystem=subsystem, unit=unit, **options)
         names = check_label_names(labelnames, self._type, family.name)
@@ -105,11 +101,29 @@ class Metric:
     def documentation(self) -> str:
         return self._family.documentation
 
-    def collect(self) -> list[FamilySnapshot]:
-        """The family as one scan finds it, over all workers."""
-        handle: FamilyHandle = self._handle  # type: ignore[attr-defined]
-        found = handle.backend.snapshot().family(self._family.name)
-        return [] if found is None else [found]
+    def collect(self) -> list[MetricLike]:
+        """The family as one scan finds it, over all workers; in the form that a prometheus_client registry takes."""
+        from shm_metrics.exposition.samples import as_samples
+
+        found = self._handle.backend.snapshot().family(self._family.name)
+        return self.describe() if found is None else [as_samples(found)]
+
+    def describe(self) -> list[MetricLike]:
+        """The family without its series."""
+        family = self._family
+        return [SampleFamily(family.name, family.documentation, family.type, [], family.unit)]
+
+    def remove(self, *labelvalues: object) -> None:
+        """Hide the series with these label values, in every process, from the next scrape on."""
+        raise NotImplementedError
+
+    def remove_by_labels(self, labels: Mapping[str, object]) -> None:
+        """Hide every series that has all of these labels."""
+        raise NotImplementedError
+
+    def clear(self) -> None:
+        """Hide all series, in every process, from the next scrape on; without labels: begin anew from 0."""
+        raise NotImplementedError
 
     def __repr__(self) -> str:
         return f"<{self._type} {self._family.name}>"
@@ -126,15 +140,17 @@ class _Plain(Metric):
             f"{self._family.name}: remove() on a metric without labels; clear() sets it to nothing"
         )
 
-    remove_by_labels = remove
+    def remove_by_labels(self, labels: Mapping[str, object]) -> None:
+        self.remove()
 
     def clear(self) -> None:
         """Begin anew from 0, for all processes, from the next scrape on."""
-        self._handle.remove(())  # type: ignore[attr-defined]
-        self._handle.writer.bind(self, self._family, ())  # type: ignore[attr-defined]
+        self._handle.remove(())
+        if self._type != INFO:  # which has a series for each thing that was said, and now says nothing
+            self._handle.writer.bind(self, self._family, ())
 
 
-class _Labelled(build.Children, Metric):  # type: ignore[misc]
+class _Labelled(build.Children, Metric):
     """A metric with labels: `labels()` gives its series."""
 
     labels = build.labels_method
@@ -228,47 +244,91 @@ class _Labelled(build.Children, Metric):  # type: ignore[misc]
         )
 
 
-class Counter(Metric):
+class Counter(Metric, CounterSeries):
     """A total that only grows, over all workers, dead and alive."""
 
     _type = COUNTER
 
 
-class Gauge(Metric):
+class Gauge(Metric, GaugeSeries):
     """A value that goes up and down. multiprocess_mode: see gauge_modes; `shared` is one value for all workers."""
 
     _type = GAUGE
 
+    def __init__(
+        self,
+        name: str,
+        documentation: str = "",
+        labelnames: Iterable[str] = (),
+        namespace: str = "",
+        subsystem: str = "",
+        unit: str = "",
+        registry: Any = None,
+        *,
+        multiprocess_mode: str = DEFAULT_MODE,
+    ) -> None:
+        super().__init__(
+            name, documentation, labelnames, namespace, subsystem, unit, registry, multiprocess_mode=multiprocess_mode
+        )
 
-class Histogram(Metric):
+
+class Histogram(Metric, HistogramSeries):
     """Observations counted into buckets, and their sum. buckets: upper bounds; prometheus_client's by default."""
 
     _type = HISTOGRAM
     DEFAULT_BUCKETS = DEFAULT_BUCKETS
 
+    def __init__(
+        self,
+        name: str,
+        documentation: str = "",
+        labelnames: Iterable[str] = (),
+        namespace: str = "",
+        subsystem: str = "",
+        unit: str = "",
+        registry: Any = None,
+        *,
+        buckets: Iterable[float] | None = DEFAULT_BUCKETS,
+    ) -> None:
+        super().__init__(name, documentation, labelnames, namespace, subsystem, unit, registry, buckets=buckets)
 
-class Summary(Metric):
+
+class Summary(Metric, SummarySeries):
     """The number of observations and their sum."""
 
     _type = SUMMARY
 
 
-class Info(Metric):
+class Info(Metric, InfoSeries):
     """Text about the application, as labels of a series that is always 1."""
 
     _type = INFO
 
 
-class Enum(Metric):
+class Enum(Metric, EnumSeries):
     """Which of `states` something is in, for all workers."""
 
     _type = STATESET
+
+    def __init__(
+        self,
+        name: str,
+        documentation: str = "",
+        labelnames: Iterable[str] = (),
+        namespace: str = "",
+        subsystem: str = "",
+        unit: str = "",
+        registry: Any = None,
+        *,
+        states: Sequence[str] = (),
+    ) -> None:
+        super().__init__(name, documentation, labelnames, namespace, subsystem, unit, registry, states=states)
 
 
 # -- what the public classes make --------------------------------------------------------------------------------------
 
 
-class _PlainCounter(S.CounterSeries, _Plain, Counter):
+class _PlainCounter(S.CounterSeries, _Plain, Counter):  # type: ignore[misc]
     pass
 
 
@@ -276,7 +336,7 @@ class _PlainSharedGauge(S.SharedGaugeSeries, _Plain, Gauge):
     pass
 
 
-class _PlainGauge(S.GaugeSeries, _Plain, Gauge):
+class _PlainGauge(S.GaugeSeries, _Plain, Gauge):  # type: ignore[misc]
     pass
 
 
@@ -284,21 +344,19 @@ class _PlainNewestGauge(S.NewestGaugeSeries, _Plain, Gauge):
     pass
 
 
-class _PlainHistogram(S.HistogramSeries, _Plain, Histogram):
+class _PlainHistogram(S.HistogramSeries, _Plain, Histogram):  # type: ignore[misc]
     pass
 
 
-class _PlainSummary(S.SummarySeries, _Plain, Summary):
+class _PlainSummary(S.SummarySeries, _Plain, Summary):  # type: ignore[misc]
     pass
 
 
-class _PlainInfo(S.InfoSeries, _Plain, Info):
-    def clear(self) -> None:
-        """Say nothing any more."""
-        self._handle.remove(())
+class _PlainInfo(S.InfoSeries, _Plain, Info):  # type: ignore[misc]
+    pass
 
 
-class _PlainEnum(S.EnumSeries, _Plain, Enum):
+class _PlainEnum(S.EnumSeries, _Plain, Enum):  # type: ignore[misc]
     pass
 
 

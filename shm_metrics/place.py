@@ -57,7 +57,9 @@ class Place:
             return os.open(self.path, access | os.O_CLOEXEC | (os.O_CREAT if create else 0), 0o600)
         except (posix_ipc.ExistentialError, FileNotFoundError):
             if create:
-                raise SegmentError(f"{self.path}: its directory does not exist; make it, or give another path") from None
+                raise SegmentError(
+                    f"{self.path}: its directory does not exist; make it, or give another path"
+                ) from None
             raise FileNotFoundError(f"no metrics segment at {self.path}: has the application started?") from None
         except (posix_ipc.PermissionsError, PermissionError):
             raise SegmentError(

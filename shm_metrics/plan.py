@@ -63,7 +63,7 @@ class Group:
         self.hideable: BoolArray = np.array(
             [entry.overflow or entry.status == records.REMOVED for entry in entries], np.bool_
         )
-        width = len(self.family.bounds) + 1 if self.family.type == HISTOGRAM else 2 if self.family.type == SUMMARY else 1
+        width = {HISTOGRAM: len(self.family.bounds) + 1, SUMMARY: 2}.get(self.family.type, 1)
         baseline = np.zeros((len(entries), width))
         for position, entry in enumerate(entries):
             if entry.baseline.size == width:

@@ -10,8 +10,8 @@ run of every project that has us installed.
 `metrics_backend`
     The MetricsBackend of a segment that nobody else has, and the default backend for the length of the test. Every
     declared metric counts there, those too that the application's modules declared when they were imported, and they
-    begin at nothing. Child processes of the test join it: it is what SHM_METRICS_SEGMENT names meanwhile. Afterwards the
-    segment is removed and the default backend is the one before. For all tests of a directory, in its conftest.py:
+    begin at nothing. Child processes of the test join it: it is what SHM_METRICS_SEGMENT names meanwhile. Afterwards
+    the segment is removed and the default backend is the one before. For all tests of a directory, in its conftest.py:
 
         @pytest.fixture(autouse=True)
         def private_metrics(metrics_backend):
@@ -20,10 +20,10 @@ run of every project that has us installed.
 `metrics_backend_options`
     A dict of options for MetricsBackend (rows, slots, process_metrics, ...); a project, module or class overrides it.
 
-Besides, a test run does not touch the segment of an application that runs on the same machine. Metrics are often declared
-at import, before any fixture. So unless SHM_METRICS_SEGMENT is set, the run sets it to a name of its own, and each worker
-of pytest-xdist to another; whatever is left there is removed at the end. A run that is killed leaves its segment in
-/dev/shm, as any process does: files named shm_metrics-<uid>-pytest-run-*.
+Besides, a test run does not touch the segment of an application that runs on the same machine. Metrics are often
+declared at import, before any fixture. So unless SHM_METRICS_SEGMENT is set, the run sets it to a name of its own, and
+each worker of pytest-xdist to another; whatever is left there is removed at the end. A run that is killed leaves its
+segment in /dev/shm, as any process does: files named shm_metrics-<uid>-pytest-run-*.
 """
 
 from __future__ import annotations

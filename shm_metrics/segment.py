@@ -43,6 +43,7 @@ log = logging.getLogger("shm_metrics")
 
 CREATION_SECONDS = 10.0
 
+
 def _boot_id() -> bytes:
     try:
         with open("/proc/sys/kernel/random/boot_id") as file:
@@ -156,7 +157,9 @@ class Segment:
                 "remove it, or use another name"
             )
         if not locks.wait_exclusive(L.LOCK_CREATION, CREATION_SECONDS):
-            raise SegmentError(f"{place.path}: somebody has been creating it for {CREATION_SECONDS:.0f} s; is it stopped?")
+            raise SegmentError(
+                f"{place.path}: somebody has been creating it for {CREATION_SECONDS:.0f} s; is it stopped?"
+            )
         if not place.is_file(locks.fd):
             return None  # replaced while we waited
         start = os.pread(locks.fd, L.HEADER_END, 0)
@@ -197,7 +200,9 @@ class Segment:
             cls._lay_out(fd, header, place.path)
         except OSError as error:
             place.unlink()
-            raise SegmentFullError(f"{place.path}: cannot be made ({error.strerror}); free memory on its file system") from error
+            raise SegmentFullError(
+                f"{place.path}: cannot be made ({error.strerror}); free memory on its file system"
+            ) from error
         except SegmentFullError:
             place.unlink()
             raise
@@ -282,7 +287,7 @@ class Segment:
         return inherited.close
 
     def reopen(self) -> None:
-        """Lock through a new description, after close(). Raises SegmentError or FileNotFoundError if it cannot be had."""
+        """Lock through a new description, after close(). Raises SegmentError or FileNotFoundError."""
         locks = FileLocks(self.place.open(create=False, write=self.writable))
         if not os.path.samestat(os.fstat(locks.fd), self.status):
             locks.close()

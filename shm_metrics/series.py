@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any, SupportsFloat
 
 from shm_metrics.cells import COMPILED, build
 from shm_metrics.errors import InvalidMetricError
@@ -16,6 +16,14 @@ from shm_metrics.families import NOTHING_SAID, LabelPairs
 from shm_metrics.handles import FamilyHandle
 from shm_metrics.labels import check_label_names, label_pairs
 from shm_metrics.timing import ExceptionCounter, InProgress, Timer
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from shm_metrics._cells_cy import CounterCell, HistogramCell, MovingCell
+else:
+    # What the methods below are mixed into, for the type checker.
+    CounterCell = HistogramCell = MovingCell = object
 
 __all__ = [
     "CounterSeries",
@@ -30,12 +38,13 @@ __all__ = [
 
 # An interpreted cell has a __dict__ already; a compiled one is kept small.
 _SLOTS = ("__weakref__", "_handle", "_pairs", "overflowed") if COMPILED else ()
+_NONE: tuple[str, ...] = ()  # of a class that is mixed into one with the slots
 
 
 class SeriesMethods:
     """What every series has. overflowed: its updates go to the overflow series of its family, or nowhere."""
 
-    __slots__ = ()
+    __slots__ = _NONE
     _handle: FamilyHandle
     _pairs: LabelPairs
     overflowed: bool
@@ -54,9 +63,11 @@ class SeriesMethods:
         self._handle, self._pairs, self.overflowed = handle, pairs, False
         handle.writer.bind(self, handle.family, pairs, move=move)
         if self.overflowed != self._counts_overflow:
-            self.__class__ = _overflow_variant(type(self)) if self.overflowed else type(self).__mro__[1]
+            mine: type = type(self)
+            self.__class__ = _overflow_variant(mine) if self.overflowed else mine.__mro__[1]
 
-    def labels(self, *labelvalues: object, **labelkwargs: object) -> Any:
+    def labels(self, *labelvalues: object, **labelkwargs: object) -> Self:
+        """The series with these label values; of a metric that has labels. Raises InvalidMetricError."""
         raise InvalidMetricError(
             f"{self._handle.family.name}: labels() on "
             + (
@@ -90,15 +101,15 @@ def _counted(update: Callable[..., Any]) -> Callable[..., Any]:
 # -- counter -----------------------------------------------------------------------------------------------------------
 
 
-class CounterMethods(SeriesMethods):
-    __slots__ = ()
-    _hot = ("inc",)
+class CounterMethods(SeriesMethods, CounterCell):
+    __slots__ = _NONE
+    _hot: tuple[str, ...] = ("inc",)
 
     def count_exceptions(
         self, exception: type[BaseException] | tuple[type[BaseException], ...] = Exception
     ) -> ExceptionCounter:
         """A context manager and decorator that counts the exceptions raised in a block or call."""
-        return ExceptionCounter(self, exception)  # type: ignore[arg-type]
+        return ExceptionCounter(self, exception)
 
     @property
     def value(self) -> float:
@@ -106,17 +117,16 @@ class CounterMethods(SeriesMethods):
         return self._handle.backend._total(self._handle.family, self._pairs)
 
 
-class CounterSeries(build.CounterCell, CounterMethods):  # type: ignore[misc]
+class CounterSeries(CounterMethods, build.CounterCell):
     __slots__ = _SLOTS
 
 
 # -- gauge -------------------------------------------------------------------------------------------------------------
 
 
-class GaugeMethods(SeriesMethods):
-    __slots__ = ()
-    _hot = ("set", "inc", "dec")
-    set: Callable[[float], None]  # the cell's
+class GaugeMethods(SeriesMethods, MovingCell):
+    __slots__ = _NONE
+    _hot: tuple[str, ...] = ("set", "inc", "dec")
 
     def start(self, handle: FamilyHandle, pairs: LabelPairs, *, move: bool = False) -> None:
         function = self._handle.backend._functions.pop(self, None) if hasattr(self, "_handle") else None
@@ -133,7 +143,7 @@ class GaugeMethods(SeriesMethods):
 
         With mode livesum, a worker that dies in the middle takes its own away; with others it stays counted.
         """
-        return InProgress(self)  # type: ignore[arg-type]
+        return InProgress(self)
 
     def time(self) -> Timer:
         """A context manager and decorator that sets the gauge to the seconds a block or call took."""
@@ -149,21 +159,21 @@ class GaugeMethods(SeriesMethods):
         return self._handle.backend._total(self._handle.family, self._pairs)
 
 
-class SharedGaugeSeries(build.SharedGaugeCell, GaugeMethods):  # type: ignore[misc]
+class SharedGaugeSeries(GaugeMethods, build.SharedGaugeCell):
     __slots__ = _SLOTS
 
 
-class GaugeSeries(build.GaugeCell, GaugeMethods):  # type: ignore[misc]
+class GaugeSeries(GaugeMethods, build.GaugeCell):
     __slots__ = _SLOTS
 
 
 class NewestMethods(GaugeMethods):
     """A gauge that shows the value set last cannot be counted up: two workers' steps would not add up."""
 
-    __slots__ = ()
-    _hot = ("set",)
+    __slots__ = _NONE
+    _hot: tuple[str, ...] = ("set",)
 
-    def inc(self, amount: float = 1) -> None:
+    def inc(self, amount: SupportsFloat = 1.0) -> None:
         raise InvalidMetricError(
             f"{self._handle.family.name}: inc and dec make no sense with mode {self._handle.family.mode}; "
             "use set, or mode shared or livesum"
@@ -172,20 +182,20 @@ class NewestMethods(GaugeMethods):
     dec = increment = decrement = inc
 
 
-class NewestGaugeSeries(NewestMethods, build.GaugeCell):  # type: ignore[misc]
+class NewestGaugeSeries(NewestMethods, build.GaugeCell):
     __slots__ = _SLOTS
 
 
 # -- histogram, summary ------------------------------------------------------------------------------------------------
 
 
-class HistogramMethods(SeriesMethods):
-    __slots__ = ()
-    _hot = ("observe",)
+class HistogramMethods(SeriesMethods, HistogramCell):
+    __slots__ = _NONE
+    _hot: tuple[str, ...] = ("observe",)
 
     def start(self, handle: FamilyHandle, pairs: LabelPairs, *, move: bool = False) -> None:
         bounds = handle.backend._bounds(handle.family)
-        self.divide(bounds)  # type: ignore[attr-defined]
+        self.divide(bounds)
         super().start(handle, pairs, move=move)
 
     @property
@@ -199,11 +209,11 @@ class HistogramMethods(SeriesMethods):
         return float(self._handle.backend._columns(self._handle.family, self._pairs)[-1])
 
 
-class HistogramSeries(HistogramMethods, build.HistogramCell):  # type: ignore[misc]
+class HistogramSeries(HistogramMethods, build.HistogramCell):
     __slots__ = _SLOTS
 
 
-class SummarySeries(HistogramMethods, build.HistogramCell):  # type: ignore[misc]
+class SummarySeries(HistogramMethods, build.HistogramCell):
     __slots__ = _SLOTS
 
 
@@ -211,7 +221,7 @@ class SummarySeries(HistogramMethods, build.HistogramCell):  # type: ignore[misc
 
 
 class InfoMethods(SeriesMethods):
-    __slots__ = ()
+    __slots__ = _NONE
     _said: LabelPairs | None
     _cell: Any
 
@@ -244,7 +254,7 @@ class InfoMethods(SeriesMethods):
         self._cell.set(1.0)
 
 
-class InfoCell(build.GaugeCell):  # type: ignore[misc]
+class InfoCell(build.GaugeCell):
     """What was said; its stamp is when."""
 
     __slots__ = ("__weakref__", "overflowed") if COMPILED else ()
@@ -254,9 +264,9 @@ class InfoSeries(InfoMethods):
     __slots__ = ("__weakref__", "_cell", "_handle", "_pairs", "_said", "overflowed")
 
 
-class EnumMethods(SeriesMethods):
-    __slots__ = ()
-    _hot = ("set",)
+class EnumMethods(SeriesMethods, MovingCell):
+    __slots__ = _NONE
+    _hot: tuple[str, ...] = ("set",)
 
     def state(self, state: str) -> None:
         """Be in this state, for all workers. Raises InvalidMetricError."""
@@ -267,7 +277,7 @@ class EnumMethods(SeriesMethods):
             raise InvalidMetricError(
                 f"{self._handle.family.name}: state {state!r}: it is one of {', '.join(states)}"
             ) from None
-        self.set(float(index))  # type: ignore[attr-defined]
+        self.set(float(index))
 
     @property
     def value(self) -> str:
@@ -276,5 +286,5 @@ class EnumMethods(SeriesMethods):
         return self._handle.family.states[int(index)]
 
 
-class EnumSeries(EnumMethods, build.GaugeCell):  # type: ignore[misc]
+class EnumSeries(EnumMethods, build.GaugeCell):
     __slots__ = _SLOTS

@@ -53,7 +53,7 @@ class Snapshot:
         return None
 
     def value(self, name: str, **labels: str) -> float | None:
-        """The value of a counter, gauge or state index, or the count of a histogram or summary; None: no such series."""
+        """The value of a counter, gauge or state index, the count of a histogram or summary; None: no such series."""
         found = self.family(name)
         if found is None:
             return None

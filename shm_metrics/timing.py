@@ -89,9 +89,7 @@ def timed(function: F, observe: Callable[[float], Any]) -> F:
 class ExceptionCounter(_Context):
     """Increments `counter` when the block raises one of `exceptions`; the exception goes on."""
 
-    def __init__(
-        self, counter: _Increments, exceptions: type[BaseException] | tuple[type[BaseException], ...]
-    ) -> None:
+    def __init__(self, counter: _Increments, exceptions: type[BaseException] | tuple[type[BaseException], ...]) -> None:
         self._counter = counter
         self._exceptions = exceptions
 

@@ -31,8 +31,8 @@ LAYERS = (
 )
 
 PURE = (
-    "aggregate arrays buckets definitions errors export exposition exposition.* families gauge_modes labels layout plan "
-    "process.families process.parsing process.usage records self_metrics slots snapshot"
+    "aggregate arrays buckets definitions errors export exposition exposition.* families gauge_modes labels layout "
+    "plan process.families process.parsing process.usage records self_metrics slots snapshot"
 )
 
 # What a pure module may not even name: the operating system, files, clocks, threads, the network.

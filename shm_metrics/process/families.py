@@ -35,7 +35,7 @@ Combine: TypeAlias = Callable[[list[float]], float]
 
 
 def _whole_ticks(seconds: list[float]) -> float:
-    """The sum, without the dust of adding in another order: a counter that falls by 1e-16 has been reset, they would say.
+    """The sum, without the dust of adding in another order: a counter that falls by 1e-16 counts as one that was reset.
 
     The kernel counts CPU time in hundredths of a second; a millionth is far from them and from the dust alike.
     """

@@ -8,6 +8,7 @@ from math import inf, isnan, nan
 
 import numpy as np
 import prometheus_client
+import prometheus_client.openmetrics.exposition
 import pytest
 
 from shm_metrics import (
@@ -204,19 +205,31 @@ def test_an_unknown_argument_is_a_type_error_that_names_it(type_):
         declare(type_, bukets=[1])
 
 
-def test_a_prometheus_client_registry_gets_the_metric_too():
-    registry = prometheus_client.CollectorRegistry()
+@pytest.mark.parametrize("options", [{}, {"auto_describe": True}])
+def test_a_prometheus_client_registry_gets_the_metric_too(options):
+    registry = prometheus_client.CollectorRegistry(**options)
     counter = Counter("jobs", "Jobs.", ["shop"], registry=registry)
     counter.labels("a").inc(3)
-    assert counter in list(registry._collector_to_names)
+    Histogram("seconds", "", buckets=[1], registry=registry).observe(2)
+    Enum("light", "", states=["red", "green"], registry=registry).state("green")
+    Gauge("untouched", "", ["a"], registry=registry)
+    text = prometheus_client.generate_latest(registry).decode()
+    assert '\njobs_total{shop="a"} 3.0\n' in text
+    assert '\nseconds_bucket{le="1.0"} 0.0\nseconds_bucket{le="+Inf"} 1.0\n' in text
+    assert '\nlight{light="green"} 1.0\n' in text
+    assert prometheus_client.openmetrics.exposition.generate_latest(registry).endswith(b"# EOF\n")
+    with pytest.raises(ValueError, match="Duplicated"):
+        prometheus_client.Counter("jobs", "", registry=registry)
 
 
-def test_a_metric_is_collected_by_itself(metrics_backend):
+def test_a_metric_is_collected_by_itself():
     counter = Counter("jobs", "Jobs.", ["shop"])
     counter.labels("a").inc(3)
     (found,) = counter.collect()
-    assert found.family.name == "jobs"
-    assert found.values.tolist() == [3.0]
+    assert (found.name, found.documentation, found.type) == ("jobs", "Jobs.", "counter")
+    assert [tuple(sample)[:3] for sample in found.samples] == [("jobs_total", {"shop": "a"}, 3.0)]
+    (described,) = counter.describe()
+    assert (described.name, described.type, described.samples) == ("jobs", "counter", [])
     assert "jobs" in repr(counter)
 
 
@@ -365,6 +378,12 @@ def test_a_gauge_refuses_what_is_no_number(value):
         with pytest.raises(InvalidMetricError, match="no number"):
             method(value)
     assert gauge.value == 0.0
+
+
+@pytest.mark.parametrize("mode", ["bogus", 7, None, ["all"]])
+def test_a_mode_that_is_none_is_refused(mode):
+    with pytest.raises(InvalidMetricError, match="gauge mode"):
+        Gauge("depth", "", multiprocess_mode=mode)
 
 
 @pytest.mark.parametrize("mode", MODES)

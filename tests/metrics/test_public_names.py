@@ -51,7 +51,7 @@ ERRORS = {
     "WireFormatError": (shm_metrics.SyncError,),
 }
 
-COMMON = {"attach", "clear", "collect", "documentation", "labels", "name", "remove", "remove_by_labels"}
+COMMON = {"attach", "clear", "collect", "describe", "documentation", "labels", "name", "remove", "remove_by_labels"}
 METHODS = {
     "Counter": {"inc", "increment", "count_exceptions", "value"},
     "Gauge": {
@@ -154,14 +154,17 @@ def test_each_type_has_these_methods_with_and_without_labels(name, make_backend)
         assert hasattr(family, method)
 
 
-PARAMETERS = (
-    "(self, name, documentation='', labelnames=(), namespace='', subsystem='', unit='', registry=None, **options)"
-)
+PARAMETERS = "(self, name, documentation='', labelnames=(), namespace='', subsystem='', unit='', registry=None"
+OPTIONS = {
+    "Gauge": "*, multiprocess_mode='shared'",
+    "Histogram": f"*, buckets={shm_metrics.DEFAULT_BUCKETS}",
+    "Enum": "*, states=()",
+}
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_each_type_is_made_like_this(name):
-    assert signature(getattr(shm_metrics, name).__init__) == PARAMETERS
+    assert signature(getattr(shm_metrics, name).__init__) == f"{PARAMETERS}, {OPTIONS.get(name, '**options')})"
 
 
 def test_the_version_is_the_packages():

@@ -1,0 +1,89 @@
+"""What _cells_cy.py offers, for type checkers: its own annotations are Cython's."""
+
+from collections.abc import Callable, Iterable, Mapping
+from types import TracebackType
+from typing import Any, SupportsFloat, TypeVar
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+COMPILED: bool
+
+class Row:
+    def __init__(self, view: Any, ledger: Any, matrix: Any, pages: Any, slots_per_page: int) -> None: ...
+    def renew(self) -> None: ...
+    def point(self, view: Any, ledger: Any, matrix: Any, pages: Any, slots_per_page: int) -> None: ...
+    def add(self, slot: int, amount: float) -> None: ...
+    def read(self, slot: int) -> float: ...
+
+def private_row(slots: int) -> Row: ...
+
+class Cell:
+    def bind(self, row: Row, slot: int) -> None: ...
+    def place(self) -> tuple[Row, int]: ...
+    def move(self, row: Row, slot: int) -> None: ...
+    def carry(self, row: Row) -> None: ...
+    def reset(self) -> None: ...
+
+def adopt(private: Row, shared: Row, cells: list[Any]) -> None: ...
+
+class CounterCell(Cell):
+    def inc(self, amount: SupportsFloat = 1.0) -> None:
+        """Add `amount`, finite and at least 0. Raises InvalidMetricError."""
+
+    def increment(self, amount: SupportsFloat = 1.0) -> None:
+        """The same as inc()."""
+
+class MovingCell(Cell):
+    def set(self, value: SupportsFloat) -> None:
+        """Set the value: any float."""
+
+    def inc(self, amount: SupportsFloat = 1.0) -> None:
+        """Add to the value."""
+
+    def dec(self, amount: SupportsFloat = 1.0) -> None:
+        """Subtract from the value."""
+
+    def increment(self, amount: SupportsFloat = 1.0) -> None:
+        """The same as inc()."""
+
+    def decrement(self, amount: SupportsFloat = 1.0) -> None:
+        """The same as dec()."""
+
+class GaugeCell(MovingCell): ...
+class SharedGaugeCell(MovingCell): ...
+
+class HistogramCell(Cell):
+    def divide(self, bounds: Any) -> None: ...
+    def observe(self, amount: SupportsFloat) -> None:
+        """Count one observation: any float but NaN. Raises InvalidMetricError."""
+
+    def time(self) -> HistogramTimer:
+        """A context manager and decorator that observes the seconds a block or a call takes."""
+
+class HistogramTimer:
+    cell: HistogramCell
+    began: float
+    def __enter__(self) -> HistogramTimer: ...
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+    def __call__(self, function: F) -> F: ...
+
+class Children:
+    labelnames: tuple[str, ...]
+    def name_labels(self, labelnames: Iterable[str]) -> None: ...
+    def known_children(self) -> dict[tuple[str, ...], Any]: ...
+
+class Getters:
+    def forget_series(self) -> None: ...
+    def series_cache(self, kind: str) -> dict[tuple[Any, ...], Any]: ...
+
+def cache_key(name: object, keywords: Mapping[str, object]) -> tuple[Any, ...] | None: ...
+
+labels_method: Any
+counter_method: Any
+gauge_method: Any
+histogram_method: Any
+summary_method: Any
+
+def gather(view: Any, indexes: Any, out: Any) -> None: ...

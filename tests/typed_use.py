@@ -1,0 +1,118 @@
+"""The public names as a user with a strict type checker writes them; read by mypy, run by a test as well."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from shm_metrics import (
+    Counter,
+    Enum,
+    Gauge,
+    Histogram,
+    Info,
+    MetricsBackend,
+    Sample,
+    SampleFamily,
+    Snapshot,
+    Summary,
+    configure,
+    generate_latest,
+    get_backend,
+    make_asgi_app,
+    make_wsgi_app,
+)
+
+
+def declared(backend: MetricsBackend) -> float:
+    jobs = Counter("jobs", "Jobs done.", ["shop"], namespace="app", registry=backend)
+    of_one_shop: Counter = jobs.labels("a")
+    jobs.labels(shop="b").inc(2)
+    of_one_shop.inc()
+    total: float = of_one_shop.value
+    with of_one_shop.count_exceptions(ValueError):
+        pass
+
+    depth = Gauge("depth", "Jobs waiting.", multiprocess_mode="livesum", registry=backend)
+    depth.set(3)
+    depth.inc()
+    depth.dec(0.5)
+    depth.set_to_current_time()
+    depth.set_function(lambda: 1.5)
+
+    seconds = Histogram("wait", "Seconds.", ("shop",), unit="seconds", buckets=[0.1, 1, 10], registry=backend)
+    with seconds.labels("a").time():
+        pass
+    seconds.labels("a").observe(0.25)
+    size = Summary("size", "Bytes.", registry=backend)
+    size.observe(10)
+    total += size.sum + size.count
+
+    @size.time()
+    def work(n: int) -> str:
+        return "x" * n
+
+    @depth.track_inprogress()
+    async def later(n: int) -> str:
+        return work(n)
+
+    text: str = work(3)
+    total += len(text)
+    Info("build", "What runs.", registry=backend).info({"version": "1"})
+    light = Enum("light", "Where we are.", states=["red", "green"], registry=backend)
+    light.state("green")
+    state: str = light.value
+    jobs.remove("a")
+    jobs.remove_by_labels({"shop": "b"})
+    jobs.clear()
+    return total + len(state)
+
+
+def asked_for(backend: MetricsBackend) -> float:
+    backend.counter("visits", "Visits.", shop="a", code=200).increment()
+    backend.gauge("level", multiprocess_mode="max").set(7)
+    backend.histogram("latency", buckets=(0.1, 1.0), unit="seconds", path="/a").observe(0.2)
+    backend.summary("answer_bytes").observe(10)
+    return backend.counter("visits", shop="a", code=200).value
+
+
+def read(backend: MetricsBackend) -> float | None:
+    snapshot: Snapshot = backend.snapshot()
+    names: list[str] = [found.family.name for found in snapshot]
+    page: bytes = generate_latest(backend, openmetrics=True)
+    keys: list[str] = list(backend.all_metrics())
+    assert len(names) + len(keys) <= len(page)
+    return snapshot.value("visits", shop="a", code="200")
+
+
+def queue_sizes() -> Iterable[SampleFamily]:
+    yield SampleFamily("queue", "Jobs in it.", "gauge", [Sample("queue", {"name": "mail"}, 3.0)])
+
+
+def served(backend: MetricsBackend) -> None:
+    backend.register_collector(queue_sizes)
+    make_wsgi_app(backend)
+    make_asgi_app(backend)
+    assert b"queue" in generate_latest(backend)
+
+
+def default(name: str) -> bool:
+    return configure(name, rows=16, slots=4096) is get_backend()
+
+
+class Metered(Counter):
+    def twice(self) -> None:
+        self.inc()
+        self.inc()
+
+
+def wrong(backend: MetricsBackend) -> None:
+    """Never run: each line is an error that a type checker must find, or the comment at its end is one."""
+    Counter("a").set(1)  # type: ignore[attr-defined]
+    Counter("a").inc("1")  # type: ignore[arg-type]
+    Histogram("a", bukets=[1])  # type: ignore[call-arg]
+    Gauge("a", multiprocess_mode=3)  # type: ignore[arg-type]
+    Histogram("a").inc()  # type: ignore[attr-defined]
+    Enum("a", states=[1])  # type: ignore[list-item]
+    backend.counter(1)  # type: ignore[arg-type]
+    backend.counter("a").observe(1)  # type: ignore[attr-defined]
+    backend.histogram("a", buckets=1)  # type: ignore[arg-type]
