@@ -58,16 +58,20 @@ _DELTA = cython.declare(cython.Py_ssize_t, 2)
 _LABELS_DOC = b"""The child with these label values, by position or by name; made at first use.
 
 Raises InvalidMetricError when they are not exactly the declared labels."""
-_COUNTER_DOC = b"""counter(name, documentation='', unit='', **labels): the counter series with these labels, made at first use.
+_COUNTER_DOC = b"""counter(name, documentation='', unit='', **labels):
+the counter series with these labels, made at first use.
 
 Raises InvalidMetricError, or MetricConflictError when the name is declared otherwise in this process."""
-_GAUGE_DOC = b"""gauge(name, documentation='', unit='', multiprocess_mode='shared', **labels): the gauge series with these labels.
+_GAUGE_DOC = b"""gauge(name, documentation='', unit='', multiprocess_mode='shared', **labels):
+the gauge series with these labels, made at first use.
 
 Raises InvalidMetricError, or MetricConflictError when the name is declared otherwise in this process."""
-_HISTOGRAM_DOC = b"""histogram(name, documentation='', unit='', buckets=None, **labels): the histogram series with these labels.
+_HISTOGRAM_DOC = b"""histogram(name, documentation='', unit='', buckets=None, **labels):
+the histogram series with these labels, made at first use.
 
 Raises InvalidMetricError, or MetricConflictError when the name is declared otherwise in this process."""
-_SUMMARY_DOC = b"""summary(name, documentation='', unit='', **labels): the summary series (count and sum) with these labels.
+_SUMMARY_DOC = b"""summary(name, documentation='', unit='', **labels):
+the summary series (count and sum) with these labels, made at first use.
 
 Raises InvalidMetricError, or MetricConflictError when the name is declared otherwise in this process."""
 
@@ -114,7 +118,9 @@ def _refuse_value(value: object):
 
 @cython.cfunc
 def _refuse_amount(value: object):
-    raise InvalidMetricError(f"counter amount {_shown(value)}: a counter only grows; give a finite amount of at least 0")
+    raise InvalidMetricError(
+        f"counter amount {_shown(value)}: a counter only grows; give a finite amount of at least 0"
+    )
 
 
 def _shown(value):
