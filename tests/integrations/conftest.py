@@ -14,9 +14,9 @@ from tests.integrations.running import HOOKS, ROOT, Service, Uvicorn
 
 @pytest.fixture
 def witness(tmp_path: Path) -> Path:
-    """The file of marks, a byte for each request that reached the application."""
+    """The directory in which the application marks each request that reached it; see counted.py."""
     path = tmp_path / "witness"
-    path.touch()
+    path.mkdir()
     return path
 
 
