@@ -89,8 +89,7 @@ class Writer:
         if self.lease is not None:
             self._point(self.row, segment.row_view(self.lease.row), segment.row_view(L.LEDGER_ROW))
             return
-        self._point_to_private_memory()
-        self._rowless = {cell.place()[1]: cell for cell in self._all_cells() if cell.place()[0] is self.row}
+        self._wait_in_private_memory()
         for n in range(L.ROWLESS_BYTES):
             if segment.locks.try_exclusive(L.LOCK_ROWLESS + n):
                 break
@@ -99,6 +98,11 @@ class Writer:
 
     def _point(self, row: Any, view: memoryview[float], ledger: memoryview[float]) -> None:
         row.point(view, ledger, *self.segment.two_dimensional(), L.SLOTS_PER_PAGE)
+
+    def _wait_in_private_memory(self) -> None:
+        """Count there, and know which cells' counts are to be moved into a row."""
+        self._point_to_private_memory()
+        self._rowless = {cell.place()[1]: cell for cell in self._all_cells() if cell.place()[0] is self.row}
 
     def _point_to_private_memory(self) -> None:
         size = self.segment.layout.row_bytes
@@ -327,7 +331,7 @@ class Writer:
 
     def count_privately(self, error: Exception) -> None:
         """In a forked child for which after_fork_in_child() failed: above all, do not write into the parent's row."""
-        self._point_to_private_memory()
+        self._wait_in_private_memory()
         self.lease = None
         self.segment.locks.close()  # inherited or not: the parent's locks must not depend on us
         self._tell("fork", f"no row after fork ({error}): this worker counts in private memory until it has one")
