@@ -25,6 +25,7 @@ def write(link: Link, backend: MetricsBackend) -> None:
 
 @pytest.mark.slow
 @pytest.mark.both_builds
+@pytest.mark.timeout(400)
 def test_every_scrape_under_load_has_sum_and_count_and_inf_bucket_equal(
     attach: Callable[..., MetricsBackend], fork: Callable[..., Child]
 ) -> None:

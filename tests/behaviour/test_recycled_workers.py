@@ -15,9 +15,10 @@ CHILDREN = 10_000 if COMPILED else 1_000
 
 @pytest.mark.slow
 @pytest.mark.both_builds
+@pytest.mark.timeout(400)
 def test_ten_thousand_killed_children_are_counted_exactly_and_leave_nothing_behind(path: str) -> None:
     done = start_module("tests.behaviour.recycling", path, str(CHILDREN))
-    told, _ = done.communicate(timeout=110)
+    told, _ = done.communicate(timeout=390)
     assert done.returncode == 0
     found = json.loads(told)
     assert found["total"] == CHILDREN
