@@ -15,7 +15,7 @@ from shm_metrics import MetricsBackend
 from tests.workers import jobs
 
 METHODS = ("fork", "spawn", "forkserver")
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.both_builds]
 
 
 @pytest.fixture(params=METHODS)
