@@ -169,6 +169,7 @@ def test_workers_of_a_root_master_count_as_their_own_user(gunicorn, preload_app,
         assert backend.snapshot().family("requests").values.sum() == 60
         backend.close()
     finally:
+        service.server.close()  # first: a worker that comes up later would make it anew
         place.unlink()
 
 
