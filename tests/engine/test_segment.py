@@ -182,6 +182,27 @@ def test_makers_that_race_end_up_in_one_segment(place):
         segment.close()
 
 
+def test_whoever_waited_while_the_file_was_replaced_joins_its_successor(attach, monkeypatch):
+    """
+    1. a deploy has ended: a segment, and nobody present
+    2. one opens the file, and waits for the creation lock
+    3. another one has it: it leaves the old segment behind, and makes its own at the same place
+    4. the first one gets the lock, of a file that has no name any more
+    """
+    attach().close()
+    real, successor = FileLocks.wait_exclusive, []
+
+    def wait(locks, byte, seconds):
+        monkeypatch.setattr(FileLocks, "wait_exclusive", real)
+        successor.append(attach())
+        return real(locks, byte, seconds)
+
+    monkeypatch.setattr(FileLocks, "wait_exclusive", wait)
+    late = attach()
+    assert late.header.incarnation == successor[0].header.incarnation
+    assert not late.abandoned
+
+
 def test_what_is_not_ours_is_refused_and_left_as_it_is(attach, place):
     for text in (b"#!/bin/sh\n" + b"x" * 5000, b"x"):
         place.unlink()

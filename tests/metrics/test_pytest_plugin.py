@@ -98,13 +98,11 @@ def test_tests_in_parallel_do_not_meet(run):
 
 
 def test_a_run_leaves_no_segment_behind(run, tmp_path):
-    asked = (
-        "\nimport pathlib\ndef test_name():\n    pathlib.Path('name').write_text(os.environ['SHM_METRICS_SEGMENT'])\n"
-    )
+    asked = "\nimport pathlib\ndef test_pid():\n    pathlib.Path('pid').write_text(str(os.getpid()))\n"
     (tmp_path / "test_orders.py").write_text(TESTS + asked)
     run()
-    name = (tmp_path / "name").read_text()
-    assert not glob.glob(f"/dev/shm/*{name}*")
+    pid = (tmp_path / "pid").read_text()
+    assert glob.glob(f"/dev/shm/*-pytest-run-{pid}-*") == []
 
 
 def test_a_segment_that_the_user_named_is_used_and_left(run, segment_name, tmp_path):
