@@ -24,10 +24,11 @@ def path() -> Iterator[str]:
 
 @pytest.fixture
 def name() -> Iterator[str]:
-    """The name of a segment that nobody else has."""
+    """The name of a segment that nobody else has; names that begin with it are the test's own too."""
     told = f"test-{os.getpid()}-{uuid.uuid4().hex}"
     yield told
-    Path(f"/dev/shm/shm_metrics-{os.geteuid()}-{told}").unlink(missing_ok=True)
+    for left in Path("/dev/shm").glob(f"shm_metrics-{os.geteuid()}-{told}*"):
+        left.unlink(missing_ok=True)
 
 
 @pytest.fixture

@@ -77,7 +77,6 @@ def after_configure(name: str, then: str) -> dict[str, str]:
         name,
         SHM_METRICS_SEGMENT=name + "-first",
     )
-    Path(f"/dev/shm/shm_metrics-{os.geteuid()}-{name}-first").unlink(missing_ok=True)
     lines = [line for line in told.splitlines() if not line.startswith(("#", "shm_metrics_", "process_"))]
     return dict(line.rsplit(" ", 1) for line in lines if line)
 
