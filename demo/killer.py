@@ -9,6 +9,8 @@ import http.client
 import os
 import signal
 import threading
+import time
+from pathlib import Path
 
 from demo.load import TIMEOUT_SECONDS
 from demo.scrape import Scrape
@@ -60,6 +62,20 @@ class Killer:
         except (OSError, http.client.HTTPException):
             rest = b""
         connection.close()
+        _wait_until_dead(pid)
         if b"done" in rest or in_progress < 1:
             raise RuntimeError(f"worker {pid} was not in the middle of an answer when it was killed")
         self.killed.append(pid)
+
+
+def _wait_until_dead(pid: int) -> None:
+    """A dying process closes its files one by one: its client may know of its death before it has let go of its row."""
+    deadline = time.monotonic() + TIMEOUT_SECONDS
+    while time.monotonic() < deadline:
+        try:
+            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        except (FileNotFoundError, ProcessLookupError):
+            return
+        if state in "ZX":
+            return
+        time.sleep(0.001)

@@ -7,7 +7,11 @@ from __future__ import annotations
 
 import argparse
 import logging
+import select
 import signal
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from shm_metrics import serving
 from shm_metrics.cli.target import add_target, target
@@ -21,7 +25,7 @@ HELP = "answer Prometheus for a segment, and keep its totals while no worker liv
 
 PORT = 9464
 LOOK_SECONDS = 0.25
-ENDING = {signal.SIGTERM, signal.SIGINT}
+ENDING = (signal.SIGTERM, signal.SIGINT)
 
 log = logging.getLogger("shm_metrics.serve")
 
@@ -47,26 +51,24 @@ def run(arguments: argparse.Namespace) -> int:
         process_metrics=not arguments.no_process_metrics,
         per_worker=arguments.per_worker,
     )
-    # Blocked, also in the threads that begin below, and taken between two looks: no handler, nothing interrupted.
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
-    try:
-        server, thread = serving.start_http_server(arguments.port, arguments.host, source=exporter)
-    except OSError as error:
-        raise OSError(f"cannot listen on {arguments.host} port {arguments.port}: {error.strerror}") from error
-    host = f"[{arguments.host}]" if ":" in arguments.host else arguments.host
-    print(f"serving {exporter.place.path} at http://{host}:{server.server_port}/metrics", flush=True)
-    try:
-        _look_until_told(exporter)
-    finally:
-        server.shutdown()
-        thread.join()
-        exporter.close()
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    with _told_to_end() as told:
+        try:
+            server, thread = serving.start_http_server(arguments.port, arguments.host, source=exporter)
+        except OSError as error:
+            raise OSError(f"cannot listen on {arguments.host} port {arguments.port}: {error.strerror}") from error
+        host = f"[{arguments.host}]" if ":" in arguments.host else arguments.host
+        print(f"serving {exporter.place.path} at http://{host}:{server.server_port}/metrics", flush=True)
+        try:
+            _look_until_told(exporter, told)
+        finally:
+            server.shutdown()
+            thread.join()
+            exporter.close()
     return 0
 
 
-def _look_until_told(exporter: Exporter) -> None:
-    """Be present at whatever segment is there, and say when that changes; until SIGTERM or SIGINT."""
+def _look_until_told(exporter: Exporter, told: socket.socket) -> None:
+    """Be present at whatever segment is there, and say when that changes; until `told` can be read."""
     before = ""
     while True:
         try:
@@ -76,5 +78,24 @@ def _look_until_told(exporter: Exporter) -> None:
         if now != before:
             log.info("%s", now)
         before = now
-        if signal.sigtimedwait(ENDING, LOOK_SECONDS) is not None:
+        if select.select([told], [], [], LOOK_SECONDS)[0]:
             return
+
+
+@contextmanager
+def _told_to_end() -> Iterator[socket.socket]:
+    """A socket that can be read as soon as SIGTERM or SIGINT has come; nothing is interrupted in the middle.
+
+    Not a mask and sigwait: numpy brings threads of its own, which would die of the signal in our place.
+    """
+    told, teller = socket.socketpair()
+    with told, teller:
+        teller.setblocking(False)
+        before = [(number, signal.signal(number, lambda *_: None)) for number in ENDING]
+        signal.set_wakeup_fd(teller.fileno())
+        try:
+            yield told
+        finally:
+            signal.set_wakeup_fd(-1)
+            for number, handler in before:
+                signal.signal(number, handler)

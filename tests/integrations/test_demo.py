@@ -58,14 +58,17 @@ def test_the_demo_counts_every_request_says_so_and_leaves_nothing_behind(demo, t
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
 def test_the_demo_that_is_kept_runs_until_it_is_told_to_end_and_leaves_nothing_behind(demo, tmp_path, ending):
     process = demo("--keep", "--requests", "200")
-    lines = iter(process.stdout.readline, "")
-    url = next(found[1] for line in lines if (found := re.search(r"(http://[\d.:]+/metrics)", line)))
+    said = []
+    while not (found := re.search(r"(http://[\d.:]+/metrics)", said[-1] if said else "")):
+        said.append(process.stdout.readline())
+        assert said[-1], "".join(said)
+    url = found[1]
     with urllib.request.urlopen(url, timeout=30) as response:
         assert b"shop_requests_total" in response.read()
     assert left_behind(process.pid, tmp_path) != []
     process.send_signal(ending)
-    process.communicate(timeout=30)
-    assert process.returncode in (0, 128 + signal.SIGTERM)
+    rest, _ = process.communicate(timeout=30)
+    assert process.returncode == (0 if ending == signal.SIGINT else 128 + signal.SIGTERM), "".join(said) + rest
     assert left_behind(process.pid, tmp_path) == []
 
 
