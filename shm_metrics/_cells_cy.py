@@ -166,6 +166,11 @@ class Row:
             self.matrix, self.pages = memoryview(matrix), memoryview(pages)
         self.slots_per_page = slots_per_page
 
+    def take(self, other: "Row"):
+        """Write where `other` writes."""
+        self.view, self.ledger, self.matrix, self.pages = other.view, other.ledger, other.matrix, other.pages
+        self.slots_per_page = other.slots_per_page
+
     @cython.ccall
     def add(self, slot: cython.Py_ssize_t, amount: cython.double):
         """Add to one slot."""
@@ -232,23 +237,23 @@ class Cell:
     def move(self, row: Row, slot: cython.Py_ssize_t):
         """Write there from now on, and take along what this cell counted so far. Only for cells in private rows."""
         if cython.compiled:
-            self._carry(row, slot)
+            self._carry(self.row, row, slot)
             self.row = row
             self.slot = slot
         else:
             with self.row.lock, row.lock:
-                self._carry(row, slot)
+                self._carry(self.row, row, slot)
                 self.row = row
                 self.slot = slot
 
-    def carry(self, row: Row):
-        """Add what this cell counted so far to the same slots of another row. See adopt()."""
-        self._carry(row, self.slot)
+    def carry(self, source: Row, row: Row):
+        """Add what was counted in this cell's slots of `source` to the same slots of `row`. See adopt()."""
+        self._carry(source, row, self.slot)
 
     @cython.cfunc
-    def _carry(self, row: Row, slot: cython.Py_ssize_t):
-        row.view[slot] += self.row.view[self.slot]
-        self.row.view[self.slot] = 0.0
+    def _carry(self, source: Row, row: Row, slot: cython.Py_ssize_t):
+        row.view[slot] += source.view[self.slot]
+        source.view[self.slot] = 0.0
 
     def reset(self):
         """Forget what this cell counted: in a forked child it is the parent's to report."""
@@ -256,22 +261,18 @@ class Cell:
 
 
 @cython.ccall
-def adopt(private: Row, shared: Row, cells: list):
-    """Take everything that `cells` counted in a private row over into a shared one, and point the private Row there.
+def adopt(private: Row, shared: Row, cells: dict):
+    """Point a private Row to where `shared` points, and take along what the cells in it counted.
 
-    No update gets lost in between: compiled, nothing else runs meanwhile; interpreted, the row's lock is held.
+    cells: of any keys; its values are looked at here, so that none comes in between.
+    The pointing goes first: what is counted from then on is in the shared row, and the private memory stands still.
     """
-    if cython.compiled:
-        for cell in cells:
-            cell.carry(shared)
-        private.view, private.ledger = shared.view, shared.ledger
-        private.matrix, private.pages = shared.matrix, shared.pages
-        private.slots_per_page = shared.slots_per_page
-    else:
-        with private.lock:
-            for cell in cells:
-                cell.carry(shared)
-            private.point(shared.view, shared.ledger, shared.matrix, shared.pages, shared.slots_per_page)
+    source: Row = private_row(1)
+    source.take(private)
+    private.take(shared)
+    for cell in list(cells.values()):
+        if cell.place()[0] is private:
+            cell.carry(source, private)
 
 
 @cython.cclass
@@ -391,11 +392,14 @@ class GaugeCell(MovingCell):
         self.row.view[self.slot + _STAMP] = now
 
     @cython.cfunc
-    def _carry(self, row: Row, slot: cython.Py_ssize_t):
-        if self.row.view[self.slot + _STAMP] > 0.0:
-            row.view[slot + _VALUE] = self.row.view[self.slot + _VALUE]
-            row.view[slot + _STAMP] = self.row.view[self.slot + _STAMP]
-            self.reset()
+    def _carry(self, source: Row, row: Row, slot: cython.Py_ssize_t):
+        stamp: cython.double = source.view[self.slot + _STAMP]
+        # Added, not set: a row that was taken over holds what its last owner left of a `sum` gauge, and else nothing.
+        if stamp > row.view[slot + _STAMP]:
+            row.view[slot + _VALUE] += source.view[self.slot + _VALUE]
+            row.view[slot + _STAMP] = stamp
+        source.view[self.slot + _STAMP] = 0.0
+        source.view[self.slot + _VALUE] = 0.0
 
     def reset(self):
         """Forget this worker's value."""
@@ -443,14 +447,16 @@ class SharedGaugeCell(MovingCell):
         self.row.view[self.slot + _DELTA] += number
 
     @cython.cfunc
-    def _carry(self, row: Row, slot: cython.Py_ssize_t):
-        if self.row.view[self.slot + _DELTA] != 0.0:
+    def _carry(self, source: Row, row: Row, slot: cython.Py_ssize_t):
+        if source.view[self.slot + _DELTA] != 0.0:
             row.ledger[slot + _DELTA] = 1.0
-            row.view[slot + _DELTA] += self.row.view[self.slot + _DELTA]
-        if self.row.view[self.slot + _STAMP] > 0.0:
-            row.view[slot + _VALUE] = self.row.view[self.slot + _VALUE]
-            row.view[slot + _STAMP] = self.row.view[self.slot + _STAMP]
-        self.reset()
+            row.view[slot + _DELTA] += source.view[self.slot + _DELTA]
+        if source.view[self.slot + _STAMP] > row.view[slot + _STAMP]:
+            row.view[slot + _VALUE] = source.view[self.slot + _VALUE]
+            row.view[slot + _STAMP] = source.view[self.slot + _STAMP]
+        source.view[self.slot + _STAMP] = 0.0
+        source.view[self.slot + _VALUE] = 0.0
+        source.view[self.slot + _DELTA] = 0.0
 
     def reset(self):
         """Forget base and delta."""
@@ -542,17 +548,17 @@ class HistogramCell(Cell):
         return timer
 
     @cython.cfunc
-    def _carry(self, row: Row, slot: cython.Py_ssize_t):
+    def _carry(self, source: Row, row: Row, slot: cython.Py_ssize_t):
         i: cython.Py_ssize_t
         count: cython.double = 0.0
         have: cython.double = 0.0
         for i in range(self.buckets):
-            count += self.row.view[self.slot + 1 + i]
+            count += source.view[self.slot + 1 + i]
             have += row.view[slot + 1 + i]
         if count == 0.0:
             return
         sums: cython.Py_ssize_t = self.slot + 1 + self.buckets
-        total: cython.double = self.row.view[sums + (cython.cast(cython.longlong, count) & 1)]
+        total: cython.double = source.view[sums + (cython.cast(cython.longlong, count) & 1)]
         sums = slot + 1 + self.buckets
         total += row.view[sums + (cython.cast(cython.longlong, have) & 1)]
         # A sequence more than one ahead of the count tells the reader to wait for all buckets.
@@ -561,8 +567,9 @@ class HistogramCell(Cell):
         if cython.compiled:
             shm_release()
         for i in range(self.buckets):
-            row.view[slot + 1 + i] += self.row.view[self.slot + 1 + i]
-        self.reset()
+            row.view[slot + 1 + i] += source.view[self.slot + 1 + i]
+        for i in range(self.buckets + 3):
+            source.view[self.slot + i] = 0.0
 
     def reset(self):
         """Forget all observations."""

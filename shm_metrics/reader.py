@@ -6,7 +6,7 @@ Lives here: one scan of the matrix by a plan. May not: write anything, anywhere;
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from threading import Lock
+from threading import RLock
 
 import numpy as np
 
@@ -45,11 +45,13 @@ class Reader:
         self.mirror = Mirror(segment)
         self._mine = mine
         self._plan: Plan | None = None
-        self._lock = Lock()
+        self._lock = RLock()
+        self._inside = False  # the thread that holds the lock is reading
 
     def renew(self) -> None:
         """Forget a lock that another thread held when this process was forked."""
-        self._lock = Lock()
+        self._lock = RLock()
+        self._inside = False
 
     def live_rows(self, used: list[int] | None = None) -> list[int]:
         """Rows of living workers, in ascending order."""
@@ -58,26 +60,44 @@ class Reader:
     def snapshot(self, now: float) -> Snapshot:
         """Scan once. now: Unix seconds, for `taken_at`. Raises SegmentFormatError when the file was truncated."""
         with self._lock, _any_floats():
-            self.segment.check_size()
-            plan = self._current_plan()
-            used = self.workers.used()
-            live = self.live_rows(used)
-            scan = _Scan(self.segment, used, live, self.workers)
-            return Snapshot(
-                tuple(scan.items(plan)),
-                now,
-                self.segment.header.incarnation.hex(),
-                tuple(live),
-                tuple(used),
-                sum(len(older.series) for older in self.mirror.older),
-                self.mirror.damaged,
-            )
+            if self._inside:
+                # A signal handler or __del__ on top of a scan of this thread: its state is in the middle of a change.
+                return Reader(self.segment, self._mine).snapshot(now)
+            self._inside = True
+            try:
+                return self._scan(now)
+            finally:
+                self._inside = False
+
+    def _scan(self, now: float) -> Snapshot:
+        self.segment.check_size()
+        plan = self._current_plan()
+        used = self.workers.used()
+        live = self.live_rows(used)
+        scan = _Scan(self.segment, used, live, self.workers)
+        return Snapshot(
+            tuple(scan.items(plan)),
+            now,
+            self.segment.header.incarnation.hex(),
+            tuple(live),
+            tuple(used),
+            sum(len(older.series) for older in self.mirror.older),
+            self.mirror.damaged,
+        )
 
     def refreshed(self) -> Mirror:
         """The catalog as of now."""
         with self._lock:
-            self.mirror.refresh()
-            return self.mirror
+            if self._inside:
+                mirror = Mirror(self.segment)
+                mirror.refresh()
+                return mirror
+            self._inside = True
+            try:
+                self.mirror.refresh()
+                return self.mirror
+            finally:
+                self._inside = False
 
     def _current_plan(self) -> Plan:
         self.mirror.refresh()
@@ -192,18 +212,20 @@ class _Scan:
         yield group.run(some if vanishes else ~group.hideable | some, values)
 
     def _each(self, group: Group, rows: list[int], stamps: FloatArray, values: FloatArray) -> Iterator[FamilySnapshot]:
-        """One series a worker, told apart by its pid."""
+        """One series a worker, told apart by its pid; of rows with one pid, as two containers may have, the newest."""
         pids = [str(self.workers.read(row).pid) for row in rows]
         start = 0
         for plan in group.plans:
-            labels, kept, created = [], [], []
+            shown: dict[LabelPairs, tuple[float, float, float]] = {}
             for position, entry in enumerate(plan.entries, start):
                 for index in np.flatnonzero(stamps[:, position]).tolist():
-                    labels.append(tuple(sorted((*entry.labels, ("pid", pids[index])))))
-                    kept.append(values[index, position])
-                    created.append(entry.created)
+                    labels = tuple(sorted((*entry.labels, ("pid", pids[index]))))
+                    found = float(stamps[index, position]), float(values[index, position]), entry.created
+                    shown[labels] = max(found, shown.get(labels, found))
             start += len(plan.entries)
-            yield FamilySnapshot(plan.family, SeriesLabels(labels), np.array(kept), None, np.array(created))
+            kept = np.array([value for _, value, _ in shown.values()], np.float64)
+            created = np.array([made for _, _, made in shown.values()], np.float64)
+            yield FamilySnapshot(plan.family, SeriesLabels(shown), kept, None, created)
 
 
 def _newest_said(group: Group, stamps: FloatArray) -> BoolArray:

@@ -12,6 +12,7 @@ Where a cell writes:
 from __future__ import annotations
 
 import _thread
+import atexit
 import logging
 import mmap
 import os
@@ -248,9 +249,9 @@ class Writer:
             if self.lease is None and not self.closed:
                 if self.segment.locks.fd < 0:
                     self.segment.reopen()
-                self.lease = self._claim()
-                if self.lease is not None:
-                    self._adopt()
+                lease = self._claim()
+                if lease is not None:
+                    self._adopt(lease)
             for _ in range(0 if self.closed else len(self._waiting)):
                 # It leaves the list only when it has its place: a child forked in between must find it there.
                 cell, family, labels, payload = self._waiting[0]
@@ -264,16 +265,17 @@ class Writer:
     def _waits(self) -> bool:
         return not self.closed and (self.lease is None or bool(self._waiting))
 
-    def _adopt(self) -> None:
-        assert self.lease is not None
-        segment, row = self.segment, self.lease.row
+    def _adopt(self, lease: RowLease) -> None:
+        segment, row = self.segment, lease.row
         shared = build.private_row(1)
         self._point(shared, segment.row_view(row), segment.row_view(L.LEDGER_ROW))
-        ours = [cell for cell in self._rowless.values() if cell.place()[0] is self.row]
         overflowed = self.row.read(L.SLOT_OVERFLOWED_UPDATES)
-        build.adopt(self.row, shared, ours)
+        build.adopt(self.row, shared, self._rowless)
+        self.lease = lease
         self._rowless = {}
         self.row.add(L.SLOT_OVERFLOWED_UPDATES, overflowed)
+        # What another thread made since the row was claimed wants its pages too.
+        segment.reserve_pages(row, bytes(self._wanted_pages))
         for n in range(L.ROWLESS_BYTES):
             segment.locks.release(L.LOCK_ROWLESS + n)
 
@@ -282,8 +284,10 @@ class Writer:
         if self.lease is None:
             self._rowless[slot] = cell
         self._cells.append(weakref.ref(cell))
-        if len(self._cells) > self._most_cells:
-            self._cells = [reference for reference in self._cells if reference() is not None]
+        looked_at = len(self._cells)
+        if looked_at > self._most_cells:
+            # In place: what another thread appends meanwhile stays behind the part that is replaced.
+            self._cells[:looked_at] = [kept for kept in self._cells[:looked_at] if kept() is not None]
             self._most_cells = max(1024, 2 * len(self._cells))
 
     def _all_cells(self) -> list[Any]:
@@ -337,10 +341,19 @@ class Writer:
         self._tell("fork", f"no row after fork ({error}): this worker counts in private memory until it has one")
         self._start_repairs()
 
+    def last_repair(self) -> None:
+        """What waits in private memory dies with it: one more try to give it its place."""
+        if self._waits():
+            try:
+                self.repair()
+            except Exception as error:
+                self._tell("repair", f"what waited in private memory is lost: {error!r}")
+
     def close(self, *, unlink: bool = False) -> None:
         """Give the row up. Cells that are still held write to private memory from here on."""
         if self.closed:
             return
+        self.last_repair()
         self.closed = True
         _writers.discard(self)
         self._point_to_private_memory()
@@ -396,4 +409,10 @@ def _after_fork_in_child() -> None:
             writer.count_privately(error)
 
 
+def _at_exit() -> None:
+    for writer in list(_writers):
+        writer.last_repair()
+
+
 os.register_at_fork(after_in_child=_after_fork_in_child)
+atexit.register(_at_exit)

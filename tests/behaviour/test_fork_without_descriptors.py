@@ -28,8 +28,9 @@ def test_a_child_that_can_open_no_file_never_writes_into_its_parents_row(
             pass
         return backend.row
 
-    spare = [os.open(os.devnull, os.O_RDONLY)]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (spare[0] + 8, limits[1]))
+    spare: list[int] = []
+    highest = max(int(descriptor) for descriptor in os.listdir("/proc/self/fd"))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 8, limits[1]))
     try:
         with contextlib.suppress(OSError):
             while True:
