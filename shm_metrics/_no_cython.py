@@ -22,7 +22,11 @@ def _as_it_is(thing: Any) -> Any:
     return thing
 
 
-cclass = cfunc = ccall = inline = _as_it_is
+cclass = cfunc = ccall = inline = no_gc = _as_it_is
+
+
+def freelist(_size: int) -> Any:
+    return _as_it_is
 
 
 def exceptval(*_: Any, **__: Any) -> Any:

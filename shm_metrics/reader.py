@@ -133,11 +133,11 @@ class Reader:
         guarded = guarded_gauges(np.array([slot], np.intp), mode.slots)
         blocks = guarded.read(self.segment, rows)
         with _any_floats():
-            stamps = np.where(blocks[0] > born, blocks[0], 0.0)
+            stamps = np.where(blocks[:, 0] > born, blocks[:, 0], 0.0)
             if mode.combine == "shared":
-                return float(combine("newest", stamps, blocks[1])[0][0] + blocks[2].sum() - baseline.sum())
+                return float(combine("newest", stamps, blocks[:, 1])[0][0] + blocks[:, 2].sum() - baseline.sum())
             rule = "sum" if mode.combine == "each" else mode.combine
-            return float(combine(rule, stamps, blocks[1])[0][0])
+            return float(combine(rule, stamps, blocks[:, 1])[0][0])
 
     def engine_total(self, slot: int) -> float:
         """The sum over all rows of one of the engine's own slots."""
@@ -194,19 +194,19 @@ class _Scan:
             # The ledger row goes last: a value that moves there meanwhile is found where it was, or where it went.
             rows = [*rows, L.LEDGER_ROW]
         blocks = group.guarded.read(self.segment, rows)
-        stamps = np.where(blocks[0] > group.born, blocks[0], 0.0)
+        stamps = np.where(blocks[:, 0] > group.born, blocks[:, 0], 0.0)
         if mode.combine == "each":
-            yield from self._each(group, rows, stamps, blocks[1])
+            yield from self._each(group, rows, stamps, blocks[:, 1])
             return
         if family.type == INFO:
             yield group.run(_newest_said(group, stamps), np.ones(len(group.slots)))
             return
         if mode.combine == "shared":
-            values, some = combine("newest", stamps, blocks[1])
-            deltas = blocks[2].sum(axis=0) - group.baseline
+            values, some = combine("newest", stamps, blocks[:, 1])
+            deltas = blocks[:, 2].sum(axis=0) - group.baseline
             values, some = values + deltas, some | (deltas != 0.0)
         else:
-            values, some = combine(mode.combine, stamps, blocks[1])
+            values, some = combine(mode.combine, stamps, blocks[:, 1])
         # A live gauge that no living worker has is gone; a sum of none is 0, which is what its readers wait for.
         vanishes = mode.live and mode.combine != "sum" and family.type == GAUGE
         yield group.run(some if vanishes else ~group.hideable | some, values)

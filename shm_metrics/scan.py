@@ -28,7 +28,7 @@ __all__ = ["Guarded", "add_histograms", "add_rows", "guarded_gauges", "guarded_h
 
 TRIES = 400
 TRIES_BEFORE_YIELDING = 50
-MOST_NUMBERS_AT_ONCE = 1 << 13  # 64 KiB: stays in the processor's cache, and needs no new pages from the kernel
+MOST_NUMBERS_AT_ONCE = 1 << 14  # with their indexes 256 KiB: they stay in the processor's second cache
 
 
 def add_rows(segment: Segment, rows: list[int], slots: int) -> FloatArray:
@@ -65,67 +65,88 @@ class Guarded:
 
     indexes: shape (width + 1, n); the slots of each series from top to bottom in the order to load them: the guard
         first, and again last.
-    whole: says of blocks (width + 1, m) which of the m are one state.
+    whole: says of blocks (rows, width + 1, n) which series of which row are one state: (rows, n).
     """
 
     indexes: IntArray
     whole: Callable[[FloatArray], BoolArray]
 
     def __post_init__(self) -> None:
-        self.first_pages = self.indexes.min(axis=0) // L.SLOTS_PER_PAGE
-        self.last_pages = self.indexes.max(axis=0) // L.SLOTS_PER_PAGE
+        self.first_pages = self.indexes.min(axis=0, initial=0) // L.SLOTS_PER_PAGE
+        self.last_pages = self.indexes.max(axis=0, initial=0) // L.SLOTS_PER_PAGE
+        # Memory of its own for each read: new memory of this size comes from the kernel page by page, each time.
+        self._at: IntArray = np.empty(0, np.intp)
+        self._block: FloatArray = np.empty(0)
 
     def blocks(self, segment: Segment, rows: list[int]) -> Iterator[FloatArray]:
-        """Blocks (width + 1, some rows, n), together all of `rows` in their order."""
+        """Blocks (some rows, width + 1, n), together all of `rows` in their order; each good until the next."""
         step = max(1, MOST_NUMBERS_AT_ONCE // max(1, self.indexes.size))
         for start in range(0, len(rows), step):
             yield self.read(segment, rows[start : start + step])
 
     def read(self, segment: Segment, rows: list[int]) -> FloatArray:
-        """shape (width + 1, rows, n); zeros where a row has no memory for a series."""
-        width, n = self.indexes.shape
-        matrix = segment.matrix.reshape(-1)
-        at = (np.array(rows, np.intp)[:, None] * segment.layout.slots + self.indexes[:, None, :]).reshape(width, -1)
-        pages = segment.pages[rows]
-        there = ((pages[:, self.first_pages] != 0) & (pages[:, self.last_pages] != 0)).reshape(-1)
-        if there.all():
-            block = self._load(matrix, at)
+        """shape (rows, width + 1, n), good until the next read; zeros where a row has no memory for a series."""
+        shape = (len(rows), *self.indexes.shape)
+        size = len(rows) * self.indexes.size
+        if self._at.size < size:
+            self._at, self._block = np.empty(size, np.intp), np.empty(size)
+        at, block = self._at[:size].reshape(shape), self._block[:size].reshape(shape)
+        starts = np.array(rows, np.intp) * segment.layout.slots
+        np.add(starts[:, None, None], self.indexes, out=at)
+        matrix, there = segment.matrix.reshape(-1), self._there(segment, rows)
+        if there is None:
+            build.gather(matrix, at.reshape(-1), block.reshape(-1))
+            self._look_again(matrix, at, block)
         else:
-            block = np.zeros(at.shape)
-            block[:, there] = self._load(matrix, at[:, there])
-        return block.reshape(width, len(rows), n)
-
-    def _load(self, matrix: FloatArray, at: IntArray) -> FloatArray:
-        block = _gathered(matrix, at)
-        for turn in range(TRIES):
-            moved = np.flatnonzero(~self.whole(block))
-            if not moved.size:
-                break
-            if turn >= TRIES_BEFORE_YIELDING:
-                sleep(0)
-            block[:, moved] = _gathered(matrix, np.ascontiguousarray(at[:, moved]))
+            block[:] = 0.0
+            row, series = np.nonzero(there)
+            block[row, :, series] = self._load(matrix, at[row, :, series])
         return block
 
+    def _there(self, segment: Segment, rows: list[int]) -> BoolArray | None:
+        """shape (rows, n): which series a row has memory for; None: all of them in every row."""
+        if segment.pages[rows, : int(self.last_pages.max(initial=0)) + 1].all():
+            return None
+        pages = segment.pages[rows] != 0
+        there: BoolArray = pages[:, self.first_pages] & pages[:, self.last_pages]
+        return there
 
-def _gathered(matrix: FloatArray, at: IntArray) -> FloatArray:
-    out = np.empty(at.shape)
-    build.gather(matrix, at.reshape(-1), out.reshape(-1))
-    return out
+    def _load(self, matrix: FloatArray, at: IntArray) -> FloatArray:
+        """The series at `at` (m, width + 1), each whole: shape (m, width + 1)."""
+        at = np.ascontiguousarray(at.T)[None]
+        block = np.empty(at.shape)
+        build.gather(matrix, at.reshape(-1), block.reshape(-1))
+        self._look_again(matrix, at, block)
+        loaded: FloatArray = block[0].T
+        return loaded
+
+    def _look_again(self, matrix: FloatArray, at: IntArray, block: FloatArray) -> None:
+        for turn in range(TRIES):
+            moved = ~self.whole(block)
+            if not moved.any():
+                return
+            if turn >= TRIES_BEFORE_YIELDING:
+                sleep(0)
+            row, series = np.nonzero(moved)
+            again = np.ascontiguousarray(at[row, :, series])
+            loaded = np.empty(again.shape)
+            build.gather(matrix, again.reshape(-1), loaded.reshape(-1))
+            block[row, :, series] = loaded
 
 
 def _histogram_whole(block: FloatArray) -> BoolArray:
-    sequence = block[0]
+    sequence = block[:, 0]
     # A sequence further ahead than the one update under way: observations are being moved in from private memory.
-    ahead = sequence - block[1:-3].sum(axis=0)
-    return np.asarray((sequence == block[-1]) & (ahead >= 0.0) & (ahead <= 1.0))
+    ahead = sequence - block[:, 1:-3].sum(axis=1)
+    return np.asarray((sequence == block[:, -1]) & (ahead >= 0.0) & (ahead <= 1.0))
 
 
 def _gauge_whole(block: FloatArray) -> BoolArray:
-    return np.asarray(block[0] == block[-1])
+    return np.asarray(block[:, 0] == block[:, -1])
 
 
 def guarded_histograms(slots: IntArray, buckets: int) -> Guarded:
-    """Histograms of `buckets` buckets: blocks of (sequence, buckets..., even sum, odd sum, sequence).
+    """Histograms of `buckets` buckets: (sequence, buckets..., even sum, odd sum, sequence).
 
     Buckets are loaded before the sums: the writer stores them the other way round.
     """
@@ -133,17 +154,17 @@ def guarded_histograms(slots: IntArray, buckets: int) -> Guarded:
 
 
 def guarded_gauges(slots: IntArray, width: int) -> Guarded:
-    """Gauges of `width` slots: blocks of (stamp, value, [delta], stamp)."""
+    """Gauges of `width` slots: (stamp, value, [delta], stamp)."""
     return Guarded(np.append(np.arange(width), 0)[:, None] + slots, _gauge_whole)
 
 
 def add_histograms(block: FloatArray, counts: FloatArray, sums: FloatArray) -> None:
-    """Add the rows of a block (width + 1, rows, n) to the buckets `counts` (buckets, n) and to `sums` (n,)."""
-    buckets = block[1:-3]
-    counts += buckets.sum(axis=1)
+    """Add the rows of a block (rows, width + 1, n) to the buckets `counts` (buckets, n) and to `sums` (n,)."""
+    buckets = block[:, 1:-3]
+    counts += buckets.sum(axis=0)
     # Of its two sums, a row's is the one that belongs to its count.
-    odd = buckets.sum(axis=0) % 2.0 != 0.0
+    odd = buckets.sum(axis=1) % 2.0 != 0.0
     # One after another, which sum(axis=0) does not promise: in another order the same numbers make another last bit,
     # and a total that falls by it when a worker comes would be taken for a counter that was reset.
-    for row in np.where(odd, block[-2], block[-3]):
+    for row in np.where(odd, block[:, -2], block[:, -3]):
         sums += row

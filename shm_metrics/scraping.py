@@ -111,7 +111,7 @@ class Scraper:
         families: list[Any] = list(snapshot.items)
         if self.process_metrics:
             families += self._processes(snapshot)
-        families += self_families(self.figures(snapshot))
+        families.append(self_families(self.figures(snapshot)))
         for collector in list(self._collectors):
             families += self._run(collector)
         self.last_seconds = time.perf_counter() - began

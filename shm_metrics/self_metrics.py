@@ -7,7 +7,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from shm_metrics.families import COUNTER, GAUGE, Sample, SampleFamily
+import numpy as np
+
+from shm_metrics.exposition.run import FamilyRun, RunFamilies
+from shm_metrics.families import COUNTER, GAUGE, Family, SeriesLabels
 
 __all__ = ["EngineFigures", "self_families"]
 
@@ -50,11 +53,12 @@ _FAMILIES = (
 )
 
 
-def self_families(figures: EngineFigures) -> list[SampleFamily]:
-    """One family a figure."""
-    families = []
-    for name, type_, documentation in _FAMILIES:
-        full = f"shm_metrics_{name}"
-        sample = Sample(full + "_total" if type_ == COUNTER else full, {}, float(getattr(figures, name)))
-        families.append(SampleFamily(full, documentation, type_, [sample]))
-    return families
+_RUN = RunFamilies(
+    (Family(f"shm_metrics_{name}", type_, documentation), SeriesLabels([()]))
+    for name, type_, documentation in _FAMILIES
+)
+
+
+def self_families(figures: EngineFigures) -> FamilyRun:
+    """One family a figure, without labels."""
+    return FamilyRun(_RUN, np.array([float(getattr(figures, name)) for name, _, _ in _FAMILIES]))

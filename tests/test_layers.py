@@ -19,13 +19,13 @@ LAYERS = (
     (
         "pure leaves",
         "_no_cython aggregate arrays buckets definitions errors families gauge_modes labels layout records "
-        "self_metrics slots process.families process.parsing process.usage",
+        "slots process.families process.parsing process.usage",
     ),
     ("cells", "_cells_cy cells timing"),
     ("segment", "locks place presence process process.procfs segment"),
     ("writer", "allocator catalog index rows writer"),
     ("exposition", "exposition exposition.*"),
-    ("reader", "export exporter ledger mirror plan reader scan scraping snapshot"),
+    ("reader", "export exporter ledger mirror plan reader scan scraping self_metrics snapshot"),
     ("faces", "backend default handles metrics series"),
     ("edges", "__main__ cli cli.* edges integrations integrations.* pytest_plugin serving serving.*"),
 )

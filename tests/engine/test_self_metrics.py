@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from shm_metrics.families import COUNTER
+from shm_metrics.exposition import render_text
+from shm_metrics.families import COUNTER, GAUGE
 from shm_metrics.self_metrics import EngineFigures, self_families
 
 FIGURES = EngineFigures(
@@ -24,20 +25,23 @@ FIGURES = EngineFigures(
 
 
 def test_every_figure_has_a_family_with_its_value():
-    families = self_families(FIGURES)
-    assert {family.name for family in families} == {f"shm_metrics_{name}" for name in EngineFigures.__slots__}
-    for family in families:
-        (sample,) = family.samples
-        assert sample.value == float(getattr(FIGURES, family.name.removeprefix("shm_metrics_")))
-        assert sample.name == family.name + ("_total" if family.type == COUNTER else "")
-        assert family.documentation
+    shown = list(self_families(FIGURES).split())
+    assert {found.family.name for found in shown} == {f"shm_metrics_{name}" for name in EngineFigures.__slots__}
+    for found in shown:
+        name = found.family.name.removeprefix("shm_metrics_")
+        assert found.values.tolist() == [float(getattr(FIGURES, name))]
+        assert found.family.type in (COUNTER, GAUGE)
+        assert found.family.documentation
+    text = render_text([self_families(FIGURES)]).decode()
+    assert "\nshm_metrics_reaped_rows_total 3.0\n" in text
+    assert "\nshm_metrics_last_scrape_seconds 14.5\n" in text
 
 
 def test_no_name_is_one_of_the_process_metrics():
     from shm_metrics.process import ProcessUsage, WorkerUsage, process_families
 
     workers = [WorkerUsage(1, 100, "", ProcessUsage(100, 1, 1.0, 1, 1, 1, 1, 1.0, 1.0))]
-    ours = {family.name for family in self_families(FIGURES)}
+    ours = {found.family.name for found in self_families(FIGURES).split()}
     assert not ours & {family.name for family in process_families(workers, 0.0, per_worker=True)}
 
 
@@ -67,8 +71,9 @@ def test_the_seconds_of_the_scrape_before_are_told(make_backend):
     backend = make_backend()
 
     def told():
-        (family,) = [f for f in backend.collect() if getattr(f, "name", "") == "shm_metrics_last_scrape_seconds"]
-        return family.samples[0].value
+        text = render_text(backend.collect()).decode()
+        (line,) = [line for line in text.splitlines() if line.startswith("shm_metrics_last_scrape_seconds ")]
+        return float(line.split()[1])
 
     assert told() == 0.0
     assert told() > 0.0
