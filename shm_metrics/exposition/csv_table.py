@@ -36,6 +36,8 @@ def render_csv(families: Iterable[Renderable], *, on_dropped: OnDropped = ignore
             if sample.value is None:
                 continue
             labels = label_text(sorted((label, str(value)) for label, value in sample.labels.items()))
+            # CPython 3.10's csv neither writes nor reads NUL, and few readers of tables take it for text.
+            labels = labels.replace("\0", "\ufffd")
             stamp = "" if sample.timestamp is None else str(sample.timestamp)
             writer.writerow((name, metric.type, metric.unit, sample.name, labels, go_text(sample.value), stamp))
     return utf8(table.getvalue())

@@ -115,6 +115,12 @@ def test_csv_has_a_row_for_each_sample(page):
         assert value == sample.value or isnan(value)
 
 
+def test_csv_can_be_read_whatever_a_label_holds():
+    odd = FamilySnapshot(Family("g", GAUGE), SeriesLabels([(("a", "x\0y"),)]), np.ones(1))
+    (row,) = csv.DictReader(StringIO(render_csv([odd]).decode(), newline=""))
+    assert row["labels"] == 'a="x\ufffdy"'
+
+
 def test_csv_writes_labels_as_prometheus_does():
     odd = FamilySnapshot(Family("g", GAUGE), SeriesLabels([(("a", 'x,"y"\n'), ("b", "z"))]), np.ones(1))
     (row,) = csv.DictReader(StringIO(render_csv([odd]).decode(), newline=""))
