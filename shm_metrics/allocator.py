@@ -156,13 +156,19 @@ class Allocator:
             return FamilyPlace(offset, slot)
 
     def _read(self, offset: int | None) -> FamilyPlace | None:
+        record = self._record(offset)
+        if offset is None or record is None:
+            return None
+        return FamilyPlace(offset, record.slot if record.count else None)
+
+    def _record(self, offset: int | None) -> Record | None:
+        """The record at `offset`; None where there is none, or it is damaged."""
         if offset is None:
             return None
         try:
-            record = self.catalog.read(offset)
+            return self.catalog.read(offset)
         except SegmentFormatError:
             return None
-        return FamilyPlace(offset, record.slot if record.count else None)
 
     # -- series ---------------------------------------------------------------------------------------------------
 
@@ -187,12 +193,12 @@ class Allocator:
         with self.locked():
             self.index.make_ready()
             place, offset = self.index.locate(key, hash_, look)
-            if offset is not None:
-                known = self._living(offset)
-                if known is not None:
-                    return known
-                if self._readable(offset) and self.catalog.status(offset) == records.REMOVED:
-                    return self._revive(offset, now)
+            known = self._living(offset)
+            if known is not None:
+                return known
+            found = self._record(offset)
+            if offset is not None and found is not None and found.status == records.REMOVED:
+                return self._revive(offset, now)
             codes = slot_codes(definition)
             records.check_size(len(key) + L.WORD * len(codes))  # the baseline has a word a slot, at most
             record = Record(records.SERIES, key, family.offset, 0, len(codes), now, hash=hash_)
@@ -229,23 +235,13 @@ class Allocator:
         return place
 
     def _living(self, offset: int | None) -> SeriesPlace | None:
-        if offset is None:
-            return None
-        try:
-            record = self.catalog.read(offset)
-        except SegmentFormatError:
+        record = self._record(offset)
+        if offset is None or record is None:
             return None
         within = L.FIRST_SERIES_SLOT <= record.slot <= self.segment.layout.slots - record.count
         if record.status != records.LIVE or not within:
             return None
         return SeriesPlace(offset, record.slot, record.count, record.born)
-
-    def _readable(self, offset: int) -> bool:
-        try:
-            self.catalog.read(offset)
-        except SegmentFormatError:
-            return False
-        return True
 
     def _bump(self) -> int:
         generation = min(self.segment.get(L.GENERATION_OFFSET) + 1, L.LARGEST_WORD)
