@@ -20,7 +20,6 @@ from shm_metrics.exposition.samples import as_samples, one_by_one
 from shm_metrics.exposition.selection import filter_families
 from shm_metrics.families import GAUGE, HISTOGRAM, INFO, AnyFamily, FamilySnapshot
 from shm_metrics.gauge_modes import MODES
-from shm_metrics.prometheus.binding import family_of
 from shm_metrics.prometheus.collectors import GC_FAMILIES, PLATFORM_FAMILY
 from shm_metrics.prometheus.installation import Installation, current
 from shm_metrics.prometheus.methods import originals
@@ -163,7 +162,8 @@ class _View:
     def _first(self, metric: Any, samples: list[Any]) -> Iterator[Any]:
         """Samples of what exists in this process and has no sample yet: gauges that vanish, and infos."""
         for each in [metric] if metric._is_observable() else list(metric._metrics.values()):
-            yield from first_samples(each, samples)
+            if each in self._installation.metrics:
+                yield from first_samples(each, samples)
 
 
 def first_samples(metric: Any, samples: list[Any]) -> Iterator[Any]:
@@ -172,7 +172,7 @@ def first_samples(metric: Any, samples: list[Any]) -> Iterator[Any]:
 
     labels = dict(zip(metric._labelnames, metric._labelvalues, strict=False))
     if metric._type == GAUGE:
-        mode = MODES[family_of(metric).mode]
+        mode = MODES[metric._shm_family.mode]
         if mode.combine == "each":
             writer = metric._value.worker.backend._writer
             if writer.closed:
