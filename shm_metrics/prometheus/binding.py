@@ -20,7 +20,18 @@ from shm_metrics.families import COUNTER, GAUGE, HISTOGRAM, STATESET, SUMMARY, F
 from shm_metrics.gauge_modes import SHARED
 from shm_metrics.process.procfs import read_process
 
-__all__ = ["FAMILY", "SERIES", "Carried", "begun_by_another", "bind", "carry", "counted", "family_of", "pairs_of", "series_of"]
+__all__ = [
+    "FAMILY",
+    "SERIES",
+    "Carried",
+    "begun_by_another",
+    "bind",
+    "carry",
+    "counted",
+    "family_of",
+    "pairs_of",
+    "series_of",
+]
 
 log = logging.getLogger("shm_metrics")
 
