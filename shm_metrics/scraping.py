@@ -149,6 +149,7 @@ class Scraper:
             shadowed_series=snapshot.shadowed_series,
             damaged_records=snapshot.damaged_records,
             overflowed_updates=reader.engine_total(L.SLOT_OVERFLOWED_UPDATES),
+            dropped_exemplars=reader.engine_total(L.SLOT_DROPPED_EXEMPLARS),
             segment_bytes=segment.allocated_bytes(),
             detached=self.detached,
             collector_errors=self.errors,

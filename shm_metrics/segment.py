@@ -88,7 +88,7 @@ class Segment:
         self.map = mmap.mmap(map_fd, lay.total, mmap.MAP_SHARED, protection)
         self.bytes = memoryview(self.map)
         self.words = self.bytes[: L.HEADER_END].cast("Q")
-        self.doubles = self.bytes[lay.matrix : lay.total].cast("d")
+        self.doubles = self.bytes[lay.matrix : lay.exemplars].cast("d")
         self.page_bytes = self.bytes[lay.page_map : lay.page_map + lay.matrix_rows * lay.pages_per_row]
         self.codes = self.bytes[lay.slot_map : lay.slot_map + lay.slots]
 
@@ -126,7 +126,7 @@ class Segment:
     def two_dimensional(self) -> tuple[memoryview[float], memoryview]:
         """The matrix and the page map with their two dimensions, for the cells."""
         lay = self.layout
-        matrix = self.bytes[lay.matrix : lay.total].cast("d", (lay.matrix_rows, lay.slots))
+        matrix = self.bytes[lay.matrix : lay.exemplars].cast("d", (lay.matrix_rows, lay.slots))
         return matrix, self.page_bytes.cast("B", (lay.matrix_rows, lay.pages_per_row))
 
     # -- attaching ------------------------------------------------------------------------------------------------

@@ -22,9 +22,10 @@ import numpy as np
 from shm_metrics.arrays import FloatArray
 from shm_metrics.exposition.dialect import Dialect
 from shm_metrics.exposition.escaping import label_text, metric_name, utf8
+from shm_metrics.exposition.exemplar_text import exemplar_text
 from shm_metrics.exposition.floats import ObjectArray, go_text, number_lines
 from shm_metrics.exposition.lines import LineShape, line_keys, line_shape
-from shm_metrics.families import Family, LabelPairs, SeriesLabels
+from shm_metrics.families import Exemplars, Family, LabelPairs, SeriesLabels
 
 __all__ = ["Block", "LargeBlock", "SmallBlock", "make_block"]
 
@@ -43,19 +44,29 @@ class SmallBlock:
         self._shape = shape
         self._kept: tuple[list[float], bytes] = ([], tail)
 
-    def render(self, values: FloatArray, sums: FloatArray | None) -> bytes:
-        """The page with these numbers; the arrays are as in FamilySnapshot.
+    def render(self, values: FloatArray, sums: FloatArray | None, exemplars: Exemplars | None = None) -> bytes:
+        """The page with these numbers; all is as in FamilySnapshot.
 
         Raises ValueError where there are not as many numbers as lines.
         """
         numbers: list[float] = self._shape.list(values, sums) if self._shape.type else values.tolist()
         kept, text = self._kept
+        if exemplars:
+            return self._with(exemplars, numbers)
         if numbers == kept:
             return text
         pairs = zip(self._prefixes, numbers, strict=True)
         text = b"".join([b"%b%b\n" % (prefix, go_text(number).encode()) for prefix, number in pairs]) + self._tail
         self._kept = (numbers, text)
         return text
+
+    def _with(self, exemplars: Exemplars, numbers: list[float]) -> bytes:
+        lines = [
+            b"%b%b" % (prefix, go_text(number).encode()) for prefix, number in zip(self._prefixes, numbers, strict=True)
+        ]
+        for line, text in _exemplar_texts(exemplars, self._shape):
+            lines[line] += text
+        return b"".join([line + b"\n" for line in lines]) + self._tail
 
 
 class LargeBlock:
@@ -72,7 +83,7 @@ class LargeBlock:
         page[:, 1] = number_lines(zeros)
         self._kept: tuple[FloatArray, ObjectArray] = (zeros, page)
 
-    def render(self, values: FloatArray, sums: FloatArray | None) -> bytes:
+    def render(self, values: FloatArray, sums: FloatArray | None, exemplars: Exemplars | None = None) -> bytes:
         """As SmallBlock.render."""
         numbers = self._shape.array(values, sums)
         kept, page = self._kept
@@ -85,7 +96,17 @@ class LargeBlock:
             page[changed, 1] = number_lines(numbers[changed])
             # A copy, because a scalar family's numbers are the reader's own array.
             self._kept = (numbers.copy(), page)
+        if exemplars:
+            page = page.copy()
+            for line, text in _exemplar_texts(exemplars, self._shape):
+                page[line, 1] = page[line, 1][:-1] + text + b"\n"
         return b"".join(page.ravel().tolist()) + self._tail
+
+
+def _exemplar_texts(exemplars: Exemplars, shape: LineShape) -> Iterator[tuple[int, bytes]]:
+    """(line, what stands behind its number) for each exemplar."""
+    for (index, bucket), exemplar in exemplars.items():
+        yield index * shape.lines + bucket, utf8(exemplar_text(exemplar))
 
 
 Block = SmallBlock | LargeBlock
