@@ -361,7 +361,7 @@ class Segment:
         self.locks.close()
 
 
-def _word(data: bytes, offset: int) -> int:
+def _word(data: bytes | mmap.mmap, offset: int) -> int:
     return int.from_bytes(data[offset : offset + L.WORD], "little")
 
 
@@ -374,7 +374,7 @@ def _half_made(start: bytes) -> bool:
 def _after_reboot(fd: int, header: Header) -> None:
     """Bring the stamps of a kept segment of an earlier boot before every stamp of this one, in their old order.
 
-    CLOCK_MONOTONIC begins anew at boot. Nobody is present, so every row may be written here.
+    CLOCK_MONOTONIC begins anew at boot. Nobody is present, so every row may be written here. Exemplars are dropped.
     """
     boot_id = _boot_id()
     if boot_id == header.boot_id:
@@ -391,5 +391,9 @@ def _after_reboot(fd: int, header: Header) -> None:
                     at = lay.matrix + row * lay.row_bytes + slot * L.WORD
                     (stamp,) = struct.unpack_from("<d", map_, at)
                     struct.pack_into("<d", map_, at, stamp * 2.0**-60)
+            told = _word(map_, lay.worker(row) + L.WORKER_EXEMPLARS_OFFSET)
+            for entry in range(min(told, L.EXEMPLARS_PER_ROW)):
+                at = lay.exemplar_table(row) + entry * L.EXEMPLAR_BYTES
+                map_[at : at + L.WORD] = bytes(L.WORD)
         new = Header(lay, header.incarnation, header.index_key, boot_id, header.created_at)
         map_[: L.STATE_OFFSET] = new.pack()
