@@ -288,9 +288,11 @@ class MetricsBackend(build.Getters):
         known = family if family.type == GAUGE else Family(family.name, GAUGE, mode="mostrecent")
         return self._writer.reader.gauge_value(known, entry.slot, entry.born, entry.baseline)
 
-    def _exemplar(self, family: Family, pairs: LabelPairs, position: int) -> Exemplar | None:
+    def _exemplar(self, family: Family, pairs: LabelPairs, positions: range) -> Exemplar | None:
         entry = self._scraper.entry(family, pairs)
-        return None if entry is None else self._writer.reader.exemplar(entry.slot + position, entry.born)
+        if entry is None:
+            return None
+        return self._writer.reader.exemplar([entry.slot + position for position in positions], entry.born)
 
     def _set_function(self, series: Any, function: Callable[[], float]) -> None:
         if not callable(function):

@@ -145,17 +145,18 @@ class Reader:
             rule = "sum" if mode.combine == "each" else mode.combine
             return float(combine(rule, stamps, blocks[:, 1])[0][0])
 
-    def exemplar(self, slot: int, born: float) -> Exemplar | None:
-        """The newest exemplar of a counter's or bucket's slot that is younger than `born`."""
+    def exemplar(self, slots: Iterable[int], born: float) -> Exemplar | None:
+        """The newest exemplar of these slots, of counters or buckets, that is younger than `born`."""
         with self._lock:
             if self._inside:
-                return Reader(self.segment, self._mine).exemplar(slot, born)
+                return Reader(self.segment, self._mine).exemplar(slots, born)
             self._inside = True
             try:
-                found = self.exemplars.newest(self.workers.used()).get(slot)
+                newest = self.exemplars.newest(self.workers.used())
             finally:
                 self._inside = False
-        return found.exemplar if found is not None and found.stamp > born else None
+        found = [newest[slot] for slot in slots if slot in newest and newest[slot].stamp > born]
+        return max(found, key=lambda entry: entry.stamp).exemplar if found else None
 
     def engine_total(self, slot: int) -> float:
         """The sum over all rows of one of the engine's own slots."""

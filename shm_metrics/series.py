@@ -121,13 +121,21 @@ class ExemplarMethods(SeriesMethods):
         position = self._position(value, bucket)
         return self._handle.writer.keep_exemplar(self, position, text, value, timestamp)
 
-    def exemplar(self, bucket: int = 0) -> Exemplar | None:
-        """The newest exemplar that any worker kept, of a histogram's bucket or of the counter; None: there is none."""
-        position = self._position(0.0, bucket)
-        return self._handle.backend._exemplar(self._handle.family, self._pairs, position)
+    def exemplar(self, bucket: int | None = None) -> Exemplar | None:
+        """The newest exemplar that any worker kept; None: there is none. bucket: of this one of a histogram alone."""
+        if bucket is None:
+            positions = self._positions()
+        else:
+            position = self._position(0.0, bucket)
+            positions = range(position, position + 1)
+        return self._handle.backend._exemplar(self._handle.family, self._pairs, positions)
 
     def _position(self, value: float, bucket: int | None) -> int:
         """Where the bucket, or the counter's value, is among the slots of the series."""
+        raise NotImplementedError
+
+    def _positions(self) -> range:
+        """Where all are that may have one."""
         raise NotImplementedError
 
 
@@ -147,6 +155,9 @@ class CounterMethods(ExemplarMethods, CounterCell):
 
     def _position(self, value: float, bucket: int | None) -> int:
         return 0
+
+    def _positions(self) -> range:
+        return range(1)
 
     def reset(self) -> None:
         """Begin anew from 0, for all processes, with a new time of creation."""
@@ -282,6 +293,9 @@ class HistogramMethods(ExemplarMethods, ObservingMethods):
                 f"{self._handle.family.name}: bucket {bucket}: it has the buckets 0 to {len(bounds) - 1}"
             )
         return 1 + bucket
+
+    def _positions(self) -> range:
+        return range(1, 1 + len(self._handle.family.bounds))
 
 
 class HistogramSeries(HistogramMethods, build.HistogramCell):

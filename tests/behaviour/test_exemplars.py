@@ -5,6 +5,9 @@ from __future__ import annotations
 import itertools
 import os
 import random
+import signal
+import sys
+import threading
 import time
 from collections.abc import Callable
 
@@ -12,7 +15,7 @@ import pytest
 
 from shm_metrics import MetricsBackend, Snapshot
 from shm_metrics import layout as L
-from tests.behaviour.processes import Child, Link
+from tests.behaviour.processes import PATIENCE, Child, Link
 from tests.behaviour.test_exhaustion import SmallDisk, disk, warnings
 
 __all__ = ["disk"]
@@ -193,6 +196,100 @@ def test_when_the_file_system_is_full_exemplars_are_left_out_counted_and_logged_
         assert last.labels == {"n": "room"}
     finally:
         backend.unlink()
+
+
+def test_threads_of_one_worker_keep_theirs_in_one_table(attach: Callable[..., MetricsBackend]) -> None:
+    backend = attach()
+    begin = threading.Barrier(4)
+
+    def work(who: str) -> None:
+        begin.wait(PATIENCE)
+        for n in range(600):
+            count(backend, who, n)
+            backend.counter("own_total", n=str(n % 300), who=who).inc(1, {"n": str(n), "who": who})
+
+    threads = [threading.Thread(target=work, args=(str(n),)) for n in range(3)]
+    switch = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        for thread in threads:
+            thread.start()
+        begin.wait(PATIENCE)
+        for thread in threads:
+            thread.join(PATIENCE)
+            assert not thread.is_alive()
+    finally:
+        sys.setswitchinterval(switch)
+    found = backend.snapshot().family("own_total")
+    assert found is not None
+    assert found.exemplars is not None
+    for (index, _), exemplar in found.exemplars.items():
+        assert dict(found.labels[index]) == {"n": str(int(exemplar.labels["n"]) % 300), "who": exemplar.labels["who"]}
+    shown = sum(len(each.exemplars or {}) for each in backend.snapshot().families)
+    assert shown == L.EXEMPLARS_PER_ROW, "of 906 counters and buckets: the table is full, and no slot is there twice"
+    assert backend.snapshot().damaged_records == 0
+
+
+def test_a_signal_handler_on_top_of_an_exemplar_counts_hangs_and_breaks_nothing(
+    attach: Callable[..., MetricsBackend], fork: Callable[..., Child]
+) -> None:
+    backend = attach()
+
+    def work(link: Link) -> tuple[int, int]:
+        handled = itertools.count()
+        done = 0
+
+        def handle(*_: object) -> None:
+            count(backend, "handler", next(handled))
+
+        signal.signal(signal.SIGALRM, handle)
+        signal.setitimer(signal.ITIMER_REAL, 1e-4, 1e-4)
+        deadline = time.monotonic() + 1.0
+        while time.monotonic() < deadline:
+            count(backend, "outer", done)
+            done += 1
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        return done, next(handled)
+
+    done, handled = fork(work).result()
+    assert handled > 100
+    snapshot = backend.snapshot()
+    assert snapshot.value("jobs_seconds") == done + handled
+    assert check(snapshot) == 6
+
+
+@pytest.mark.slow
+def test_a_handler_that_forks_on_top_of_an_exemplar_leaves_the_parents_table_alone(
+    attach: Callable[..., MetricsBackend], fork: Callable[..., Child]
+) -> None:
+    backend = attach()
+
+    def work(link: Link) -> int:
+        parent, forks = os.getpid(), 0
+
+        def handle(*_: object) -> None:
+            nonlocal forks
+            forks += 1
+            if os.fork() == 0:
+                signal.signal(signal.SIGALRM, signal.SIG_IGN)
+                forks = -1  # goes on in the middle of what the handler interrupted, and ends at the next turn
+
+        signal.signal(signal.SIGALRM, handle)
+        for n in itertools.count():
+            signal.setitimer(signal.ITIMER_REAL, 2e-5)
+            count(backend, "parent" if os.getpid() == parent else "child", n)
+            if os.getpid() != parent:
+                os._exit(0 if forks == -1 else 1)
+            while forks:
+                assert os.wait()[1] == 0
+                forks -= 1
+            if n == 200:
+                break
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        return n
+
+    assert fork(work).result() == 200
+    check(backend.snapshot())
 
 
 @pytest.mark.slow

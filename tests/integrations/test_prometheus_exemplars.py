@@ -15,7 +15,7 @@ from tests.integrations.test_prometheus import Prometheus, prometheus
 __all__ = ["prometheus"]
 pytestmark = pytest.mark.slow
 
-TRACE = 'of "quotes", \\ and é\U0001f600'
+TRACE = "4bf92f3577b34da6 of é\U0001f600, a=b # {}"
 
 
 def test_prometheus_stores_the_newest_exemplar_of_whichever_worker(

@@ -62,6 +62,7 @@ def test_a_histograms_exemplars_stand_at_the_buckets_their_values_fall_into(labe
     }
     assert series.count == 6
     assert [found and found.value for found in map(series.exemplar, range(4))] == [1.0, None, 3.0, float("inf")]
+    assert series.exemplar().labels == {"trace_id": "inf"}, "the newest of all"
     with pytest.raises(InvalidMetricError, match="seconds: bucket 4"):
         series.exemplar(4)
 
