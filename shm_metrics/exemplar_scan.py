@@ -50,7 +50,7 @@ class ExemplarScan:
     @property
     def damaged(self) -> int:
         """How many entries could not be read at the last look."""
-        return sum(len(table.damaged) for table in self._tables.values())
+        return sum(len(table.damaged) for table in self._tables.values()) if self._tables else 0
 
     def newest(self, rows: Iterable[int]) -> Mapping[int, Entry]:
         """slot -> the newest exemplar that anybody kept of it; the same object while nothing changed."""

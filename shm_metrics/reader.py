@@ -158,13 +158,17 @@ class Reader:
         found = [newest[slot] for slot in slots if slot in newest and newest[slot].stamp > born]
         return max(found, key=lambda entry: entry.stamp).exemplar if found else None
 
-    def engine_total(self, slot: int) -> float:
-        """The sum over all rows of one of the engine's own slots."""
-        return sum(self._slot(row, slot) for row in self.workers.used())
+    def engine_totals(self, rows: Iterable[int], *slots: int) -> list[float]:
+        """The sum over `rows` of each of these, the engine's own slots, which stand in the first page of a row."""
+        segment, lay = self.segment, self.segment.layout
+        firsts = [row * lay.slots for row in rows if segment.page_bytes[row * lay.pages_per_row]]
+        return [sum([segment.doubles[first + slot] for first in firsts]) for slot in slots]
 
     def _slot(self, row: int, slot: int) -> float:
-        there = self.segment.pages[row, slot // L.SLOTS_PER_PAGE]
-        return float(self.segment.matrix[row, slot]) if there else 0.0
+        segment, lay = self.segment, self.segment.layout
+        # By way of the memoryviews: for one number numpy takes four times as long.
+        there = segment.page_bytes[row * lay.pages_per_row + slot // L.SLOTS_PER_PAGE]
+        return segment.doubles[row * lay.slots + slot] if there else 0.0
 
 
 def _any_floats() -> np.errstate:
