@@ -270,6 +270,15 @@ def test_a_prometheus_client_registry_shows_the_exemplars_of_our_metrics(worker)
     assert 'seconds_bucket{le="1.0"} 1.0 # {trace_id="def"} 0.5 ' in page
 
 
+def test_whoever_only_watches_sees_them(worker):
+    backend = worker()
+    backend.counter("jobs").inc(1, {"trace_id": "abc"})
+    watching = worker(read_only=True)
+    assert traces(watching) == {("jobs_total", ()): "abc"}
+    backend.counter("jobs").inc(1, {"trace_id": "def"})
+    assert traces(watching) == {("jobs_total", ()): "def"}
+
+
 # -- where no exemplar can be kept -------------------------------------------------------------------------------------
 
 
