@@ -94,7 +94,7 @@ FUNCTIONS = {
     "make_wsgi_app": "(backend=None)",
     "start_http_server": "(port, addr='127.0.0.1', backend=None, **tls)",
     "MetricsBackend": "(name=None, *, path=None, rows=256, slots=131072, keep=False, read_only=False, role='', "
-    "process_metrics=True, per_worker=False, _private=False)",
+    "process_metrics=True, per_worker=False, _private=False, _pid=None)",
 }
 
 
