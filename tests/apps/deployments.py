@@ -35,6 +35,7 @@ class Deployment:
     multiproc_dir: the environment has PROMETHEUS_MULTIPROC_DIR, as deployments of these packages have today.
     crash_at_rest: nothing else may be under way in the worker that dies; needed where a worker answers several requests
         at a time and may have counted one that it has not answered yet, or the other way about.
+    conf: more of gunicorn's configuration. edits: in the application's file, (this, by that).
     """
 
     package: Package
@@ -46,6 +47,7 @@ class Deployment:
     crash_at_rest: bool = True
     workers: int = WORKERS
     conf: str = ""
+    edits: tuple[tuple[str, str], ...] = ()
 
     def __str__(self) -> str:
         words = [self.package.module.removesuffix("_app"), self.server]
@@ -62,6 +64,9 @@ class Deployment:
     def start(self, segment: str, directory: Path) -> Running:
         """Write its files into `directory`, and start it."""
         source = Path(__file__).with_name(f"{self.package.module}.py").read_text()
+        for this, that in self.edits:
+            assert this in source
+            source = source.replace(this, that)
         text = {"first": LINE + source, "last": source + LINE}.get(self.installed, source)
         (directory / f"{self.package.module}.py").write_text(text)
         settings = {
@@ -82,8 +87,8 @@ class Deployment:
         }
         if self.installed == "by the hook":
             environ["SHM_METRICS_PROMETHEUS"] = "1"
+        (directory / "multiproc").mkdir()
         if self.multiproc_dir:
-            (directory / "multiproc").mkdir()
             environ["PROMETHEUS_MULTIPROC_DIR"] = str(directory / "multiproc")
         kind = Uvicorn if self.server == UVICORN else Gunicorn
         server = kind(f"tests.apps.signed:{self.interface}", segment, directory, conf=conf, environ=environ)
@@ -165,6 +170,6 @@ class Running:
         """Each number of the application's counters and histograms that was smaller in a later scrape."""
         found = []
         for before, after in itertools.pairwise(self.pages):
-            later = after.counts()
-            found += [f"{key}: {n}, then {later.get(key)}" for key, n in before.counts().items() if later.get(key, 0) < n]
+            now = after.counts()
+            found += [f"{key}: {n}, then {now.get(key)}" for key, n in before.counts().items() if now.get(key, 0) < n]
         return found

@@ -1,4 +1,4 @@
-"""Applications as they are, on the servers they run on: every answered request is counted, whichever worker is asked."""
+"""Applications as they are on the servers they run on: all that was answered is counted, whichever worker is asked."""
 
 from __future__ import annotations
 
