@@ -14,7 +14,7 @@ from pathlib import Path
 
 from demo.server import Gunicorn
 from tests.apps.clients import CRASH, Tally, run_clients
-from tests.apps.packages import Package
+from tests.apps.packages import Package, Scrapes
 from tests.apps.pages import Page
 from tests.integrations.running import HOOKS, PATIENCE_SECONDS, ROOT, Uvicorn, until
 
@@ -143,13 +143,9 @@ class Running:
         """
         deadline = time.monotonic() + PATIENCE_SECONDS
         while True:
-            scraped_before = len(self.pages)
+            scrapes = Scrapes(len(self.pages) + 1, len(self.pages))
             page = self.scrape()
-            differing = [
-                f"{name}{labels}: {page.total(name, **labels)}, expected {expected}"
-                for name, labels, expected in self.package.expected(tally, scraped_before)
-                if page.total(name, **labels) != expected
-            ]
+            differing = self.package.differing(page, tally, scrapes)
             if not differing:
                 return page
             assert time.monotonic() < deadline, "\n".join(differing) + f"\n{tally}\n{page.text}"

@@ -12,8 +12,17 @@ from dataclasses import dataclass
 from prometheus_client.samples import Sample
 
 from tests.apps.clients import CRASH, Tally
+from tests.apps.pages import Page
 
 Expected = Iterator[tuple[str, dict[str, str], int]]
+
+
+@dataclass(frozen=True)
+class Scrapes:
+    """Scrapes that the application itself got, begun and ended when it made a page."""
+
+    begun: int
+    ended: int
 
 
 @dataclass(frozen=True)
@@ -21,19 +30,27 @@ class Package:
     """One application in this directory, and how its package counts.
 
     paths: what the clients ask for. families: the names that are the application's, as a regular expression.
-    expected(tally, scrapes): (sample's name, some of its labels, value) on a page scraped after so many others.
+    expected(tally, scrapes): (sample's name, some of its labels, value), for each that is known.
     not_moved(sample): a scrape, which some packages count like any request, does not move it.
     """
 
     module: str
     paths: tuple[str, ...]
     families: str
-    expected: Callable[[Tally, int], Expected]
+    expected: Callable[[Tally, Scrapes], Expected]
     not_moved: Callable[[Sample], bool] = lambda sample: True
 
     def steady(self, sample: Sample) -> bool:
         """The sample is the application's, and every page of an application at rest must say the same of it."""
         return re.match(self.families, sample.name) is not None and self.not_moved(sample)
+
+    def differing(self, page: Page, tally: Tally, scrapes: Scrapes) -> list[str]:
+        """What the page says otherwise than expected, a line for each."""
+        return [
+            f"{name}{labels}: {page.total(name, **labels)}, expected {expected}"
+            for name, labels, expected in self.expected(tally, scrapes)
+            if page.total(name, **labels) != expected
+        ]
 
 
 def histogram(name: str, labels: dict[str, str], count: int) -> Expected:
@@ -46,7 +63,7 @@ def histogram(name: str, labels: dict[str, str], count: int) -> Expected:
 NOT_TRACKED = ("/skip", "/status/418")
 
 
-def flask_expected(tally: Tally, scrapes: int) -> Expected:
+def flask_expected(tally: Tally, scrapes: Scrapes) -> Expected:
     of_status: dict[int, int] = {}
     for (path, status), count in tally.answered.items():
         tracked = 0 if path in NOT_TRACKED else count
@@ -78,14 +95,14 @@ ASYNC_PATHS = ("/", "/threads", "/orders/books", "/gone", "/nowhere", "/error", 
 TEMPLATES = {"/orders/books": "/orders/{kind}", "/nowhere": "none"}
 
 
-def fastapi_expected(tally: Tally, scrapes: int) -> Expected:
+def fastapi_expected(tally: Tally, scrapes: Scrapes) -> Expected:
     for (path, status), count in tally.answered.items():
         handler = TEMPLATES.get(path, path)
         yield "http_requests_total", {"handler": handler, "method": "GET", "status": str(status)}, count
         yield from histogram("http_request_duration_seconds", {"handler": handler, "method": "GET"}, count)
         yield "http_response_size_bytes_count", {"handler": handler}, count
         yield "inprogress", {"handler": handler, "method": "GET"}, 0
-    yield from histogram("http_request_duration_highr_seconds", {}, tally.answered.total() + scrapes)
+    yield from histogram("http_request_duration_highr_seconds", {}, tally.answered.total() + scrapes.ended)
     # The worker that died of it had it in progress.
     yield "inprogress", {"handler": CRASH}, 0
 
@@ -101,15 +118,15 @@ FASTAPI = Package(
 # -- Starlette --------------------------------------------------------------------------------------------------------
 
 
-def starlette_expected(tally: Tally, scrapes: int) -> Expected:
+def starlette_expected(tally: Tally, scrapes: Scrapes) -> Expected:
     for (path, status), count in tally.answered.items():
         if path != "/nowhere":  # without a route it is not counted
             labels = {"method": "GET", "path": TEMPLATES.get(path, path), "status_code": str(status)}
             yield "starlette_requests_total", labels, count
             yield from histogram("starlette_request_duration_seconds", labels, count)
     yield "orders_total", {"kind": "books"}, tally.answered["/orders/books", 200]
-    # The scrape itself; not what the worker that died had in progress.
-    yield "starlette_requests_in_progress", {}, 1
+    # Not what the worker that died had in progress.
+    yield "starlette_requests_in_progress", {}, scrapes.begun - scrapes.ended
 
 
 STARLETTE = Package(
@@ -126,12 +143,12 @@ VIEWS = {"/": "main", "/orders/books": "orders", "/forbidden": "forbidden", "/er
 NO_VIEW = "<unnamed view>"
 
 
-def django_expected(tally: Tally, scrapes: int) -> Expected:
+def django_expected(tally: Tally, scrapes: Scrapes) -> Expected:
     answered, crashed = tally.answered.total(), tally.broken[CRASH]
-    yield "django_http_requests_before_middlewares_total", {}, answered + crashed + scrapes + 1
-    yield "django_http_responses_before_middlewares_total", {}, answered + scrapes
-    yield from histogram("django_http_requests_latency_including_middlewares_seconds", {}, answered + scrapes)
-    yield "django_http_requests_total_by_method_total", {"method": "GET"}, answered + crashed + scrapes + 1
+    yield "django_http_requests_before_middlewares_total", {}, answered + crashed + scrapes.begun
+    yield "django_http_responses_before_middlewares_total", {}, answered + scrapes.ended
+    yield from histogram("django_http_requests_latency_including_middlewares_seconds", {}, answered + scrapes.ended)
+    yield "django_http_requests_total_by_method_total", {"method": "GET"}, answered + crashed + scrapes.begun
     for (path, status), count in tally.answered.items():
         view = VIEWS.get(path)
         if view:

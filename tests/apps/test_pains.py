@@ -8,10 +8,13 @@ import sys
 import urllib.request
 
 import pytest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample
 
+from demo.load import get
 from tests.apps.clients import Tally
 from tests.apps.deployments import UVICORN, UVICORN_WORKER, Deployment
-from tests.apps.packages import DJANGO, FASTAPI, FLASK, STARLETTE
+from tests.apps.packages import DJANGO, FASTAPI, FLASK, STARLETTE, Scrapes
 from tests.apps.pages import Page
 from tests.cli.exporter import PATIENCE_SECONDS, Serving
 from tests.integrations.running import ROOT
@@ -90,12 +93,108 @@ def test_the_classes_that_flask_exporter_has_for_gunicorn_count_as_exactly(deplo
     assert running.fallen() == []
 
 
+# An address of 127.0.0.0/8 for this process alone: the port has to be known before anybody listens.
+METRICS_HOST = f"127.{os.getpid() >> 14 & 127 | 128}.{os.getpid() >> 7 & 127}.{os.getpid() & 127 | 128}"
+METRICS_PORT = 8080
+
+
+# flask_exporter 89, django-prometheus 197, 283 and 339: a port of its own for metrics, which the master serves
+@pytest.mark.parametrize(
+    "deployment",
+    [
+        Deployment(
+            FLASK,
+            "sync",
+            installed="by the hook",
+            multiproc_dir=True,
+            edits=(
+                (
+                    "prometheus_flask_exporter import PrometheusMetrics",
+                    "prometheus_flask_exporter.multiprocess import GunicornPrometheusMetrics as PrometheusMetrics",
+                ),
+            ),
+            conf="from prometheus_flask_exporter.multiprocess import GunicornPrometheusMetrics\n"
+            "def when_ready(server):\n"
+            f"    GunicornPrometheusMetrics.start_http_server_when_ready({METRICS_PORT}, {METRICS_HOST!r})\n"
+            "def child_exit(server, worker):\n"
+            "    GunicornPrometheusMetrics.mark_process_dead_on_child_exit(worker.pid)\n",
+        ),
+        Deployment(
+            DJANGO,
+            "sync",
+            "wsgi",
+            preload=True,
+            edits=(
+                (
+                    "settings.configure(",
+                    f"settings.configure(PROMETHEUS_METRICS_EXPORT_PORT={METRICS_PORT}, "
+                    f"PROMETHEUS_METRICS_EXPORT_ADDRESS={METRICS_HOST!r}, ",
+                ),
+            ),
+        ),
+    ],
+    ids=str,
+)
+def test_the_port_that_the_master_serves_shows_what_all_workers_count(deploy, deployment):
+    running = deploy(deployment)
+    tally = ask_each(running)
+    with urllib.request.urlopen(f"http://{METRICS_HOST}:{METRICS_PORT}/metrics", timeout=PATIENCE_SECONDS) as response:
+        page = Page(response.read().decode(), running.server.pid)
+    assert deployment.package.differing(page, tally, Scrapes(0, 0)) == []
+
+
 # starlette_exporter 51, client_python 701: the variable comes too late for prometheus_client, and the page is empty
 def test_a_variable_that_is_set_after_prometheus_client_is_imported_does_not_empty_the_page(deploy):
     late = 'os.environ["PROMETHEUS_MULTIPROC_DIR"] = os.path.join(os.path.dirname(__file__), "multiproc")\n'
     deployment = Deployment(STARLETTE, UVICORN_WORKER, edits=(("app = Starlette(", f"{late}app = Starlette("),))
     running = deploy(deployment)
     running.exact_page(running.load())
+
+
+def samples_of(openmetrics: str) -> list[Sample]:
+    return [sample for family in text_string_to_metric_families(openmetrics) for sample in family.samples]
+
+
+def test_what_prometheus_asks_for_and_a_selection_of_names_show_all_workers_too(deploy):
+    running = deploy(Deployment(FLASK, "sync"))
+    tally = ask_each(running)
+    running.exact_page(tally)
+    expected = {"200": 15.0, "404": 5.0, "410": 5.0, "500": 5.0}
+    _, openmetrics = get(running.server.port, "/metrics", {"Accept": "application/openmetrics-text; version=1.0.0"})
+    samples = samples_of(openmetrics.decode())
+    assert {s.labels["status"]: s.value for s in samples if s.name == "flask_http_request_total"} == expected
+    _, selected = get(running.server.port, "/metrics?name[]=flask_http_request_total")
+    samples = Page(selected.decode(), 0).samples
+    assert {s.labels["status"]: s.value for s in samples} == expected
+
+
+# client_python 826: in multiprocess mode there are no exemplars
+def test_exemplars_of_one_worker_are_on_the_page_of_another(deploy):
+    running = deploy(
+        Deployment(
+            STARLETTE,
+            UVICORN_WORKER,
+            multiproc_dir=True,
+            edits=(
+                ("import PrometheusMiddleware, handle_metrics", "import PrometheusMiddleware, handle_openmetrics"),
+                ('"/metrics", handle_metrics', '"/metrics", handle_openmetrics'),
+                ("(PrometheusMiddleware)", '(PrometheusMiddleware, exemplars=lambda: {"worker": str(os.getpid())})'),
+            ),
+        )
+    )
+    ask_each(running)
+    pages = running.pages_of_two_workers()
+    shown = [
+        {
+            sample.labels["path"]: sample.exemplar.labels["worker"]
+            for sample in samples_of(page.text)
+            if sample.name == "starlette_requests_total" and sample.exemplar and sample.labels["path"] != "/metrics"
+        }
+        for page in pages
+    ]
+    assert shown[0] == shown[1]
+    assert set(shown[0]) == {"/", "/threads", "/orders/{kind}", "/gone", "/error"}
+    assert {int(pid) for pid in shown[0].values()} <= set(running.server.booted())
 
 
 TASKS = 20
