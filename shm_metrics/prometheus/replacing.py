@@ -43,6 +43,7 @@ class Replacements:
         before = FunctionType(code, function.__globals__, function.__name__, defaults, function.__closure__)
         before.__kwdefaults__ = kwdefaults
         functools.update_wrapper(before, function)
+        del before.__wrapped__  # type: ignore[attr-defined]  # it wraps nothing: it is the function
         key = f"{function.__module__}.{function.__qualname__}"
         _replaced[key] = make(before)
         function.__code__ = _calling.__code__.replace(
@@ -50,10 +51,10 @@ class Replacements:
             co_name=code.co_name,
         )
         function.__defaults__ = function.__kwdefaults__ = None
-        function.__wrapped__ = before  # type: ignore[attr-defined]  # for inspect.signature
+        function.__wrapped__ = before  # for inspect.signature
 
         def undo() -> None:
-            del function.__wrapped__  # type: ignore[attr-defined]
+            del function.__wrapped__
             function.__code__, function.__defaults__, function.__kwdefaults__ = code, defaults, kwdefaults
             del _replaced[key]
 
