@@ -58,7 +58,7 @@ def test_processor_memory_gc_and_platform_are_on_the_page_once(deploy, deploymen
     assert set(families) >= OF_PROCESSES
     assert len(families) == len(set(families))
     page.values(lambda sample: True)
-    for name in OF_PROCESSES:
+    for name in OF_PROCESSES - {"python_gc_objects_collected_total"}:  # there may have been none to collect
         assert page.total(name) > 0, name
     assert list((tmp_path / "multiproc").iterdir()) == []
 
