@@ -11,6 +11,7 @@ Lives here: what a uWSGI master does for its workers. May not: anything that cou
 
 No count depends on it. What it adds:
 
+    drop-in    with SHM_METRICS_PROMETHEUS=1 in the environment it is installed in the master, before the application
     presence   the master is present at the segment: its workers may all die at once, and the next ones go on where they
                stopped; so does a chain reload. (A preloaded application makes the master present by itself.)
     roles      the worker table and per-worker metrics say `uwsgi worker 3`, `uwsgi mule 1`, `uwsgi spooler`
@@ -23,9 +24,9 @@ import os
 import sys
 from typing import Any
 
-from shm_metrics import forks
+from shm_metrics import forks, prometheus
 from shm_metrics.backend import SEGMENT_VARIABLE, place_for
-from shm_metrics.errors import SegmentError
+from shm_metrics.errors import MetricsError, SegmentError
 from shm_metrics.layout import DEFAULT_ROWS, DEFAULT_SLOTS, Layout
 from shm_metrics.presence import Presence
 from shm_metrics.writer import set_process_role
@@ -61,6 +62,16 @@ def setup(
     except (SegmentError, OSError) as error:
         # The application must not suffer: its workers count all the same, if they can.
         log.error("shm_metrics: the uWSGI master cannot be present: %s", error)
+    _install_drop_in()  # after that: the segment is made with what is asked for here
+
+
+def _install_drop_in() -> None:
+    if not prometheus.is_wanted():
+        return
+    try:
+        prometheus.install()
+    except MetricsError as error:
+        log.error("shm_metrics: %s is set, and the drop-in: %s", prometheus.ENABLE_VARIABLE, error)
 
 
 @forks.in_child
