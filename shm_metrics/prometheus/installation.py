@@ -269,4 +269,3 @@ def _existing(base: type) -> list[Any]:
 def _after_fork_in_child() -> None:
     if _installed is not None:
         _installed.after_fork()
-

@@ -20,6 +20,9 @@ BUSY = prometheus_client.Gauge("jobs_busy", "Jobs under way.", multiprocess_mode
 OURS = shm_metrics.Counter("jobs_in_our_own", "Jobs done.", ["queue"])
 
 QUEUES = ("a", "b")
+for _queue in QUEUES:
+    # At import, so that a worker forked after that has nothing left to do but count.
+    JOBS.labels(_queue), OURS.labels(_queue)
 
 
 def work(turn: int) -> int:
