@@ -28,10 +28,8 @@ class Replacements:
         self._undo: list[Callable[[], None]] = []
 
     def attribute(self, owner: Any, name: str, value: Any) -> Any:
-        """Set `owner.name`; what it was. Nothing happens, and None is returned, where the owner does not have it."""
-        if not hasattr(owner, name):
-            return None
-        before = getattr(owner, name)
+        """Set `owner.name`; what it was, or None where the owner had nothing of this name."""
+        before = getattr(owner, name, None)
         own = vars(owner).get(name, _MISSING)  # a class must get back the descriptor, or stop to have one of its own
         setattr(owner, name, value)
         self._undo.append(lambda: delattr(owner, name) if own is _MISSING else setattr(owner, name, own))
@@ -43,6 +41,7 @@ class Replacements:
         before = FunctionType(code, function.__globals__, function.__name__, defaults, function.__closure__)
         before.__kwdefaults__ = kwdefaults
         functools.update_wrapper(before, function)
+        del before.__wrapped__  # type: ignore[attr-defined]  # it wraps nothing: it is the function
         key = f"{function.__module__}.{function.__qualname__}"
         _replaced[key] = make(before)
         function.__code__ = _calling.__code__.replace(
@@ -50,10 +49,10 @@ class Replacements:
             co_name=code.co_name,
         )
         function.__defaults__ = function.__kwdefaults__ = None
-        function.__wrapped__ = before  # type: ignore[attr-defined]  # for inspect.signature
+        function.__wrapped__ = before  # for inspect.signature
 
         def undo() -> None:
-            del function.__wrapped__  # type: ignore[attr-defined]
+            del function.__wrapped__
             function.__code__, function.__defaults__, function.__kwdefaults__ = code, defaults, kwdefaults
             del _replaced[key]
 
