@@ -1,0 +1,8 @@
+"""The cluster: each segment publishes its own absolute aggregate, and the cluster's value is the merge of them all.
+
+tables, blob       what is published, as objects                                    [pure]
+capture            snapshot -> blob                                                 [pure]
+wire               blob -> bytes and back; over table_format, chunks                [pure]
+cluster            blobs -> one view; over union, exact                             [pure]
+fold               a blob that nobody publishes any more -> the retired record      [pure]
+"""
