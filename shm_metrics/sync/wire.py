@@ -197,6 +197,8 @@ def _table(digest: bytes, raw_size: int, data: memoryview) -> Table:
             raise WireFormatError(f"series table of {raw_size} bytes has not the digest that it says")
         table = Table(unpack_table(raw), (bytes(data), digest, raw_size))
         _keep(digest, table)
+    elif table.packed is None or table.packed[2] != raw_size:
+        raise WireFormatError(f"series table of {raw_size} bytes, where those with its digest have others")
     return table
 
 
