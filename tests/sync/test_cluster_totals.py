@@ -18,7 +18,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invar
 from shm_metrics.sync import wire
 from shm_metrics.sync.blob import Blob, Retired
 from shm_metrics.sync.cluster import ClusterView, Merger
-from shm_metrics.sync.fold import fold, tomb_name
+from shm_metrics.sync.fold import fold
 from tests.sync.made import blob, counter, histogram
 
 pytestmark = pytest.mark.slow
@@ -36,7 +36,7 @@ class Cluster(RuleBasedStateMachine):
         self.published: dict[str, dict[str, float]] = {}
         self.sequence = 0
         self.blobs: dict[str, bytes] = {}
-        self.tombs: dict[str, bytes] = {}
+        self.tombs: dict[tuple[str, int], bytes] = {}
         self.record: bytes | None = None
         self.before: dict[str, float] = {}
         self.merger = Merger()
@@ -71,7 +71,7 @@ class Cluster(RuleBasedStateMachine):
             return None
         gone, retired = wire.decode(self.blobs[instance]), self._retired()
         folded = fold(retired, gone, self._tombs(retired).get(instance), float(self.sequence), token=self.sequence)
-        self.tombs[tomb_name(instance, folded.folded[instance])] = self.blobs[instance]
+        self.tombs[instance, folded.folded[instance].sequence] = self.blobs[instance]
         return folded, gone
 
     @rule(instance=instances, end=st.sampled_from(["killed before the record", "killed after it", "done"]))
@@ -89,8 +89,8 @@ class Cluster(RuleBasedStateMachine):
         return None if self.record is None else wire.decode_retired(self.record)
 
     def _tombs(self, retired: Retired | None) -> dict[str, Blob]:
-        names = {} if retired is None else {each: tomb_name(each, folded) for each, folded in retired.folded.items()}
-        return {each: wire.decode(self.tombs[name]) for each, name in names.items() if name in self.tombs}
+        names = () if retired is None else [(each, folded.sequence) for each, folded in retired.folded.items()]
+        return {name[0]: wire.decode(self.tombs[name]) for name in names if name in self.tombs}
 
     def _view(self) -> ClusterView:
         blobs = [wire.decode(data) for data in self.blobs.values()]

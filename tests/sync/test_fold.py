@@ -9,7 +9,7 @@ import pytest
 from shm_metrics.sync import wire
 from shm_metrics.sync.blob import Blob, Folded, Retired
 from shm_metrics.sync.cluster import merge
-from shm_metrics.sync.fold import fold, forget, state_of, tomb_name
+from shm_metrics.sync.fold import fold, forget, state_of
 from tests.sync.made import A, B, C, blob, counter, gauge, histogram, info, pairs, plain, sent, stateset
 
 
@@ -79,12 +79,12 @@ def test_without_its_tomb_an_instance_that_came_back_is_not_guessed_at():
 
 def test_a_fold_that_died_before_the_record_was_written_has_spoiled_nothing():
     first, second = jobs(5.0, sequence=1), jobs(8.0, sequence=2)
-    stored, retired = {tomb_name(A, Folded(1, 1.0)): first}, fold(None, first, None, 1.0)
+    stored, retired = {(A, 1): first}, fold(None, first, None, 1.0)
     # The next fold writes its tomb, and its leader is killed: the record in force still finds the one it needs.
     died = fold(retired, second, first, 2.0)
-    stored[tomb_name(A, died.folded[A])] = second
-    assert total(retired, second, tombs={A: stored[tomb_name(A, retired.folded[A])]}) == 8.0
-    assert total(died, second, tombs={A: stored[tomb_name(A, died.folded[A])]}) == 8.0
+    stored[A, died.folded[A].sequence] = second
+    assert total(retired, second, tombs={A: stored[A, retired.folded[A].sequence]}) == 8.0
+    assert total(died, second, tombs={A: stored[A, died.folded[A].sequence]}) == 8.0
 
 
 def test_histograms_and_sum_gauges_of_one_that_came_back_count_once():
