@@ -105,6 +105,10 @@ class FamilySnapshot:
     sums: shape (n,), the sum of the observed values, for histogram and summary; None otherwise.
     created: shape (n,), Unix seconds at which each series was first asked for (or None).
     exemplars: None where there is none.
+
+    In a snapshot that was asked for stamps, for what is set and not counted (gauge, info, stateset), else None:
+    stamps: shape (n,), Unix seconds of the newest set that a value comes from; 0: never set.
+    keys: an info's labels without what it says of itself.
     """
 
     family: Family
@@ -113,6 +117,8 @@ class FamilySnapshot:
     sums: FloatArray | None = None
     created: FloatArray | None = None
     exemplars: Exemplars | None = None
+    stamps: FloatArray | None = None
+    keys: tuple[LabelPairs, ...] | None = None
 
 
 class Sample(NamedTuple):

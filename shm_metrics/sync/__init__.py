@@ -1,4 +1,8 @@
-"""The cluster: each segment's leader publishes its totals, and the totals of all are read at one place.
+"""The cluster: each segment publishes its own absolute aggregate, and the cluster's value is the merge of them all.
 
-Lives here: leases, stores, the wire format, merging and folding. May not: be imported by a process that has no cache.
+tables, blob       what is published, as objects                                    [pure]
+capture            snapshot -> blob                                                 [pure]
+wire               blob -> bytes and back; over table_format, chunks                [pure]
+cluster            blobs -> one view; over union, exact                             [pure]
+fold               a blob that nobody publishes any more -> the retired record      [pure]
 """

@@ -80,7 +80,7 @@ BACKEND = {
     "export": "(self)",
     "register_collector": "(self, collector)",
     "set_role": "(self, role)",
-    "snapshot": "(self)",
+    "snapshot": "(self, *, stamps=False)",
     "stats": "(self)",
     "unlink": "(self)",
     "unregister_collector": "(self, collector)",
