@@ -284,9 +284,9 @@ class MetricsBackend(build.Getters):
 
     # -- reading --------------------------------------------------------------------------------------------------
 
-    def snapshot(self) -> Snapshot:
-        """All families as one scan found them. Immutable."""
-        return self._scraper.snapshot()
+    def snapshot(self, *, stamps: bool = False) -> Snapshot:
+        """All families as one scan found them. Immutable. stamps: also when gauges were set, at a small cost."""
+        return self._scraper.snapshot(stamps)
 
     def collect(self) -> list[AnyFamily]:
         """Everything a scrape shows: the segment's families, the workers' processes, the engine, custom collectors."""

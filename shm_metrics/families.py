@@ -87,6 +87,10 @@ class FamilySnapshot:
         shape (n, k) for histogram: observations per bucket, *not* cumulative, k = len(family.bounds).
     sums: shape (n,), the sum of the observed values, for histogram and summary; None otherwise.
     created: shape (n,), Unix seconds at which each series was first asked for (or None).
+
+    In a snapshot that was asked for stamps, for what is set and not counted (gauge, info, stateset), else None:
+    stamps: shape (n,), Unix seconds of the newest set that a value comes from; 0: never set.
+    keys: an info's labels without what it says of itself.
     """
 
     family: Family
@@ -94,6 +98,8 @@ class FamilySnapshot:
     values: FloatArray
     sums: FloatArray | None = None
     created: FloatArray | None = None
+    stamps: FloatArray | None = None
+    keys: tuple[LabelPairs, ...] | None = None
 
 
 class Sample(NamedTuple):

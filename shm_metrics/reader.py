@@ -6,6 +6,7 @@ Lives here: one scan of the matrix by a plan. May not: write anything, anywhere;
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from threading import RLock
 
 import numpy as np
@@ -57,24 +58,28 @@ class Reader:
         """Rows of living workers, in ascending order."""
         return sorted({*self.workers.live(used), *self._mine()})
 
-    def snapshot(self, now: float) -> Snapshot:
-        """Scan once. now: Unix seconds, for `taken_at`. Raises SegmentFormatError when the file was truncated."""
+    def snapshot(self, now: float, monotonic: float | None = None) -> Snapshot:
+        """Scan once. now: Unix seconds, for `taken_at`. Raises SegmentFormatError when the file was truncated.
+
+        monotonic: CLOCK_MONOTONIC at `now`, for a snapshot with stamps.
+        """
         with self._lock, _any_floats():
             if self._inside:
                 # A signal handler or __del__ on top of a scan of this thread: its state is in the middle of a change.
-                return Reader(self.segment, self._mine).snapshot(now)
+                return Reader(self.segment, self._mine).snapshot(now, monotonic)
             self._inside = True
             try:
-                return self._scan(now)
+                return self._scan(now, monotonic)
             finally:
                 self._inside = False
 
-    def _scan(self, now: float) -> Snapshot:
+    def _scan(self, now: float, monotonic: float | None) -> Snapshot:
         self.segment.check_size()
         plan = self._current_plan()
         used = self.workers.used()
         live = self.live_rows(used)
         scan = _Scan(self.segment, used, live, self.workers)
+        scan.clocks = None if monotonic is None else (now, monotonic)
         return Snapshot(
             tuple(scan.items(plan)),
             now,
@@ -154,7 +159,12 @@ def _any_floats() -> np.errstate:
 
 
 class _Scan:
-    """One pass over the rows, group by group."""
+    """One pass over the rows, group by group.
+
+    clocks: wall clock and CLOCK_MONOTONIC at one moment, when stamps are asked for.
+    """
+
+    clocks: tuple[float, float] | None = None
 
     def __init__(self, segment: Segment, used: list[int], live: list[int], workers: WorkerTable) -> None:
         self.segment = segment
@@ -199,7 +209,8 @@ class _Scan:
             yield from self._each(group, rows, stamps, blocks[:, 1])
             return
         if family.type == INFO:
-            yield group.run(_newest_said(group, stamps), np.ones(len(group.slots)))
+            mask = _newest_said(group, stamps)
+            yield from self._stamped(group, mask, group.run(mask, np.ones(len(group.slots))), stamps)
             return
         if mode.combine == "shared":
             values, some = combine("newest", stamps, blocks[:, 1])
@@ -209,7 +220,34 @@ class _Scan:
             values, some = combine(mode.combine, stamps, blocks[:, 1])
         # A live gauge that no living worker has is gone; a sum of none is 0, which is what its readers wait for.
         vanishes = mode.live and mode.combine != "sum" and family.type == GAUGE
-        yield group.run(some if vanishes else ~group.hideable | some, values)
+        mask = some if vanishes else ~group.hideable | some
+        yield from self._stamped(group, mask, group.run(mask, values), stamps)
+
+    def _stamped(
+        self, group: Group, mask: BoolArray, run: FamilyRun, stamps: FloatArray
+    ) -> Iterator[FamilyRun | FamilySnapshot]:
+        """The run; where stamps are asked for, one snapshot a family, with them. stamps: shape (rows, all series)."""
+        if self.clocks is None:
+            yield run
+            return
+        newest = self._wall(stamps.max(axis=0, initial=0.0))
+        assert newest is not None
+        start = 0
+        for plan, found in zip(group.plans, run.split(), strict=True):
+            stop = start + len(plan.entries)
+            shown = mask[start:stop]
+            keys = None
+            if group.family.type == INFO:
+                keys = tuple(plan.entries[index].labels for index in np.flatnonzero(shown).tolist())
+            yield replace(found, stamps=newest[start:stop][shown], keys=keys)
+            start = stop
+
+    def _wall(self, stamps: FloatArray) -> FloatArray | None:
+        """CLOCK_MONOTONIC stamps as Unix seconds; 0 stays 0. None where stamps are not asked for."""
+        if self.clocks is None:
+            return None
+        now, monotonic = self.clocks
+        return np.where(stamps > 0.0, now - np.maximum(monotonic - stamps, 0.0), 0.0)
 
     def _each(self, group: Group, rows: list[int], stamps: FloatArray, values: FloatArray) -> Iterator[FamilySnapshot]:
         """One series a worker, told apart by its pid; of rows with one pid, as two containers may have, the newest."""
@@ -225,7 +263,8 @@ class _Scan:
             start += len(plan.entries)
             kept = np.array([value for _, value, _ in shown.values()], np.float64)
             created = np.array([made for _, _, made in shown.values()], np.float64)
-            yield FamilySnapshot(plan.family, SeriesLabels(shown), kept, None, created)
+            set_at = self._wall(np.array([stamp for stamp, _, _ in shown.values()], np.float64))
+            yield FamilySnapshot(plan.family, SeriesLabels(shown), kept, None, created, stamps=set_at)
 
 
 def _newest_said(group: Group, stamps: FloatArray) -> BoolArray:

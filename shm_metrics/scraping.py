@@ -87,8 +87,8 @@ class Scraper:
             self._watched.segment.close()
             self._watched = None
 
-    def snapshot(self) -> Snapshot:
-        return self._reader().snapshot(time.time())
+    def snapshot(self, stamps: bool = False) -> Snapshot:
+        return self._reader().snapshot(time.time(), time.monotonic() if stamps else None)
 
     def families(self) -> dict[str, Family]:
         """name -> the newest definition, of all families in the segment."""

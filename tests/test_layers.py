@@ -27,6 +27,7 @@ LAYERS = (
     ("exposition", "exposition exposition.*"),
     ("reader", "export exporter ledger mirror plan reader scan scraping self_metrics snapshot"),
     ("faces", "backend default handles metrics series"),
+    ("sync", "sync sync.*"),
     (
         "edges",
         "__main__ cli cli.* edges integrations integrations.* prometheus prometheus.* pytest_plugin serving serving.*",
@@ -35,7 +36,9 @@ LAYERS = (
 
 PURE = (
     "aggregate arrays buckets definitions errors export exposition exposition.* families gauge_modes labels layout "
-    "plan process.families process.parsing process.usage records self_metrics slots snapshot"
+    "plan process.families process.parsing process.usage records self_metrics slots snapshot "
+    "sync sync.blob sync.capture sync.chunks sync.cluster sync.exact sync.fold sync.said sync.table_format sync.tables "
+    "sync.union sync.wire"
 )
 
 # What a pure module may not even name: the operating system, files, clocks, threads, the network.
