@@ -20,6 +20,7 @@ from shm_metrics.sync.stores.protocol import (
     BLOB_SECONDS,
     LOCAL_ONLY,
     NO_FOLD,
+    NO_TOMBS,
     Grant,
     OldSequenceError,
     Refused,
@@ -162,14 +163,12 @@ class LocalStore:
 
         return self._file.change(commit)
 
-    def restore_retired(
-        self, record: bytes, version: int, tombs: Mapping[tuple[str, int], bytes] | None = None
-    ) -> None:
+    def restore_retired(self, record: bytes, version: int, tombs: Mapping[tuple[str, int], bytes] = NO_TOMBS) -> None:
         def restore(content: Content) -> None:
             there = content.retired
             if there is None or there.number < version:
                 content.retired = Kept(version, 0 if there is None else there.token, time(), record)
-            for (instance, sequence), tomb in (tombs or {}).items():
+            for (instance, sequence), tomb in tombs.items():
                 content.tombs[f"{instance}:{sequence}"] = Kept(sequence, 0, time(), tomb)
 
         self._file.change(restore)
@@ -183,7 +182,7 @@ def _next_token(content: Content, scope: str) -> int:
     instance = guarded_instance(scope)
     guarded = content.retired if instance is None else content.blobs.get(instance)
     last = max(content.tokens.get(scope, 0), 0 if guarded is None else guarded.token)
-    token = max(last + 1, int(time() * 1000))
+    token = max(last + 1, int(time() * 1_000_000))
     # Those of incarnations that are gone are not needed: the clock is ahead of them.
     content.tokens = {each: number for each, number in content.tokens.items() if _is_needed(content, each)}
     content.tokens[scope] = token

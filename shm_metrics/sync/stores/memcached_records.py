@@ -1,14 +1,14 @@
 """The few records that the Memcached store compares and sets, and the names they are kept under.
 
-Lives here: bytes to values and back, keys, chunks. May not: send anything.                                      [pure]
+Lives here: bytes to values and back, and keys. May not: send anything.                                          [pure]
 
     lease   token (20 digits), renewals, seconds of its term, owner
     fence   the last token of a scope
     head    number (20 digits; the sequence of a blob, the version of the retired record), token (20 digits),
-            how many chunks, bytes, crc32, id of the chunks ("-" and no chunks: nothing was written yet)
+            how many chunks, id of the chunks ("-" and no chunks: nothing was written yet)
     shard   of the directory: an instance a line
     chunk   a part of what a head describes, under the id that the head tells; written before the head, so that who
-            sees the head finds the chunks, unless they were evicted: then crc32 and length say so
+            sees the head finds the chunks, unless they were evicted (see sync/chunks.py)
 
 A record that cannot be read counts as not there: it is written anew.
 """
@@ -17,13 +17,11 @@ from __future__ import annotations
 
 import re
 import zlib
-from collections.abc import Iterable
 from dataclasses import dataclass
 from hashlib import blake2b
 
-__all__ = ["CHUNK", "DIRECTORY_SHARDS", "Head", "Lease", "Names", "join", "members", "shard_of", "split"]
+__all__ = ["DIRECTORY_SHARDS", "Head", "Lease", "Names", "members", "shard_of"]
 
-CHUNK = 1_000_000 - 1024  # Memcached's limit is 1 MiB with key and bookkeeping
 DIRECTORY_SHARDS = 16
 _PLAIN = re.compile(r"[A-Za-z0-9_.-]{1,80}")
 _ITEM = re.compile(r"[A-Za-z0-9_.:-]{1,90}")
@@ -72,24 +70,18 @@ class Head:
     number: int
     token: int
     chunks: int = 0
-    size: int = 0
-    crc: int = 0
     id: str = "-"
 
     def encode(self) -> bytes:
-        return f"{self.number:020d} {self.token:020d} {self.chunks} {self.size} {self.crc} {self.id}".encode()
+        return f"{self.number:020d} {self.token:020d} {self.chunks} {self.id}".encode()
 
     @classmethod
     def decode(cls, data: bytes | None) -> Head | None:
         try:
-            number, token, chunks, size, crc, id = (data or b"").decode().split(" ")
-            return cls(int(number), int(token), int(chunks), int(size), int(crc), id)
+            number, token, chunks, id = (data or b"").decode().split(" ")
+            return cls(int(number), int(token), int(chunks), id)
         except ValueError:
             return None
-
-    @classmethod
-    def of(cls, number: int, token: int, data: bytes, id: str) -> Head:
-        return cls(number, token, len(split(data)), len(data), zlib.crc32(data), id)
 
     @property
     def written(self) -> bool:
@@ -98,19 +90,6 @@ class Head:
     def parts(self) -> list[str]:
         """The items under which its chunks are kept."""
         return [f"{self.id}:{n}" for n in range(self.chunks)]
-
-
-def split(data: bytes) -> list[bytes]:
-    """In pieces that fit; at least one, also of nothing."""
-    return [data[first : first + CHUNK] for first in range(0, len(data) or 1, CHUNK)]
-
-
-def join(head: Head, parts: Iterable[bytes | None]) -> bytes | None:
-    """What the head describes, or None if any of it is missing or another's."""
-    found = [part for part in parts if part is not None]
-    data = b"".join(found)
-    whole = len(found) == head.chunks and len(data) == head.size and zlib.crc32(data) == head.crc
-    return data if whole else None
 
 
 def shard_of(instance: str) -> str:

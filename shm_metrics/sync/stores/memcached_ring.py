@@ -14,6 +14,7 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from hashlib import blake2b
 from typing import Any, TypeVar
 from urllib.parse import unquote
@@ -123,18 +124,17 @@ class Ring:
         }
 
     def get(self, keys: Iterable[str]) -> dict[str, bytes]:
-        return self._many(keys, lambda client, some: client.get_many(some))
+        return self._many(keys, lambda some, client: client.get_many(some))
 
     def gets(self, keys: Iterable[str]) -> dict[str, tuple[bytes, bytes]]:
         """key -> (value, what cas() wants to see again)"""
-        return self._many(keys, lambda client, some: client.gets_many(some))
+        return self._many(keys, lambda some, client: client.gets_many(some))
 
     def set(self, values: Mapping[str, bytes], expire: int) -> None:
-        for server, some in self._by_server(values).items():
-            for key in some:  # one by one: whoever sends all before it reads any answer can block for ever
-                stored = self._ask(server, lambda client, key=key: client.set(key, values[key], expire=expire))
-                if not stored:
-                    raise SyncError(f"memcached://{server}: {key} was not stored")
+        for key, value in values.items():
+            # One by one: whoever sends many before it reads any answer waits for a server that waits for it.
+            if not self._ask(self._server_of(key), partial(_set, key, value, expire)):
+                raise SyncError(f"{self.told}: {key} was not stored")
 
     def add(self, key: str, value: bytes, expire: int) -> bool:
         """False: it is there. After a broken connection also when it was this call that put it there."""
@@ -146,18 +146,18 @@ class Ring:
 
     def delete(self, keys: Iterable[str]) -> None:
         for server, some in self._by_server(keys).items():
-            self._ask(server, lambda client, some=some: client.delete_many(some))
+            self._ask(server, partial(_delete, some))
 
     def close(self) -> None:
         for client in self._clients.values():
             client.close()
 
-    def _many(self, keys: Iterable[str], ask: Callable[[Any, list[str]], dict[str, Answer]]) -> dict[str, Answer]:
+    def _many(self, keys: Iterable[str], ask: Callable[[list[str], Any], dict[str, Answer]]) -> dict[str, Answer]:
         found: dict[str, Answer] = {}
         for server, all_ in self._by_server(keys).items():
             for first in range(0, len(all_), KEYS_AT_ONCE):
                 some = all_[first : first + KEYS_AT_ONCE]
-                found.update(self._ask(server, lambda client, some=some: ask(client, some)))
+                found.update(self._ask(server, partial(ask, some)))
         return found
 
     def _by_server(self, keys: Iterable[str]) -> dict[str, list[str]]:
@@ -194,3 +194,11 @@ class Ring:
         except self._broken:
             client.close()
             raise
+
+
+def _set(key: str, value: bytes, expire: int, client: Any) -> bool:
+    return bool(client.set(key, value, expire=expire))
+
+
+def _delete(keys: list[str], client: Any) -> bool:
+    return bool(client.delete_many(keys))

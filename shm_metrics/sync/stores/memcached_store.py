@@ -9,7 +9,7 @@ it, and is taken over by compare-and-set. Only durations of one's own clock are 
 acquire(), which becomes the fence described in protocol.py:
 
     1. add the lease, or take it over; it has no token yet, so it allows nothing
-    2. the next token: greater than the scope's last one, than what guarded data carries, and than the unix time in ms
+    2. the next token: greater than the scope's last one, than what guarded data carries, and than the unix time in us
        (so that it grows also when the cache was flushed)
     3. put the token on the head of what the scope guards: from here on no older holder's write is accepted, since each
        compares and sets this head
@@ -21,24 +21,25 @@ from __future__ import annotations
 import math
 import secrets
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from time import monotonic, time
 
-from shm_metrics.errors import InvalidMetricError, LockLostError, SyncError
+from shm_metrics.errors import InvalidMetricError, LockLostError, SyncError, WireFormatError
+from shm_metrics.sync import chunks
 from shm_metrics.sync.stores.memcached_records import (
     DIRECTORY_SHARDS,
     Head,
     Lease,
     Names,
-    join,
     members,
     shard_of,
-    split,
 )
 from shm_metrics.sync.stores.memcached_ring import Ring
 from shm_metrics.sync.stores.protocol import (
     BLOB_SECONDS,
     DISTRIBUTED_BASIC,
     NO_FOLD,
+    NO_TOMBS,
     Grant,
     OldSequenceError,
     Refused,
@@ -54,7 +55,7 @@ LONGEST = 30 * 86_400  # more is read as a date
 
 
 class MemcachedStore:
-    """namespace: any text; blob_ttl: seconds that a blob outlives its last publish; clock: durations are taken by it."""
+    """namespace: any text; blob_ttl: seconds that a blob outlives its last publish; clock: of durations."""
 
     strategy = DISTRIBUTED_BASIC
 
@@ -124,7 +125,7 @@ class MemcachedStore:
             found = self._ring.gets([fence, guarded])
             last, unique = found.get(fence, (None, b""))
             head = Head.decode(found.get(guarded, (None, b""))[0])
-            token = max(_number(last) + 1, (head.token if head else 0) + 1, int(time() * 1000))
+            token = max(_number(last) + 1, (head.token if head else 0) + 1, int(time() * 1_000_000))
             text = b"%020d" % token
             if self._put(fence, text, last, unique, self._blob_seconds):
                 break
@@ -140,7 +141,7 @@ class MemcachedStore:
             head = Head.decode(data)
             if head is not None and head.token >= token:
                 return head.token == token
-            raised = Head(0, token) if head is None else Head(**{**vars(head), "token": token})
+            raised = Head(0, token) if head is None else replace(head, token=token)
             if self._put(key, raised.encode(), data, unique, expire):
                 return True
         return False
@@ -190,7 +191,8 @@ class MemcachedStore:
     def publish(self, grant: Grant, instance: str, blob: bytes, sequence: int, ttl: float) -> None:
         lease_key, head_key = self.key("lease", grant.scope), self.key("blob", instance)
         shard_key = self.key("directory", shard_of(instance))
-        new = Head.of(sequence, grant.token, blob, secrets.token_hex(8))
+        parts = chunks.split(blob)
+        new = Head(sequence, grant.token, len(parts), secrets.token_hex(8))
         written = False
         replaced: Head | None = None
         for _ in range(TRIES):
@@ -209,7 +211,7 @@ class MemcachedStore:
                     head.number,
                 )
             if not written:
-                self._write(new, blob, self._blob_seconds)
+                self._write(new, parts, self._blob_seconds)
                 written = True
             replaced = head
             if self._put(head_key, new.encode(), data, unique, self._blob_seconds):
@@ -245,19 +247,20 @@ class MemcachedStore:
 
     def _whole(self, heads: Mapping[str, Head]) -> dict[str, bytes]:
         parts = {instance: [self.key("chunk", part) for part in head.parts()] for instance, head in heads.items()}
-        chunks = self._ring.get(key for keys in parts.values() for key in keys)
-        joined = {
-            instance: join(head, [chunks.get(key) for key in parts[instance]]) for instance, head in heads.items()
-        }
-        return {instance: data for instance, data in joined.items() if data is not None}
+        found = self._ring.get(key for keys in parts.values() for key in keys)
+        whole: dict[str, bytes] = {}
+        for instance, keys in parts.items():
+            try:
+                whole[instance] = chunks.join(found[key] for key in keys)
+            except (KeyError, WireFormatError):
+                pass  # evicted, replaced since, or damaged: it is as if it were not there, which its publisher mends
+        return whole
 
     def _is_whole(self, head: Head | None) -> bool:
         return head is not None and head.written and bool(self._whole({"": head}))
 
-    def _write(self, head: Head, data: bytes, expire: int) -> None:
-        self._ring.set(
-            {self.key("chunk", part): chunk for part, chunk in zip(head.parts(), split(data), strict=True)}, expire
-        )
+    def _write(self, head: Head, parts: list[bytes], expire: int) -> None:
+        self._ring.set({self.key("chunk", part): data for part, data in zip(head.parts(), parts, strict=True)}, expire)
 
     def _forget(self, head: Head | None) -> None:
         if head is not None and head.written:
@@ -278,11 +281,13 @@ class MemcachedStore:
         for instance in instances:
             shards.setdefault(shard_of(instance), set()).add(instance)
         for shard, some in shards.items():
-            # One that publishes again just now has written its blob before it looks at the shard.
-            self._change_shard(
-                shard,
-                lambda present, some=some: [*self._heads(some & {*present}), *(p for p in present if p not in some)],
-            )
+
+            def without(present: list[str], some: set[str] = some) -> list[str]:
+                # One that publishes again just now has written its blob before it looks at the shard.
+                again = self._heads(some.intersection(present))
+                return [each for each in present if each not in some or each in again]
+
+            self._change_shard(shard, without)
 
     def _change_shard(self, shard: str, change: Callable[[list[str]], list[str]]) -> None:
         key = self.key("directory", shard)
@@ -323,7 +328,8 @@ class MemcachedStore:
         forget: Mapping[str, int] = NO_FOLD,
     ) -> bool:
         lease_key, key = self.key("lease", grant.scope), self.key("retired")
-        new = Head.of(version, grant.token, record, secrets.token_hex(8))
+        parts = chunks.split(record)
+        new = Head(version, grant.token, len(parts), secrets.token_hex(8))
         written = False
         for _ in range(TRIES):
             found = self._ring.gets([lease_key, key])
@@ -342,7 +348,7 @@ class MemcachedStore:
                 return False
             if not written:
                 self._write_tombs({(instance, gone[instance]): tomb for instance, tomb in tombs.items()})
-                self._write(new, record, NEVER)
+                self._write(new, parts, NEVER)
                 written = True
             if self._put(key, new.encode(), data, unique, NEVER):
                 self._forget(head)
@@ -353,11 +359,10 @@ class MemcachedStore:
         self._tidy(gone, [each for each in forget.items() if each not in written_now])
         return True
 
-    def restore_retired(
-        self, record: bytes, version: int, tombs: Mapping[tuple[str, int], bytes] | None = None
-    ) -> None:
+    def restore_retired(self, record: bytes, version: int, tombs: Mapping[tuple[str, int], bytes] = NO_TOMBS) -> None:
         key = self.key("retired")
-        self._write_tombs(tombs or {})
+        self._write_tombs(tombs)
+        parts = chunks.split(record)
         new: Head | None = None
         for _ in range(TRIES):
             data, unique = self._gets(key)
@@ -367,10 +372,10 @@ class MemcachedStore:
                     self._forget(new)
                 return
             if new is None:
-                new = Head.of(version, head.token if head is not None else 0, record, secrets.token_hex(8))
-                self._write(new, record, NEVER)
+                new = Head(version, 0 if head is None else head.token, len(parts), secrets.token_hex(8))
+                self._write(new, parts, NEVER)
             elif head is not None:
-                new = Head(**{**vars(new), "token": head.token})
+                new = replace(new, token=head.token)
             if self._put(key, new.encode(), data, unique, NEVER):
                 self._forget(head)
                 return
@@ -378,8 +383,9 @@ class MemcachedStore:
 
     def _write_tombs(self, tombs: Mapping[tuple[str, int], bytes]) -> None:
         for (instance, sequence), tomb in tombs.items():
-            head = Head.of(sequence, 0, tomb, f"{instance}:{sequence}")
-            self._write(head, tomb, NEVER)
+            parts = chunks.split(tomb)
+            head = Head(sequence, 0, len(parts), f"{instance}:{sequence}")
+            self._write(head, parts, NEVER)
             self._ring.set({self.key("tomb", f"{instance}:{sequence}"): head.encode()}, NEVER)
 
     def _tidy(self, gone: Mapping[str, int], forget: Iterable[tuple[str, int]]) -> None:

@@ -5,7 +5,8 @@ Lives here: the protocol and its small values. May not: know Redis, Memcached or
 Every call may raise SyncError: the cache is down, slow, full, or answers with an error. A call that raised may have
 been carried out all the same, so each can be repeated with the same arguments without doing anything twice.
 
-The fence. Each grant of a scope has a greater token than every grant before it. What a scope guards (the blob of its
+The fence. Each grant of a scope has a greater token than every grant before it: the last one + 1, or the unix time in
+microseconds, whichever is greater, so that it grows also when the cache was flushed or restarted empty. What a scope guards (the blob of its
 instance; the retired record) carries the token of the last grant, and a write with a smaller one is refused:
 
     1. A holds the lease (token 7) and is paused by its host in the middle of a publish
@@ -29,6 +30,7 @@ __all__ = [
     "DISTRIBUTED_BASIC",
     "LOCAL_ONLY",
     "NO_FOLD",
+    "NO_TOMBS",
     "Grant",
     "OldSequenceError",
     "Refused",
@@ -48,6 +50,7 @@ BLOB_SECONDS = 7 * 86_400.0
 """How long a blob stays when nobody publishes or folds it: a safety net, much longer than any retention."""
 
 NO_FOLD: Mapping[str, int] = {}
+NO_TOMBS: Mapping[tuple[str, int], bytes] = {}
 
 
 def segment_scope(instance: str) -> str:
@@ -88,7 +91,9 @@ class Store(Protocol):
     """strategy: one of the three above; round_trips: requests that waited for a reply, since the store was opened."""
 
     strategy: str
-    round_trips: int
+
+    @property
+    def round_trips(self) -> int: ...
 
     def acquire(self, scope: str, owner: str, ttl: float) -> Grant | Refused:
         """Take the lease for `ttl` seconds. The owner that has it already gets the same grant, renewed."""
@@ -139,9 +144,7 @@ class Store(Protocol):
         its reply was lost. Raises LockLostError as publish() does.
         """
 
-    def restore_retired(
-        self, record: bytes, version: int, tombs: Mapping[tuple[str, int], bytes] | None = None
-    ) -> None:
+    def restore_retired(self, record: bytes, version: int, tombs: Mapping[tuple[str, int], bytes] = NO_TOMBS) -> None:
         """After a flush: put the record back if there is none or an older one; the tombs by (instance, sequence)."""
 
     def close(self) -> None:

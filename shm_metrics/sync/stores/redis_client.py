@@ -24,9 +24,23 @@ LIBRARIES = ("redis", "valkey")
 
 # What belongs to the client that it was read from, or is set by us.
 _NOT_OURS = frozenset(
-    "cache cache_config connection_pool decode_responses event_dispatcher health_check_interval himport_registry "
-    "protocol redis_connect_func retry retry_on_error retry_on_timeout socket_connect_timeout socket_timeout "
-    "valkey_connect_func".split()
+    (
+        "cache",
+        "cache_config",
+        "connection_pool",
+        "decode_responses",
+        "event_dispatcher",
+        "health_check_interval",
+        "himport_registry",
+        "protocol",
+        "redis_connect_func",
+        "retry",
+        "retry_on_error",
+        "retry_on_timeout",
+        "socket_connect_timeout",
+        "socket_timeout",
+        "valkey_connect_func",
+    )
 )
 _NOT_OURS_EITHER = ("maint_notifications", "orig_", "oss_cluster")
 

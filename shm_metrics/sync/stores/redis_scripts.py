@@ -47,7 +47,7 @@ if held then
   return {1, held:sub(1, 20)}
 end
 local clock = redis.call('TIME')
-local token = clock[1] * 1000 + math.floor(clock[2] / 1000)
+local token = clock[1] * 1000000 + clock[2]
 token = math.max(token, (tonumber(redis.call('GET', KEYS[2]) or 0) or 0) + 1)
 token = math.max(token, (tonumber(redis.call('GETRANGE', KEYS[3], 20, 39)) or 0) + 1)
 local text = string.format('%020.0f', token)

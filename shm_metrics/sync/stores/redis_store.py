@@ -2,7 +2,7 @@
 
 Lives here: keys, and what a script's answer means. May not: decide who leads, or when.
 
-All keys of a namespace share a hash tag, so that a Redis Cluster keeps them in one slot, and a script may touch several.
+All keys of a namespace share a hash tag: a Redis Cluster keeps them in one slot, and a script may touch several.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from shm_metrics.sync.stores.protocol import (
     BLOB_SECONDS,
     DISTRIBUTED_ATOMIC,
     NO_FOLD,
+    NO_TOMBS,
     Grant,
     OldSequenceError,
     Refused,
@@ -125,12 +126,9 @@ class RedisStore:
         self._check_fence(answer, grant)
         return True
 
-    def restore_retired(
-        self, record: bytes, version: int, tombs: Mapping[tuple[str, int], bytes] | None = None
-    ) -> None:
-        kept = tombs or {}
-        keys = [self.key("retired"), *(self._tomb(instance, sequence) for instance, sequence in kept)]
-        self._run(S.RESTORE, keys, [S.digits(version), record, *kept.values()])
+    def restore_retired(self, record: bytes, version: int, tombs: Mapping[tuple[str, int], bytes] = NO_TOMBS) -> None:
+        keys = [self.key("retired"), *(self._tomb(instance, sequence) for instance, sequence in tombs)]
+        self._run(S.RESTORE, keys, [S.digits(version), record, *tombs.values()])
 
     def _tomb(self, instance: str, sequence: int) -> bytes:
         return self.key("tomb", f"{instance}:{sequence}")
@@ -193,8 +191,9 @@ class RedisStore:
 
     def _errors(self) -> tuple[type[Exception], ...]:
         exceptions = self._connector.library.exceptions
-        root = getattr(exceptions, "RedisError", None) or exceptions.ValkeyError
-        return (root, OSError)
+        if self._connector.library.__name__ == "redis":
+            return (exceptions.RedisError, exceptions.RedisClusterException, OSError)
+        return (exceptions.ValkeyError, exceptions.ValkeyClusterException, OSError)
 
     def _sync_error(self, error: Exception) -> SyncError:
         return SyncError(f"{self._connector.told}: {type(error).__name__}: {error}")
