@@ -30,7 +30,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from shm_metrics.errors import LockLostError, SyncError
-from shm_metrics.sync.grants import Grant, Refused
+from shm_metrics.sync.stores.protocol import Grant, Refused
 
 __all__ = ["ASKING", "CLOSED", "FREE", "HELD", "RENEWING", "TRANSITIONS", "Lease", "LeaseStore"]
 
@@ -123,6 +123,11 @@ class Lease:
             else:
                 self._ask()
         return self.held
+
+    def ask_now(self) -> None:
+        """Do not wait for the usual time to ask."""
+        if self.state == FREE:
+            self._due = self._now()
 
     def _ask(self) -> None:
         sent = self._now()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from shm_metrics.errors import LockLostError, SyncError
-from shm_metrics.sync.grants import Grant, Refused
+from shm_metrics.sync.stores.protocol import Grant, Refused
 from shm_metrics.sync.lease import TRANSITIONS, Lease
 
 

@@ -1,0 +1,241 @@
+"""SyncAgent: the thread in each worker that keeps the cluster informed, if it is this worker's turn.
+
+Lives here: when to do what, what happens when it fails, fork. May not: know how anything is published or folded.
+
+Every worker has one. All ask for their segment's lease, one has it, and that one works. Nothing that fails here reaches
+the application: it is counted, and logged once until it goes right again.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from shm_metrics import forks
+from shm_metrics.errors import LockLostError, MetricsError, SyncError
+from shm_metrics.sync.cluster import ClusterView
+from shm_metrics.sync.config import SyncConfig
+from shm_metrics.sync.lease import Lease
+from shm_metrics.sync.leader_endpoint import LeaderEndpoint
+from shm_metrics.sync.member import Member, Published
+from shm_metrics.sync.opening import open_store
+from shm_metrics.sync.report import round_report
+from shm_metrics.sync.stores.protocol import Store
+
+if TYPE_CHECKING:
+    from shm_metrics.backend import MetricsBackend
+
+__all__ = ["SyncAgent"]
+
+log = logging.getLogger("shm_metrics")
+
+_LONGEST_WAIT = 1.0
+"""Seconds between two looks at the clock: a process that was stopped and continued finds out soon."""
+
+
+class SyncAgent:
+    """backend: whose segment it publishes. cache: as open_store takes it. config: SyncConfig.
+
+    start() begins the thread, stop() ends it and gives the leases back. Everything can also be done without the
+    thread, a step at a time. Raises InvalidMetricError for a cache that cannot be used; connects to nothing yet.
+    """
+
+    def __init__(
+        self,
+        backend: MetricsBackend,
+        cache: Any = None,
+        config: SyncConfig | None = None,
+        *,
+        now: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self.config = config or SyncConfig()
+        self.failed = 0
+        self.retries = 0
+        self.last_error: str | None = None
+        self._backend = backend
+        self._cache = cache
+        self._now, self._wall = now, wall
+        self._told: str | None = None
+        self._begin()
+        _agents.add(self)
+
+    def _begin(self) -> None:
+        """What a child of fork begins anew."""
+        self._lock = threading.RLock()
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        self.store: Store = open_store(
+            self._cache,
+            namespace=self.config.namespace,
+            segment=self._backend._segment,
+            timeout=self.config.timeout,
+        )
+        self.member = Member(self._backend, self.store, self.config, now=self._now, wall=self._wall)
+        self.endpoint = LeaderEndpoint(self._backend, self.view, self.config)
+        self._publish_due = self._look_due = self._now()
+
+    # -- the thread -----------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin the thread, if it does not run."""
+        with self._lock:
+            if self._thread is None or not self._thread.is_alive():
+                self._stop = threading.Event()
+                arguments = (weakref.ref(self), self._stop)
+                self._thread = threading.Thread(target=_run, args=arguments, name="shm_metrics-sync", daemon=True)
+                self._thread.start()
+
+    @property
+    def running(self) -> bool:
+        return self._thread is not None and self._thread.is_alive()
+
+    def stop(self) -> None:
+        """End the thread, give the leases back, let the port go. Nobody has to wait for the next leader then."""
+        thread, self._thread = self._thread, None
+        self._stop.set()
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(self.config.timeout + _LONGEST_WAIT)
+        with self._lock:
+            self.endpoint.close()
+            for lease in (self.member.cluster_lease, self.member.segment_lease):
+                try:
+                    lease.release()
+                except SyncError as error:
+                    self._failure(error)
+                lease.close()
+            self.store.close()
+
+    # -- a step ---------------------------------------------------------------------------------------------------
+
+    def step(self) -> float:
+        """Do what is due; seconds until something may be due again. Never raises."""
+        with self._lock:
+            try:
+                self._step()
+            except Exception as error:  # the thread must go on, and the application must not notice
+                self._failure(error)
+            if not self.member.segment_lease.held:
+                self.endpoint.close()
+            return self._wait()
+
+    def _step(self) -> None:
+        member, now = self.member, self._now
+        if not member.segment_lease.tick():
+            return
+        self.endpoint.open()
+        if now() >= self._publish_due:
+            self._publish_due = now() + self.config.interval
+            try:
+                member.publish()
+            except SyncError:
+                self._publish_due = now() + min(self.config.interval, self.config.lease_ttl / 3)
+                self.retries += 1
+                raise
+        if now() >= self._look_due:
+            self._look_due = now() + self.config.interval
+            member.cluster_lease.tick()
+            member.look_around()
+        elif member.cluster_lease.held:
+            member.cluster_lease.tick()
+        self._success()
+
+    def _wait(self) -> float:
+        leases: list[Lease] = [self.member.segment_lease]
+        waits = [_LONGEST_WAIT]
+        if self.member.segment_lease.held:
+            waits += [self._publish_due - self._now(), self._look_due - self._now()]
+            if self.member.cluster_lease.held:
+                leases.append(self.member.cluster_lease)
+        waits += [lease.seconds_to_wait for lease in leases]
+        return max(0.01, min(waits))
+
+    def _failure(self, error: Exception) -> None:
+        self.failed += 1
+        self.last_error = f"{type(error).__name__}: {error}"
+        if self._told != type(error).__name__:
+            self._told = type(error).__name__
+            level = logging.WARNING if isinstance(error, MetricsError) else logging.ERROR
+            log.log(level, "shm_metrics: sync: %s; it is tried again, and counting goes on", self.last_error)
+
+    def _success(self) -> None:
+        if self._told is not None:
+            self._told = None
+            log.warning("shm_metrics: sync: it works again")
+
+    # -- asked by the application ---------------------------------------------------------------------------------
+
+    def sync_now(self) -> dict[str, Any]:
+        """One round, now; see round_report. Never raises."""
+        began, timestamp = time.perf_counter(), self._wall()
+        published: Published | None = None
+        error: Exception | None = None
+        with self._lock:
+            before = self.store.round_trips
+            try:
+                lease = self.member.segment_lease
+                if not lease.held:
+                    lease.ask_now()
+                if not lease.tick():
+                    raise LockLostError(
+                        f"another worker of segment {self.member.instance} holds the lease; it publishes every "
+                        f"{self.config.interval:g} s"
+                    )
+                published = self.member.publish()
+                self._publish_due = self._now() + self.config.interval
+            except Exception as raised:
+                error = raised
+                self._failure(raised)
+            return round_report(
+                published,
+                error=error,
+                strategy=self.store.strategy,
+                instance_id=self.member.instance,
+                duration=time.perf_counter() - began,
+                timestamp=timestamp,
+                round_trips=self.store.round_trips - before,
+                retries=self.retries,
+                failed=self.failed,
+            )
+
+    def view(self) -> ClusterView:
+        """The cluster as the cache has it now. Raises SyncError."""
+        with self._lock:
+            return self.member.view()
+
+    # -- fork -----------------------------------------------------------------------------------------------------
+
+    def after_fork(self) -> None:
+        """The parent's leases and connections are the parent's; its thread is not here."""
+        ran = self._thread is not None
+        self._told = None
+        self.endpoint.forget()
+        self._begin()
+        if ran:
+            self.start()
+
+
+_agents: weakref.WeakSet[SyncAgent] = weakref.WeakSet()
+
+
+@forks.in_child
+def _after_fork_in_child() -> None:
+    for agent in list(_agents):
+        agent.after_fork()
+
+
+def _run(reference: weakref.ref[SyncAgent], stop: threading.Event) -> None:
+    pid = os.getpid()
+    while os.getpid() == pid:
+        agent = reference()
+        if agent is None:
+            return
+        wait = agent.step()
+        del agent  # it may go while nobody else has it
+        if stop.wait(wait):
+            return

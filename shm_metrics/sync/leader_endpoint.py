@@ -1,0 +1,127 @@
+"""The port that a segment's leader serves: its host, and the cluster.
+
+Lives here: binding and letting go, and which path shows what. May not: leases.
+
+    /metrics            this host: as from any of its workers
+    /cluster/metrics    all hosts, every name with the prefix `cluster:`, so that no sum counts a host twice
+
+Both in the formats that the client accepts: text, OpenMetrics, JSON.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from shm_metrics.families import AnyFamily, Sample, SampleFamily
+from shm_metrics.sync.cluster import ClusterView
+from shm_metrics.sync.config import SyncConfig
+
+if TYPE_CHECKING:
+    from shm_metrics.backend import MetricsBackend
+    from shm_metrics.serving.httpd import MetricsServer
+
+__all__ = ["PREFIX", "ClusterSource", "LeaderEndpoint", "cluster_families"]
+
+log = logging.getLogger("shm_metrics")
+
+PREFIX = "cluster:"
+CLUSTER_PATH = "/cluster"
+
+
+def cluster_families(view: ClusterView) -> list[AnyFamily]:
+    """The view as a scrape shows it: prefixed, and with how many instances it is made of."""
+    families: list[AnyFamily] = [
+        replace(found, family=replace(found.family, name=PREFIX + found.family.name)) for found in view.families
+    ]
+    counted = [instance for instance in view.instances if instance.state in ("counted", "returned")]
+    for name, text, value in (
+        ("instances", "Instances that the cluster's totals are made of", len(counted)),
+        ("stale_instances", "Instances that have not been published for a while", sum(i.stale for i in counted)),
+        ("conflicts", "Definitions that are hidden because a newer one has the same name", len(view.conflicts)),
+    ):
+        full = f"{PREFIX}shm_metrics_{name}"
+        families.append(SampleFamily(full, text, "gauge", [Sample(full, {}, float(value))]))
+    return families
+
+
+class ClusterSource:
+    """What an endpoint serves as the cluster."""
+
+    def __init__(self, view: Callable[[], ClusterView]) -> None:
+        self._view = view
+
+    def collect(self) -> list[AnyFamily]:
+        return cluster_families(self._view())
+
+
+class LeaderEndpoint:
+    """Opened by whoever holds the segment's lease, closed as soon as it does not."""
+
+    def __init__(self, backend: MetricsBackend, view: Callable[[], ClusterView], config: SyncConfig) -> None:
+        self._backend = backend
+        self._view = view
+        self._port, self._addr = config.export_port, config.export_addr
+        self._server: MetricsServer | None = None
+        self._thread: threading.Thread | None = None
+        self._told = False
+
+    @property
+    def port(self) -> int | None:
+        """The port that is served now, or None."""
+        return None if self._server is None else self._server.server_port
+
+    def open(self) -> None:
+        """Bind the port, if one is configured and it is free; the leader before us may need a moment to let go."""
+        if self._port is None or self._server is not None:
+            return
+        from shm_metrics.serving.endpoint import Endpoint
+        from shm_metrics.serving.httpd import MetricsServer
+
+        paths = _Paths({CLUSTER_PATH: Endpoint(ClusterSource(self._view))}, Endpoint(self._backend))
+        try:
+            self._server = MetricsServer(self._addr, self._port, paths)
+        except OSError as error:
+            if not self._told:
+                self._told = True
+                log.warning(
+                    "shm_metrics: the leader cannot listen on %s port %s: %s; it is tried again",
+                    self._addr,
+                    self._port,
+                    error,
+                )
+            return
+        self._told = False
+        self._thread = threading.Thread(
+            target=self._server.serve_until_shutdown, name="shm_metrics-leader-http", daemon=True
+        )
+        self._thread.start()
+
+    def close(self) -> None:
+        """Let the port go."""
+        server, thread = self._server, self._thread
+        self._server = self._thread = None
+        if server is not None and thread is not None:
+            server.shutdown()
+            thread.join()
+
+    def forget(self) -> None:
+        """In a child of fork: the server closes what it inherited by itself."""
+        self._server = self._thread = None
+
+
+class _Paths:
+    """Several endpoints behind one port: the first whose path the request's begins with, else the other one."""
+
+    def __init__(self, by_path: dict[str, Any], other: Any) -> None:
+        self._by_path = by_path
+        self._other = other
+
+    def answer(self, accept: Any, encoding: Any, names: Any, method: str, path: str) -> Any:
+        for beginning, endpoint in self._by_path.items():
+            if path == beginning or path.startswith(beginning + "/"):
+                return endpoint.answer(accept, encoding, names, method, path)
+        return self._other.answer(accept, encoding, names, method, path)

@@ -1,0 +1,53 @@
+"""What sync_to_cache() says of a round.
+
+Lives here: the dict that users get. May not: sync.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from shm_metrics.families import COUNTER, GAUGE, HISTOGRAM
+from shm_metrics.sync.member import Published
+
+__all__ = ["round_report"]
+
+
+def round_report(
+    published: Published | None,
+    *,
+    error: Exception | None,
+    strategy: str,
+    instance_id: str,
+    duration: float,
+    timestamp: float,
+    round_trips: int,
+    retries: int,
+    failed: int,
+) -> dict[str, Any]:
+    """success, strategy, synced_metrics, duration, performance, timestamp, instance_id; error where there was one.
+
+    duration: seconds. performance: series by type, bytes of the blob, round trips to the cache, and, since the agent
+    began, retries and failed rounds. success is False whenever it is not known that the cache has the blob.
+    """
+    series = {} if published is None else published.series
+    report: dict[str, Any] = {
+        "success": published is not None and error is None,
+        "strategy": strategy,
+        "synced_metrics": sum(series.values()),
+        "duration": duration,
+        "performance": {
+            "counters": series.get(COUNTER, 0),
+            "gauges": series.get(GAUGE, 0),
+            "histograms": series.get(HISTOGRAM, 0),
+            "bytes": 0 if published is None else published.bytes,
+            "round_trips": round_trips,
+            "retries": retries,
+            "failed": failed,
+        },
+        "timestamp": timestamp,
+        "instance_id": instance_id,
+    }
+    if error is not None:
+        report["error"] = f"{type(error).__name__}: {error}"
+    return report
