@@ -586,6 +586,9 @@ class HistogramTimer:
 
     cell: HistogramCell
     began: cython.double
+    seconds: cython.double
+    if not cython.compiled:
+        seconds = 0.0
 
     def __enter__(self):
         self.began = _now() if cython.compiled else perf_counter()
@@ -594,11 +597,18 @@ class HistogramTimer:
     def __exit__(self, kind, error, trace):
         if cython.compiled:
             seconds: cython.double = _now() - self.began
+            self.seconds = seconds if seconds > 0.0 else 0.0
             with cython.critical_section(self.cell.row):
-                self.cell._observe(seconds if seconds > 0.0 else 0.0)
+                self.cell._observe(self.seconds)
         else:
-            self.cell.observe(max(0.0, perf_counter() - self.began))
+            self.seconds = max(0.0, perf_counter() - self.began)
+            self.cell.observe(self.seconds)
         return False
+
+    @property
+    def duration(self):
+        """The seconds that the last block took; 0 before the end of the first."""
+        return self.seconds
 
     def __call__(self, function):
         from shm_metrics.timing import timed

@@ -64,6 +64,10 @@ class HistogramCell(Cell):
 class HistogramTimer:
     cell: HistogramCell
     began: float
+    @property
+    def duration(self) -> float:
+        """The seconds that the last block took; 0 before the end of the first."""
+
     def __enter__(self) -> HistogramTimer: ...
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

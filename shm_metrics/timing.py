@@ -35,13 +35,22 @@ def decorate(function: F, context: Callable[[], AbstractContextManager[Any]]) ->
             with context():
                 return await function(*args, **kwargs)
 
-        return cast(F, wrapped_async)
+        return _with_arguments_of(function, wrapped_async)
 
     @functools.wraps(function)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
         with context():
             return function(*args, **kwargs)
 
+    return _with_arguments_of(function, wrapped)
+
+
+def _with_arguments_of(function: F, wrapped: Any) -> F:
+    """`wrapped`, saying itself what `function` takes: inspect.getfullargspec does not look behind a wrapper."""
+    try:
+        wrapped.__signature__ = inspect.signature(function)
+    except (TypeError, ValueError):  # one that does not say what it takes, as some written in C do
+        pass
     return cast(F, wrapped)
 
 
@@ -64,7 +73,9 @@ class _Context:
 
 
 class Timer(_Context):
-    """Gives the seconds that the block took to `observe`."""
+    """Gives the seconds that the block took to `observe`; they are its `duration` afterwards."""
+
+    duration = 0.0
 
     def __init__(self, observe: Callable[[float], Any]) -> None:
         self._observe = observe
@@ -78,7 +89,8 @@ class Timer(_Context):
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._observe(max(0.0, perf_counter() - self._began))
+        self.duration = max(0.0, perf_counter() - self._began)
+        self._observe(self.duration)
 
 
 def timed(function: F, observe: Callable[[float], Any]) -> F:
