@@ -280,6 +280,11 @@ class MetricsBackend(build.Getters):
             raise InvalidMetricError(f"set_function({function!r}): give a callable")
         self._functions[series] = function
 
+    def _run_functions(self, handle: FamilyHandle | None = None) -> None:
+        """Set the gauges that have a function; of one family, or all."""
+        functions = self._functions.items()
+        self._scraper.run_functions({s: function for s, function in functions if handle in (None, s._handle)})
+
     # -- reading --------------------------------------------------------------------------------------------------
 
     def snapshot(self) -> Snapshot:
@@ -288,7 +293,7 @@ class MetricsBackend(build.Getters):
 
     def collect(self) -> list[AnyFamily]:
         """Everything a scrape shows: the segment's families, the workers' processes, the engine, custom collectors."""
-        self._scraper.run_functions(self._functions)
+        self._run_functions()
         return self._scraper.collect()
 
     def register_collector(self, collector: Any) -> None:
