@@ -114,6 +114,7 @@ class MetricsBackend(build.Getters):
         process_metrics: bool = True,
         per_worker: bool = False,
         _private: bool = False,
+        _pid: int | None = None,
     ) -> None:
         self.forget_series()
         self._arguments: dict[str, Any] = {
@@ -127,6 +128,7 @@ class MetricsBackend(build.Getters):
             "process_metrics": process_metrics,
             "per_worker": per_worker,
             "_private": _private,
+            "_pid": _pid,
         }
         self.place = place_for(name, path)
         self.layout = Layout(rows, slots)
@@ -136,7 +138,7 @@ class MetricsBackend(build.Getters):
         self._functions: weakref.WeakKeyDictionary[Any, Callable[[], float]] = weakref.WeakKeyDictionary()
         self._writer_or_none: Writer | None = None
         if not read_only:
-            self._writer_or_none = Writer(self.place, self.layout, keep=keep, private=_private, role=role)
+            self._writer_or_none = Writer(self.place, self.layout, keep=keep, private=_private, role=role, pid=_pid)
         if read_only:
             self._scraper.segment()  # raises now, not at the first scrape, when there is no segment
 
@@ -280,11 +282,6 @@ class MetricsBackend(build.Getters):
             raise InvalidMetricError(f"set_function({function!r}): give a callable")
         self._functions[series] = function
 
-    def _run_functions(self, handle: FamilyHandle | None = None) -> None:
-        """Set the gauges that have a function; of one family, or all."""
-        functions = self._functions.items()
-        self._scraper.run_functions({s: function for s, function in functions if handle in (None, s._handle)})
-
     # -- reading --------------------------------------------------------------------------------------------------
 
     def snapshot(self) -> Snapshot:
@@ -293,8 +290,17 @@ class MetricsBackend(build.Getters):
 
     def collect(self) -> list[AnyFamily]:
         """Everything a scrape shows: the segment's families, the workers' processes, the engine, custom collectors."""
-        self._run_functions()
+        self.run_functions()
         return self._scraper.collect()
+
+    def run_functions(self, handle: FamilyHandle | None = None) -> None:
+        """Set each gauge (of one family) that has a function of this process to what the function says now."""
+        functions = self._functions.items()
+        self._scraper.run_functions({s: function for s, function in functions if handle in (None, s._handle)})
+
+    def run_collector(self, collector: Any) -> list[AnyFamily]:
+        """The families of a collector that is not registered here; none, and a line in the log, when it fails."""
+        return self._scraper.run(collector)
 
     def register_collector(self, collector: Any) -> None:
         """Run `collector` once a scrape: a callable that gives families, or an object with collect().
@@ -328,6 +334,15 @@ class MetricsBackend(build.Getters):
         from shm_metrics.export import stats_of
 
         return stats_of(self.snapshot(), self._scraper.figures(), self.created_at, time.time())
+
+    def another_worker(self, *, pid: int | None = None, role: str = "") -> MetricsBackend:
+        """One more worker on the same segment, with a row of its own, in this process.
+
+        pid: as which process it is shown; this one if left out.
+        """
+        if self.detached:
+            return self
+        return MetricsBackend(path=self.place.path, role=role, _pid=pid)
 
     # -- ending ---------------------------------------------------------------------------------------------------
 

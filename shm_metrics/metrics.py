@@ -120,7 +120,7 @@ class Metric:
         handle = getattr(self, "_handle", None)  # a registry knows a metric a moment before it counts anywhere
         if handle is None:
             return self.describe()
-        handle.backend._run_functions(handle)
+        handle.backend.run_functions(handle)
         found = handle.backend.snapshot().family(self._family.name)
         return self.describe() if found is None else [as_samples(found)]
 

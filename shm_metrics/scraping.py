@@ -113,7 +113,7 @@ class Scraper:
             families += self._processes(snapshot)
         families.append(self_families(self.figures(snapshot)))
         for collector in list(self._collectors):
-            families += self._run(collector)
+            families += self.run(collector)
         self.last_seconds = time.perf_counter() - began
         return families
 
@@ -171,7 +171,8 @@ class Scraper:
     def unregister(self, collector: Any) -> None:
         self._collectors.remove(collector)
 
-    def _run(self, collector: Any) -> list[AnyFamily]:
+    def run(self, collector: Any) -> list[AnyFamily]:
+        """What a collector gives; nothing, counted and logged once, when it fails."""
         try:
             collect: Callable[[], Iterable[AnyFamily]] = getattr(collector, "collect", collector)
             families = list(collect())

@@ -46,14 +46,24 @@ REPAIR_SECONDS = 1.0
 class Writer:
     """row: the build's Row that every cell of this process points to.
 
+    pid: as which process the worker is shown, if not as this one.
+
     Raises what Segment.attach raises.
     """
 
     def __init__(
-        self, place: Place, layout: Layout, *, keep: bool = False, private: bool = False, role: str = ""
+        self,
+        place: Place,
+        layout: Layout,
+        *,
+        keep: bool = False,
+        private: bool = False,
+        role: str = "",
+        pid: int | None = None,
     ) -> None:
         self.segment = Segment.private(layout) if private else Segment.attach(place, layout, keep=keep)
         self.role = role
+        self._shown_pid = pid
         self.allocator = Allocator(self.segment, lambda: self.reader)
         self.lease: RowLease | None = None
         self.lineage = self.segment.get(L.GENERATION_OFFSET)
@@ -71,6 +81,11 @@ class Writer:
         self._repair_lock = _thread.allocate_lock()
         self._take_row()
         _writers.add(self)
+
+    @property
+    def pid(self) -> int:
+        """The process as which this worker is shown."""
+        return os.getpid() if self._shown_pid is None else self._shown_pid
 
     def own_rows(self) -> tuple[int, ...]:
         return () if self.lease is None else (self.lease.row,)
@@ -116,7 +131,7 @@ class Writer:
         try:
             return claim_row(
                 self.segment,
-                pid=os.getpid(),
+                pid=self.pid,
                 start_ticks=own_start_ticks(),
                 now=time.time(),
                 lineage=self.lineage,

@@ -27,7 +27,10 @@ LAYERS = (
     ("exposition", "exposition exposition.*"),
     ("reader", "export exporter ledger mirror plan reader scan scraping self_metrics snapshot"),
     ("faces", "backend default handles metrics series"),
-    ("edges", "__main__ cli cli.* edges integrations integrations.* pytest_plugin serving serving.*"),
+    (
+        "edges",
+        "__main__ cli cli.* edges integrations integrations.* prometheus prometheus.* pytest_plugin serving serving.*",
+    ),
 )
 
 PURE = (

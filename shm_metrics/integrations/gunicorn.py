@@ -16,6 +16,9 @@ No count depends on them. What they add:
                              on where they stopped; a rolling reload (HUP) and a new binary (USR2) keep the counters too
     post_fork                the worker table and per-worker metrics say `gunicorn worker 3`
     post_worker_init         a warning if the application counts in another segment than the one the master holds
+
+With SHM_METRICS_PROMETHEUS=1 in the environment, on_starting also installs the drop-in for prometheus_client, in the
+master, so that every worker has it before its application is loaded.
 """
 
 from __future__ import annotations
@@ -27,9 +30,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from shm_metrics import prometheus
 from shm_metrics.backend import SEGMENT_VARIABLE, place_for
 from shm_metrics.default import current_backend
-from shm_metrics.errors import SegmentError
+from shm_metrics.errors import MetricsError, SegmentError
 from shm_metrics.layout import DEFAULT_ROWS, DEFAULT_SLOTS, Layout
 from shm_metrics.place import Place
 from shm_metrics.presence import Presence
@@ -91,6 +95,7 @@ def _chained(theirs: Callable[..., Any] | None, ours: Callable[..., Any]) -> Cal
 def on_starting(server: Any) -> None:
     """In the master, before its first worker: be present."""
     set_process_role("gunicorn master")
+    _install_drop_in(server)
     _hold(server)
 
 
@@ -114,6 +119,17 @@ def post_worker_init(worker: Any) -> None:
             backend.place.path,
             _held_path,
         )
+
+
+def _install_drop_in(server: Any) -> None:
+    """With a preloaded application the metrics exist already, and what they counted goes along."""
+    if not prometheus.is_wanted():
+        return
+    try:
+        with _acting_as(server.cfg):
+            prometheus.install()
+    except MetricsError as error:
+        server.log.error("shm_metrics: %s is set, and the drop-in: %s", prometheus.ENABLE_VARIABLE, error)
 
 
 # -- presence ---------------------------------------------------------------------------------------------------------

@@ -1,0 +1,272 @@
+"""What is installed, and where it counts.
+
+Lives here: putting everything in its place and back, adopting metrics, following fork and the default backend. May not:
+know how a metric counts or is read.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import weakref
+from collections.abc import Callable, Iterator
+from threading import RLock
+from typing import Any
+
+from shm_metrics.backend import MetricsBackend
+from shm_metrics.default import follow_default, get_backend
+from shm_metrics.errors import MetricsError
+from shm_metrics.prometheus import binding, methods, workers
+from shm_metrics.prometheus.collectors import RuntimeCollectors
+from shm_metrics.prometheus.replacing import Replacements
+from shm_metrics.prometheus.values import SegmentValue, value_class
+from shm_metrics.prometheus.workers import IdentifiedWorker, Worker
+
+__all__ = ["Installation", "current", "install", "uninstall"]
+
+log = logging.getLogger("shm_metrics")
+
+_installed: Installation | None = None
+_lock = RLock()
+
+
+def current() -> Installation:
+    """What is installed. Raises MetricsError when nothing is."""
+    if _installed is None:
+        raise MetricsError("shm_metrics.prometheus is not installed; call shm_metrics.prometheus.install()")
+    return _installed
+
+
+def install(backend: MetricsBackend | None) -> MetricsBackend:
+    global _installed
+    with _lock:
+        if _installed is None:
+            made = Installation(backend or get_backend(), follows_default=backend is None)
+            _installed = made
+            try:
+                made.put_in_place()
+            except BaseException:
+                made.take_out()
+                _installed = None
+                raise
+        elif backend is not None and backend is not _installed.backend:
+            raise MetricsError(
+                f"shm_metrics.prometheus is installed with {_installed.backend!r}, and now asked for {backend!r}; "
+                "call uninstall() first, or install() once"
+            )
+        return _installed.backend
+
+
+def uninstall() -> None:
+    global _installed
+    with _lock:
+        if _installed is not None:
+            _installed.take_out()
+            _installed = None
+
+
+class Installation:
+    """backend: where metrics count. follows_default: and go along when another backend becomes the default one."""
+
+    def __init__(self, backend: MetricsBackend, *, follows_default: bool) -> None:
+        if backend.read_only:
+            raise MetricsError(f"{backend!r}: it is read only, and metrics must count; open it without read_only")
+        try:
+            import prometheus_client
+        except ImportError as error:
+            raise MetricsError("prometheus_client is not installed; pip install prometheus_client") from error
+        self.client: Any = prometheus_client
+        self.worker = Worker(backend)
+        self.metrics: weakref.WeakSet[Any] = weakref.WeakSet()
+        """All that count in the segment: metrics without labels, and children."""
+        self.parents: weakref.WeakSet[Any] = weakref.WeakSet()
+        """Metrics with labels."""
+        self.hidden: weakref.WeakKeyDictionary[Any, set[str]] = weakref.WeakKeyDictionary()
+        """registry -> families that were unregistered from it in this process."""
+        self._follows_default = follows_default
+        self._replacements = Replacements()
+        self._runtime = RuntimeCollectors()
+
+    @property
+    def backend(self) -> MetricsBackend:
+        return self.worker.backend
+
+    # -- in place -------------------------------------------------------------------------------------------------
+
+    def put_in_place(self) -> None:
+        """Replace what is to be replaced, and adopt the metrics that exist."""
+        from prometheus_client import exposition, metrics, multiprocess, registry, values
+        from prometheus_client.openmetrics import exposition as openmetrics
+
+        from shm_metrics.prometheus import pages, reading
+
+        put = self._replacements
+        self._original_value_class = values.ValueClass
+        put.attribute(values, "ValueClass", value_class(self.worker))
+        put.function(values.MultiProcessValue, lambda _: self._identified_value_class)
+        put.function(values.get_value_class, lambda _: lambda: value_class(self.worker))
+        put.function(multiprocess.mark_process_dead, lambda _: lambda pid, path=None: workers.mark_dead(pid))
+        put.function(exposition.generate_latest, pages.text)
+        put.function(openmetrics.generate_latest, pages.openmetrics)
+        for owner, name, method in (
+            *[(getattr(metrics, owner), name, method) for owner, name, method in _methods()],
+            (metrics.MetricWrapperBase, "__init__", _init),
+            (metrics.Enum, "__init__", _enum_init),
+            (metrics.MetricWrapperBase, "collect", reading.metric_collect),
+            (registry.CollectorRegistry, "collect", reading.registry_collect),
+            (registry.CollectorRegistry, "register", reading.registry_register),
+            (registry.CollectorRegistry, "unregister", reading.registry_unregister),
+            (registry.RestrictedRegistry, "collect", reading.restricted_collect),
+            (multiprocess.MultiProcessCollector, "__init__", reading.multiprocess_init),
+            (multiprocess.MultiProcessCollector, "collect", reading.multiprocess_collect),
+            (self.client.ProcessCollector, "collect", reading.process_collect),
+        ):
+            before = put.attribute(owner, name, method)
+            if before is not None:
+                methods.originals[owner.__name__, name] = before
+        self._runtime.start(self.backend, self.client)
+        self._adopt(_existing(metrics.MetricWrapperBase))
+        if self._follows_default:
+            follow_default(self)
+
+    def take_out(self) -> None:
+        """Put everything back; each metric goes on in its process' memory from what this worker's row holds."""
+        self._runtime.stop()
+        self._replacements.restore()
+        for metric in list(self.metrics):
+            self._give_back(metric)
+        workers.close_identified()
+
+    def _identified_value_class(self, process_identifier: Callable[[], object] = os.getpid) -> type[SegmentValue]:
+        """MultiProcessValue."""
+        if process_identifier is os.getpid:
+            return value_class(self.worker)
+        return value_class(IdentifiedWorker(self.backend, process_identifier))
+
+    # -- metrics --------------------------------------------------------------------------------------------------
+
+    def take_in(self, metric: Any) -> None:
+        """A metric has just been made: have it count in the segment."""
+        if not metric._is_observable():
+            self.parents.add(metric)
+            return
+        values = _values_of(metric)
+        if not all(isinstance(value, SegmentValue) for value in values):
+            return  # somebody chose another value class
+        for value in values:
+            value.belongs_to(metric)
+        worker = values[0].worker if values else self.worker
+        if worker.identified:
+            values[0].series  # noqa: B018  # it is shown from now on
+        elif binding.bind(metric, worker.backend) is None:
+            self._give_back(metric)
+            return
+        self.metrics.add(metric)
+
+    def _give_back(self, metric: Any) -> None:
+        """Have a metric count in its process' own memory, from what this worker's row holds."""
+        from prometheus_client import values
+
+        numbers = [value.get() for value in _values_of(metric)] if metric in self.metrics else []
+        vars(metric).pop(binding.ATTRIBUTE, None)
+        self.metrics.discard(metric)
+        if not _values_of(metric):
+            return
+        now, values.ValueClass = values.ValueClass, self._original_value_class
+        try:
+            _renew_values(metric)
+        finally:
+            values.ValueClass = now
+        for value, number in zip(_values_of(metric), numbers, strict=False):
+            value.set(number)
+
+    def _adopt(self, metrics: list[Any]) -> None:
+        inherited = binding.begun_by_another(metrics)
+        left: list[str] = []
+        for metric in metrics:
+            if not metric._is_observable():
+                self.parents.add(metric)
+                continue
+            before = binding.counted(metric)
+            if _values_of(metric):
+                _renew_values(metric)
+            self.take_in(metric)
+            series = vars(metric).get(binding.ATTRIBUTE)
+            if series is None:
+                continue
+            if not inherited or metric._type in ("info", "stateset"):
+                binding.carry(metric, series, before)
+            elif before and before != ([0.0] * len(getattr(metric, "_upper_bounds", ())), 0.0):
+                left.append(metric._name)
+        if left:
+            log.warning(
+                "shm_metrics: install() in a forked process: what its parent counted before the fork is the parent's "
+                "to report, and was left out of %s; call install() before the fork",
+                ", ".join(sorted(set(left))),
+            )
+
+    # -- following ------------------------------------------------------------------------------------------------
+
+    def attach(self, backend: MetricsBackend, *, move: bool = False) -> None:
+        """Count in `backend` from now on; move: and take along what this process counted so far."""
+        self.worker.backend = backend
+        for metric in list(self.metrics):
+            series = vars(metric).get(binding.ATTRIBUTE)
+            if series is None:
+                continue
+            handle = backend.handle(series._handle.family, tuple(metric._labelnames), bool(series._pairs))
+            series.start(handle, series._pairs, move=move)
+            handle.series.setdefault(series._pairs, series)
+        self._runtime.attach(backend)
+
+    def after_fork(self) -> None:
+        """In the child: locks of metrics may be held by threads that are not here."""
+        for metric in [*self.metrics, *self.parents]:
+            methods.renew_locks(metric)
+
+
+def _methods() -> Iterator[tuple[str, str, Callable[..., Any]]]:
+    for owner, replaced in methods.METHODS.items():
+        for name, method in replaced.items():
+            yield owner, name, method
+
+
+def _init(self: Any, *args: Any, **kwargs: Any) -> None:
+    methods.originals["MetricWrapperBase", "__init__"](self, *args, **kwargs)
+    if self._type != "stateset":  # which does not know its states yet
+        current().take_in(self)
+
+
+def _enum_init(self: Any, *args: Any, **kwargs: Any) -> None:
+    methods.originals["Enum", "__init__"](self, *args, **kwargs)
+    current().take_in(self)
+
+
+def _values_of(metric: Any) -> list[Any]:
+    """The values of a metric, in a fixed order; none of those that prometheus_client keeps in another way."""
+    if metric._type in ("info", "stateset"):
+        return []
+    found = [getattr(metric, name) for name in ("_value", "_count", "_sum") if hasattr(metric, name)]
+    # The buckets before the sum: they make the count, which says where the sum is kept.
+    return [*getattr(metric, "_buckets", ()), *found]
+
+
+def _renew_values(metric: Any) -> None:
+    created = getattr(metric, "_created", None)
+    metric._metric_init()
+    if created is not None:
+        metric._created = created
+
+
+def _existing(base: type) -> list[Any]:
+    """All metrics of this process, whoever holds them."""
+    return [found for found in gc.get_objects() if issubclass(type(found), base) and "_labelvalues" in vars(found)]
+
+
+def _after_fork_in_child() -> None:
+    if _installed is not None:
+        _installed.after_fork()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)

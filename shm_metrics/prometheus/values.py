@@ -1,0 +1,125 @@
+"""What stands where prometheus_client's ValueClass stands: one number of a series.
+
+Lives here: the numbers one by one, for whoever asks a metric for its `_value`, `_sum` or `_buckets`, or makes a value
+without a metric. May not: be on the way of an update; `methods` goes to the series itself.
+
+A histogram is one series and many of these. Moved one by one, as a metric class of somebody else may do it, bucket and
+sum are two steps; moved by observe() they are one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from shm_metrics.families import COUNTER, GAUGE, HISTOGRAM, SUMMARY, Family, LabelPairs
+from shm_metrics.gauge_modes import SHARED
+from shm_metrics.prometheus.binding import family_of, series_of
+from shm_metrics.prometheus.workers import IdentifiedWorker, Worker
+
+__all__ = ["SegmentValue", "value_class"]
+
+
+def value_class(worker: Worker | IdentifiedWorker) -> type[SegmentValue]:
+    """A class with ValueClass' constructor, whose values `worker` counts."""
+    return type("SegmentValue", (SegmentValue,), {"__slots__": (), "worker": worker})
+
+
+class SegmentValue:
+    """prometheus_client's arguments: of the family, the sample's whole name, and its labels.
+
+    It has no place in the segment before somebody counts: the metric it is made for may yet turn out to be refused.
+    """
+
+    __slots__ = ("_labels", "_le", "_sample", "_told")
+    _multiprocess = True
+    worker: Worker | IdentifiedWorker
+
+    def __init__(
+        self,
+        typ: str,
+        metric_name: str,
+        name: str,
+        labelnames: Any,
+        labelvalues: Any,
+        help_text: str,
+        multiprocess_mode: str = "",
+        **_: Any,
+    ) -> None:
+        labels = dict(zip(labelnames, labelvalues, strict=False))
+        self._le = float(labels.pop("le")) if typ == HISTOGRAM and "le" in labels else None
+        self._labels: LabelPairs = tuple(sorted(labels.items()))
+        self._sample = name.removeprefix(metric_name)
+        self._told: Family | Callable[[], Family] = Family(metric_name, typ, help_text, mode=multiprocess_mode)
+
+    def belongs_to(self, metric: Any) -> None:
+        """Of what metric: it knows more of the family than the constructor is told (buckets, unit)."""
+        self._told = lambda: family_of(metric)
+
+    @property
+    def series(self) -> Any:
+        """The series this is a number of."""
+        family = self._told() if callable(self._told) else self._told
+        return series_of(self.worker.backend, family, self._labels)
+
+    def _cell(self, series: Any) -> tuple[Any, int, int]:
+        """(row, slot of this number, slot of the other sum or -1)."""
+        row, slot = series.place()
+        family = series._handle.family
+        if family.type == COUNTER:
+            return row, slot, -1
+        if family.type == GAUGE:
+            return row, slot + (2 if family.mode == SHARED else 1), -1
+        buckets = max(1, len(family.bounds))
+        if self._sample == "_sum":
+            first = slot + 1 + buckets
+            odd = int(sum(row.read(slot + 1 + i) for i in range(buckets))) & 1
+            return row, first + odd, first + 1 - odd
+        return row, slot + 1 + (0 if self._le is None else family.bounds.index(self._le)), -1
+
+    def inc(self, amount: float) -> None:
+        """Add `amount` to this number."""
+        series = self.series
+        if series._handle.family.type in (COUNTER, GAUGE):
+            series.inc(amount)
+        else:
+            self._add(series, amount)
+
+    def _add(self, series: Any, amount: float) -> None:
+        row, slot, other = self._cell(series)
+        family = series._handle.family
+        if family.type in (HISTOGRAM, SUMMARY) and other < 0 and int(amount) & 1:
+            # The count decides which of the two sums counts: the one that comes to count must hold the sum.
+            mine = series.place()[1] + 1 + max(1, len(family.bounds))
+            count = int(sum(row.read(series.place()[1] + 1 + i) for i in range(max(1, len(family.bounds)))))
+            now, then = mine + (count & 1), mine + 1 - (count & 1)
+            row.add(then, row.read(now) - row.read(then))
+        row.add(slot, float(amount))
+
+    def set(self, value: float, timestamp: float | None = None) -> None:
+        """Make this worker's number `value`; of a gauge, by its mode."""
+        series = self.series
+        if series._handle.family.type == GAUGE:
+            series.set(value)
+        else:
+            self._add(series, value - self.get())
+
+    def get(self) -> float:
+        """What this worker's row holds, which goes on from what dead workers counted in it; a shared gauge's value."""
+        series = self.series
+        family = series._handle.family
+        if family.mode == SHARED:
+            return float(series.value)
+        row, slot, _ = self._cell(series)
+        return float(row.read(slot))
+
+    def set_exemplar(self, exemplar: Any) -> None:
+        """Keep prometheus_client's Exemplar with this number."""
+        self.series.keep_exemplar(exemplar.labels, exemplar.value, exemplar.timestamp, bucket=self._bucket())
+
+    def get_exemplar(self) -> Any:
+        """The newest one of all workers, or None."""
+        return self.series.exemplar(bucket=self._bucket())
+
+    def _bucket(self) -> int | None:
+        return None if self._le is None else self.series._handle.family.bounds.index(self._le)
