@@ -2,8 +2,8 @@
 
 Lives here: what family a metric is, its series, and carrying over what was counted before. May not: replace anything.
 
-A metric that can be counted (one without labels, or a child) holds its series in `_shm_series`, where the methods that
-stand in its class find it.
+A metric that can be counted (one without labels, or a child) holds its family in `_shm_family`, decided once, and its
+series in `_shm_series`, where the methods that stand in its class find it.
 """
 
 from __future__ import annotations
@@ -20,11 +20,23 @@ from shm_metrics.families import COUNTER, GAUGE, HISTOGRAM, STATESET, SUMMARY, F
 from shm_metrics.gauge_modes import SHARED
 from shm_metrics.process.procfs import read_process
 
-__all__ = ["ATTRIBUTE", "Carried", "begun_by_another", "bind", "carry", "counted", "family_of", "pairs_of", "series_of"]
+__all__ = [
+    "FAMILY",
+    "SERIES",
+    "Carried",
+    "begun_by_another",
+    "bind",
+    "carry",
+    "counted",
+    "family_of",
+    "pairs_of",
+    "series_of",
+]
 
 log = logging.getLogger("shm_metrics")
 
-ATTRIBUTE = "_shm_series"
+SERIES = "_shm_series"
+FAMILY = "_shm_family"
 
 MULTIPROCESS_VARIABLES = ("PROMETHEUS_MULTIPROC_DIR", "prometheus_multiproc_dir")
 
@@ -72,11 +84,11 @@ def series_of(backend: MetricsBackend, family: Family, pairs: LabelPairs, labeln
 def bind(metric: Any, backend: MetricsBackend) -> Any:
     """Have a metric count in its series; the series, or None when the name is taken in this process."""
     try:
-        series = series_of(backend, family_of(metric), pairs_of(metric), tuple(metric._labelnames))
+        series = series_of(backend, metric._shm_family, pairs_of(metric), tuple(metric._labelnames))
     except MetricConflictError as error:
         _tell_conflict(metric, error)
         return None
-    setattr(metric, ATTRIBUTE, series)
+    setattr(metric, SERIES, series)
     return series
 
 

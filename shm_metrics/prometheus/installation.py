@@ -62,8 +62,10 @@ def uninstall() -> None:
     global _installed
     with _lock:
         if _installed is not None:
-            _installed.take_out()
-            _installed = None
+            try:
+                _installed.take_out()
+            finally:
+                _installed = None
 
 
 class Installation:
@@ -154,8 +156,9 @@ class Installation:
         values = _values_of(metric)
         if not all(isinstance(value, SegmentValue) for value in values):
             return  # somebody chose another value class
+        metric._shm_family = binding.family_of(metric)
         for value in values:
-            value.belongs_to(metric)
+            value.family = metric._shm_family
         worker = values[0].worker if values else self.worker
         if worker.identified:
             values[0].series  # noqa: B018  # it is shown from now on
@@ -168,8 +171,9 @@ class Installation:
         """Have a metric count in its process' own memory, from what this worker's row holds."""
         from prometheus_client import values
 
-        numbers = [value.get() for value in _values_of(metric)] if metric in self.metrics else []
-        vars(metric).pop(binding.ATTRIBUTE, None)
+        numbers = _numbers(metric) if metric in self.metrics else []
+        for attribute in (binding.SERIES, binding.FAMILY):
+            vars(metric).pop(attribute, None)
         self.metrics.discard(metric)
         if not _values_of(metric):
             return
@@ -192,7 +196,7 @@ class Installation:
             if _values_of(metric):
                 _renew_values(metric)
             self.take_in(metric)
-            series = vars(metric).get(binding.ATTRIBUTE)
+            series = vars(metric).get(binding.SERIES)
             if series is None:
                 continue
             if not inherited or metric._type in ("info", "stateset"):
@@ -212,7 +216,7 @@ class Installation:
         """Count in `backend` from now on; move: and take along what this process counted so far."""
         self.worker.backend = backend
         for metric in list(self.metrics):
-            series = vars(metric).get(binding.ATTRIBUTE)
+            series = vars(metric).get(binding.SERIES)
             if series is None:
                 continue
             handle = backend.handle(series._handle.family, tuple(metric._labelnames), bool(series._pairs))
@@ -250,6 +254,14 @@ def _values_of(metric: Any) -> list[Any]:
     found = [getattr(metric, name) for name in ("_value", "_count", "_sum") if hasattr(metric, name)]
     # The buckets before the sum: they make the count, which says where the sum is kept.
     return [*getattr(metric, "_buckets", ()), *found]
+
+
+def _numbers(metric: Any) -> list[float]:
+    try:
+        return [value.get() for value in _values_of(metric)]
+    except MetricsError as error:
+        log.warning("shm_metrics: %s begins anew in its process' memory: %s", metric._name, error)
+        return []
 
 
 def _renew_values(metric: Any) -> None:

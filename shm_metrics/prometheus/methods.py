@@ -18,7 +18,7 @@ from typing import Any
 from shm_metrics.errors import InvalidMetricError
 from shm_metrics.families import COUNTER, GAUGE
 from shm_metrics.handles import FamilyHandle
-from shm_metrics.prometheus.binding import family_of, pairs_of, series_of
+from shm_metrics.prometheus.binding import pairs_of, series_of
 
 __all__ = ["METHODS", "originals"]
 
@@ -39,9 +39,10 @@ def _tell(metric: Any, message: str) -> None:
 def _series(metric: Any) -> Any:
     """The series of a metric that has none in its instance, or None: then prometheus_client's own value counts."""
     metric._raise_if_not_observable()
-    value = getattr(metric, "_value", None) or getattr(metric, "_sum", None)
-    worker = getattr(value, "worker", None)
-    return None if worker is None else series_of(worker.backend, family_of(metric), pairs_of(metric))
+    value: Any = getattr(metric, "_value", None) or getattr(metric, "_sum", None)
+    if not hasattr(value, "worker"):
+        return None
+    return series_of(value.worker.backend, value.family, pairs_of(metric))
 
 
 def _slowly(metric: Any, name: str, amount: Any, *more: Any) -> None:

@@ -20,7 +20,6 @@ from shm_metrics.exposition.samples import as_samples, one_by_one
 from shm_metrics.exposition.selection import filter_families
 from shm_metrics.families import GAUGE, HISTOGRAM, INFO, AnyFamily, FamilySnapshot
 from shm_metrics.gauge_modes import MODES
-from shm_metrics.prometheus.binding import family_of
 from shm_metrics.prometheus.collectors import GC_FAMILIES, PLATFORM_FAMILY
 from shm_metrics.prometheus.installation import Installation, current
 from shm_metrics.prometheus.methods import originals
@@ -163,7 +162,8 @@ class _View:
     def _first(self, metric: Any, samples: list[Any]) -> Iterator[Any]:
         """Samples of what exists in this process and has no sample yet: gauges that vanish, and infos."""
         for each in [metric] if metric._is_observable() else list(metric._metrics.values()):
-            yield from first_samples(each, samples)
+            if each in self._installation.metrics:
+                yield from first_samples(each, samples)
 
 
 def first_samples(metric: Any, samples: list[Any]) -> Iterator[Any]:
@@ -172,16 +172,32 @@ def first_samples(metric: Any, samples: list[Any]) -> Iterator[Any]:
 
     labels = dict(zip(metric._labelnames, metric._labelvalues, strict=False))
     if metric._type == GAUGE:
-        mode = MODES[family_of(metric).mode]
+        mode = MODES[metric._shm_family.mode]
         if mode.combine == "each":
-            writer = metric._value.worker.backend._writer
-            if writer.closed:
+            backend = metric._value.worker.living
+            if backend is None:
                 return
-            labels = {**labels, "pid": str(writer.pid)}
+            labels = {**labels, "pid": str(backend._writer.pid)}
         if not any(sample.labels == labels for sample in samples):
             yield Sample(metric._name, labels, 0.0)
     elif metric._type == INFO and not any(labels.items() <= sample.labels.items() for sample in samples):
         yield Sample(metric._name + "_info", labels, 1.0)
+
+
+def whole_metrics(registry: Any = None) -> list[Any]:
+    """Everything, with what the metrics of this process show before anybody counts."""
+    made = {
+        metric.name: metric
+        for metric in (_metric(item, created=False, sum_first=True) for item in one_by_one(whole_families(registry)))
+    }
+    for metric in list(current().metrics):
+        if metric._type in (GAUGE, INFO):
+            found = made.get(metric._name)
+            first = list(first_samples(metric, found.samples if found else []))
+            if first:
+                found = made.setdefault(metric._name, found or metric._get_metric())
+                found.samples += first
+    return list(made.values())
 
 
 # -- what stands in prometheus_client's classes -----------------------------------------------------------------------
@@ -204,8 +220,7 @@ def registry_collect(self: Any) -> Iterator[Any]:
     if target is not None:
         yield target
     if is_whole(self):
-        for item in one_by_one(whole_families(self)):
-            yield _metric(item, created=False, sum_first=True)
+        yield from whole_metrics(self)
         return
     view: _View | None = None
     for collector in collectors:
@@ -264,18 +279,7 @@ def multiprocess_init(self: Any, registry: Any, path: str | None = None) -> None
 
 def multiprocess_collect(self: Any) -> Iterable[Any]:
     """MultiProcessCollector.collect"""
-    made = [_metric(item, created=False, sum_first=True) for item in one_by_one(whole_families())]
-    by_name = {metric.name: metric for metric in made}
-    for metric in list(current().metrics):
-        found = by_name.get(metric._name)
-        if found is None:
-            if metric._type not in (GAUGE, INFO):
-                continue
-            found = metric._get_metric()
-            made.append(found)
-            by_name[metric._name] = found
-        found.samples += first_samples(metric, found.samples)
-    return made
+    return whole_metrics()
 
 
 def process_collect(self: Any) -> Iterable[Any]:

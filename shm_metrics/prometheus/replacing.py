@@ -50,10 +50,10 @@ class Replacements:
             co_name=code.co_name,
         )
         function.__defaults__ = function.__kwdefaults__ = None
-        function.__wrapped__ = before  # type: ignore[attr-defined]  # for inspect.signature
+        function.__wrapped__ = before  # for inspect.signature
 
         def undo() -> None:
-            del function.__wrapped__  # type: ignore[attr-defined]
+            del function.__wrapped__
             function.__code__, function.__defaults__, function.__kwdefaults__ = code, defaults, kwdefaults
             del _replaced[key]
 

@@ -9,12 +9,11 @@ sum are two steps; moved by observe() they are one.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from shm_metrics.families import COUNTER, GAUGE, HISTOGRAM, SUMMARY, Family, LabelPairs
 from shm_metrics.gauge_modes import SHARED
-from shm_metrics.prometheus.binding import family_of, series_of
+from shm_metrics.prometheus.binding import series_of
 from shm_metrics.prometheus.workers import IdentifiedWorker, Worker
 
 __all__ = ["SegmentValue", "value_class"]
@@ -31,7 +30,7 @@ class SegmentValue:
     It has no place in the segment before somebody counts: the metric it is made for may yet turn out to be refused.
     """
 
-    __slots__ = ("_labels", "_le", "_sample", "_told")
+    __slots__ = ("_labels", "_le", "_sample", "family")
     _multiprocess = True
     worker: Worker | IdentifiedWorker
 
@@ -50,17 +49,13 @@ class SegmentValue:
         self._le = float(labels.pop("le")) if typ == HISTOGRAM and "le" in labels else None
         self._labels: LabelPairs = tuple(sorted(labels.items()))
         self._sample = name.removeprefix(metric_name)
-        self._told: Family | Callable[[], Family] = Family(metric_name, typ, help_text, mode=multiprocess_mode)
-
-    def belongs_to(self, metric: Any) -> None:
-        """Of what metric: it knows more of the family than the constructor is told (buckets, unit)."""
-        self._told = lambda: family_of(metric)
+        self.family = Family(metric_name, typ, help_text, mode=multiprocess_mode)
+        """A metric that it is made for knows more of it (buckets, unit), and sets that here."""
 
     @property
     def series(self) -> Any:
         """The series this is a number of."""
-        family = self._told() if callable(self._told) else self._told
-        return series_of(self.worker.backend, family, self._labels)
+        return series_of(self.worker.backend, self.family, self._labels)
 
     def _cell(self, series: Any) -> tuple[Any, int, int]:
         """(row, slot of this number, slot of the other sum or -1)."""

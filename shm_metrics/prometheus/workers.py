@@ -25,6 +25,11 @@ class Worker:
     def __init__(self, backend: MetricsBackend) -> None:
         self.backend = backend
 
+    @property
+    def living(self) -> MetricsBackend | None:
+        """The backend, if the worker has begun and was not ended."""
+        return None if self.backend._writer.closed else self.backend
+
 
 class IdentifiedWorker:
     """Whoever `identify()` says counts, asked at each update."""
@@ -43,6 +48,11 @@ class IdentifiedWorker:
             pid = name if isinstance(name, int) else None
             found = _identified[name] = self._main.another_worker(pid=pid, role=f"worker {name}")
         return found
+
+    @property
+    def living(self) -> MetricsBackend | None:
+        """The backend, if the worker has begun and was not ended."""
+        return _identified.get(self._identify())
 
 
 def mark_dead(identifier: object) -> None:
