@@ -14,7 +14,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from bench.calls import CALLS
-from bench.peers import FLOOR, INTERPRETED, MULTIPROCESS, OURS, RUST, SINGLE
+from bench.peers import DROP_IN, FLOOR, INTERPRETED, MULTIPROCESS, OURS, RUST, SINGLE
 from bench.record import Record
 from bench.subject import ROOT, Missing, Subject, SubjectError, subject
 
@@ -83,7 +83,7 @@ def _opened(record: Record, *peers: str) -> Iterator[dict[str, Subject]]:
 
 def calls(plan: Plan, record: Record) -> None:
     """The hot path."""
-    with _opened(record, FLOOR, OURS, INTERPRETED, SINGLE, MULTIPROCESS, RUST) as subjects:
+    with _opened(record, FLOOR, OURS, INTERPRETED, DROP_IN, SINGLE, MULTIPROCESS, RUST) as subjects:
         for _ in range(plan.rounds):
             for key in ("floor", "floor_no_arguments", *CALLS, "by_name"):
                 for peer, process in subjects.items():
@@ -111,12 +111,12 @@ def scrapes(plan: Plan, record: Record) -> None:
         ("scrape_wide", {"workers": 8, "counters": 10_000, "histograms": 0}),
         ("scrape_mixed", {"workers": 32, "counters": 1_000, "histograms": 100}),
     ):
-        with _opened(record, OURS, MULTIPROCESS) as subjects:
+        with _opened(record, OURS, DROP_IN, MULTIPROCESS) as subjects:
             for peer, process in subjects.items():
                 record.ask(f"{figure}_bytes", peer, process.crowd, **shape)
             for _ in range(plan.scrape_rounds):
                 for peer, process in subjects.items():
-                    record.ask(figure, peer, process.scrape, repeat=5 if peer == OURS else 1)
+                    record.ask(figure, peer, process.scrape, repeat=1 if peer == MULTIPROCESS else 5)
                 if OURS in subjects:
                     whole = subjects[OURS].scrape
                     record.ask(f"{figure}_processes", OURS, whole, repeat=5, processes=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from bench.peers import FLOOR, INTERPRETED, MULTIPROCESS, OURS, SINGLE
+from bench.peers import DROP_IN, FLOOR, INTERPRETED, MULTIPROCESS, OURS, SINGLE
 from bench.record import Record
 from bench.sections import Plan
 
@@ -57,7 +57,12 @@ def rows(plan: Plan) -> list[Row]:
         _faster("histogram.observe(v)", "observe", 60),
         _faster("with histogram.time()", "time", 15),
         _faster("counter.inc(), interpreted", "inc", 3, ours=INTERPRETED),
+        _faster("counter.inc(), drop-in", "inc", 8, ours=DROP_IN),
+        _faster("counter.labels(a, b).inc(), drop-in", "labels", 4, ours=DROP_IN),
+        _faster("gauge.set(v), drop-in", "set", 8, ours=DROP_IN),
+        _faster("histogram.observe(v), drop-in", "observe", 4, ours=DROP_IN),
         _faster("scrape: 8 x 10,000 counters", "scrape_wide", 100, "ms"),
+        _faster("scrape: 8 x 10,000 counters, drop-in", "scrape_wide", 100, "ms", ours=DROP_IN),
         _faster("scrape: 32 x (1,000 c. + 100 hist.)", "scrape_mixed", 250, "ms"),
         Row(
             f"scrape after {plan.recycled:,} recycled workers",

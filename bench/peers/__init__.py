@@ -11,10 +11,23 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-__all__ = ["FLOOR", "INTERPRETED", "MULTIPROCESS", "OURS", "PEERS", "RUST", "SINGLE", "Entry", "Peer", "load"]
+__all__ = [
+    "DROP_IN",
+    "FLOOR",
+    "INTERPRETED",
+    "MULTIPROCESS",
+    "OURS",
+    "PEERS",
+    "RUST",
+    "SINGLE",
+    "Entry",
+    "Peer",
+    "load",
+]
 
 OURS = "shm_metrics"
 INTERPRETED = "shm_metrics interpreted"
+DROP_IN = "drop-in"
 FLOOR = "C no-op"
 SINGLE = "client single"
 MULTIPROCESS = "client multiprocess"
@@ -52,6 +65,7 @@ class Entry:
 PEERS = {
     OURS: Entry("ours", shared="SHM_METRICS_SEGMENT"),
     INTERPRETED: Entry("ours", (("SHM_METRICS_INTERPRETED", "1"),), shared="SHM_METRICS_SEGMENT"),
+    DROP_IN: Entry("drop_in", shared="SHM_METRICS_SEGMENT"),
     FLOOR: Entry("floor"),
     SINGLE: Entry("client"),
     MULTIPROCESS: Entry("client", shared="PROMETHEUS_MULTIPROC_DIR", shares_directory=True),

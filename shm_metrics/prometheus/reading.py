@@ -15,6 +15,7 @@ import os
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from shm_metrics.exposition.names import kept_of
 from shm_metrics.exposition.run import FamilyRun
 from shm_metrics.exposition.samples import as_samples, one_by_one
 from shm_metrics.exposition.selection import filter_families
@@ -69,7 +70,7 @@ def _is_process(family: Any) -> bool:
 
 def _without(item: Any, hidden: set[str]) -> Iterable[Any]:
     if isinstance(item, FamilyRun):
-        if all(family.name not in hidden for family, _ in item.families):
+        if kept_of(item).names.isdisjoint(hidden):
             return [item]
         return [part for part in item.split() if part.family.name not in hidden]
     name = item.family.name if isinstance(item, FamilySnapshot) else item.name
@@ -258,14 +259,22 @@ def registry_register(self: Any, collector: Any) -> None:
     originals["CollectorRegistry", "register"](self, collector)
     hidden = current().hidden.get(self)
     if hidden:
-        hidden.discard(getattr(collector, "_name", ""))
+        hidden.discard(_family_name(collector))
 
 
 def registry_unregister(self: Any, collector: Any) -> None:
     """CollectorRegistry.unregister"""
     originals["CollectorRegistry", "unregister"](self, collector)
+    name = _family_name(collector)
+    if name:
+        current().hidden.setdefault(self, set()).add(name)
+
+
+def _family_name(collector: Any) -> str:
+    """The name of a metric's family, prometheus_client's or ours; empty for a custom collector."""
     if hasattr(collector, "_labelnames"):
-        current().hidden.setdefault(self, set()).add(collector._name)
+        return str(getattr(collector, "_name", "") or getattr(collector, "name", ""))
+    return ""
 
 
 def multiprocess_init(self: Any, registry: Any, path: str | None = None) -> None:
@@ -284,7 +293,7 @@ def multiprocess_collect(self: Any) -> Iterable[Any]:
 
 def process_collect(self: Any) -> Iterable[Any]:
     """ProcessCollector.collect: of all workers, where it asks for its own process."""
-    if self._pid() != os.getpid() or self._proc != "/proc":
+    if str(self._pid()) not in ("self", str(os.getpid())) or self._proc != "/proc":
         return originals["ProcessCollector", "collect"](self)  # type: ignore[no-any-return]
     made = [_metric(family, created=False) for family in current().backend.collect() if _is_process(family)]
     for metric in made:

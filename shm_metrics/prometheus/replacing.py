@@ -43,6 +43,7 @@ class Replacements:
         before = FunctionType(code, function.__globals__, function.__name__, defaults, function.__closure__)
         before.__kwdefaults__ = kwdefaults
         functools.update_wrapper(before, function)
+        del before.__wrapped__  # type: ignore[attr-defined]  # it wraps nothing: it is the function
         key = f"{function.__module__}.{function.__qualname__}"
         _replaced[key] = make(before)
         function.__code__ = _calling.__code__.replace(
