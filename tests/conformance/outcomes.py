@@ -1,4 +1,7 @@
-"""A pytest plugin that writes down what became of each test: `--outcomes FILE`, JSON, node id -> [outcome, reason].
+"""A pytest plugin that writes down what became of each test: `--outcomes FILE`, a JSON object.
+
+    version    of the prometheus_client that was tested
+    tests      node id -> [outcome, reason]
 
 Lives here: recording. May not: judge (judging.py does).
 """
@@ -6,6 +9,7 @@ Lives here: recording. May not: judge (judging.py does).
 from __future__ import annotations
 
 import json
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +42,7 @@ class Recorder:
             self._keep(report.nodeid, report)
 
     def pytest_sessionfinish(self) -> None:
-        self._file.write_text(json.dumps(self._outcomes, indent=1))
+        self._file.write_text(json.dumps({"version": version("prometheus_client"), "tests": self._outcomes}))
 
     def _keep(self, nodeid: str, report: Any) -> None:
         before, _ = self._outcomes.get(nodeid, (PASSED, ""))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.conformance.judging import judge
+from tests.conformance.judging import judge, judge_older
 
 PASSED, FAILED, SKIPPED = ("passed", ""), ("failed", "ValueError: no"), ("skipped", "no network")
 
@@ -43,4 +43,25 @@ def test_what_is_left_to_chance_may_do_as_it_likes(outcome, without_us):
 )
 def test_whatever_else_happens_is_wrong(found, control, listed, by_chance, told):
     (line,) = judge(found, control, listed, by_chance)
+    assert line.startswith(told)
+
+
+def test_an_older_version_need_not_have_what_is_listed():
+    assert judge_older({"a": PASSED}, {"a": PASSED}, listed=["b"], by_chance=["c"]) == []
+
+
+def test_what_fails_on_an_older_version_alone_says_nothing():
+    assert judge_older({"a": FAILED, "b": PASSED}, {"a": FAILED, "b": PASSED}) == []
+
+
+@pytest.mark.parametrize(
+    ("found", "listed", "told"),
+    [
+        ({"a": FAILED}, [], "a: ValueError: no"),
+        ({"a": PASSED}, ["a"], "a: listed, but it passes"),
+        ({}, [], "a: not run"),
+    ],
+)
+def test_an_older_version_is_held_to_the_rest(found, listed, told):
+    (line,) = judge_older(found, {"a": PASSED}, listed)
     assert line.startswith(told)

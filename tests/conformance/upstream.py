@@ -1,6 +1,6 @@
-"""prometheus_client's own tests, as its authors publish them.
+"""prometheus_client's own tests, as its authors publish them, and the library of a version that is not installed.
 
-Lives here: fetching the source archive of the installed version, and unpacking it. May not: change what is in it.
+Lives here: fetching from the package index, once, into a cache; unpacking. May not: change what is published.
 """
 
 from __future__ import annotations
@@ -12,28 +12,39 @@ import tarfile
 from importlib.metadata import version
 from pathlib import Path
 
-__all__ = ["PROJECT", "archive", "changed", "digest", "installed_version", "unpack"]
+__all__ = ["OLDEST", "PROJECT", "archive", "changed", "digest", "installed_version", "library", "unpack"]
 
 PROJECT = "prometheus_client"
+OLDEST = "0.20.0"  # that pyproject.toml admits
 
 
 def installed_version() -> str:
-    """The version whose tests are meant: that of the library which runs here."""
     return version(PROJECT)
 
 
-def archive(cache: Path) -> Path:
-    """The source archive of the installed version; from the package index, once, and from `cache` after that."""
-    wanted = cache / f"{PROJECT}-{installed_version()}.tar.gz"
-    if not wanted.exists():
-        cache.mkdir(parents=True, exist_ok=True)
-        requirement = f"{PROJECT}=={installed_version()}"
-        command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "download", "--quiet", "--no-deps"]
-        command += ["--no-binary", PROJECT, "--dest", str(cache), requirement]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if not wanted.exists():
-            raise SystemExit(f"{requirement}: its source archive could not be had\n{done.stdout}{done.stderr}")
-    return wanted
+def archive(cache: Path, wanted: str) -> Path:
+    """The source archive of the version `wanted`."""
+    path = cache / f"{PROJECT}-{wanted}.tar.gz"
+    if not path.exists():
+        _pip("download", "--no-binary", PROJECT, "--dest", str(cache), f"{PROJECT}=={wanted}")
+    return path
+
+
+def library(cache: Path, wanted: str) -> Path | None:
+    """A directory to import that version of the library from, or None when it is the installed one."""
+    if wanted == installed_version():
+        return None
+    path = cache / f"{PROJECT}-{wanted}"
+    if not path.exists():
+        _pip("install", "--target", str(path), f"{PROJECT}=={wanted}")
+    return path
+
+
+def _pip(command: str, *arguments: str) -> None:
+    whole = [sys.executable, "-m", "pip", "--disable-pip-version-check", command, "--quiet", "--no-deps", *arguments]
+    done = subprocess.run(whole, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"pip {command} {' '.join(arguments)}\n{done.stdout}{done.stderr}")
 
 
 def unpack(source: Path, into: Path) -> None:
