@@ -120,7 +120,8 @@ def _metric(item: Any, *, created: bool, sum_first: bool = False) -> Any:
         return item
     family = as_samples(item, created=created)
     metric = Metric(family.name, family.documentation, family.type, family.unit)
-    samples = [Sample(*sample) for sample in family.samples]
+    fields = len(Sample._fields)  # earlier releases know fewer
+    samples = [Sample(*sample[:fields]) for sample in family.samples]
     if sum_first and family.type == HISTOGRAM:
         samples = _sum_first(family.name, samples)
     metric.samples = samples

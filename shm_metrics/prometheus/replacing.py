@@ -28,10 +28,8 @@ class Replacements:
         self._undo: list[Callable[[], None]] = []
 
     def attribute(self, owner: Any, name: str, value: Any) -> Any:
-        """Set `owner.name`; what it was. Nothing happens, and None is returned, where the owner does not have it."""
-        if not hasattr(owner, name):
-            return None
-        before = getattr(owner, name)
+        """Set `owner.name`; what it was, or None where the owner had nothing of this name."""
+        before = getattr(owner, name, None)
         own = vars(owner).get(name, _MISSING)  # a class must get back the descriptor, or stop to have one of its own
         setattr(owner, name, value)
         self._undo.append(lambda: delattr(owner, name) if own is _MISSING else setattr(owner, name, own))
