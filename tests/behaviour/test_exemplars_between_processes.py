@@ -236,8 +236,10 @@ def test_a_signal_handler_on_top_of_an_exemplar_counts_hangs_and_breaks_nothing(
     backend = attach()
 
     def work(link: Link) -> tuple[int, int]:
+        for n in range(3):
+            count(backend, "outer", n)  # a handler on top of a creation counts in private memory, without exemplars
         handled = itertools.count()
-        done = 0
+        done = 3
 
         def handle(*_: object) -> None:
             count(backend, "handler", next(handled))
@@ -275,6 +277,8 @@ def test_a_handler_that_forks_on_top_of_an_exemplar_leaves_the_parents_table_alo
                 forks = -1  # goes on in the middle of what the handler interrupted, and ends at the next turn
 
         signal.signal(signal.SIGALRM, handle)
+        for n in range(3):
+            count(backend, "parent", n)
         for n in itertools.count():
             signal.setitimer(signal.ITIMER_REAL, 2e-5)
             count(backend, "parent" if os.getpid() == parent else "child", n)
