@@ -60,9 +60,10 @@ def runs() -> list[Run]:
             raise SystemExit("the cells are not compiled, and CI must test them so")
         print("NO COMPILED CELLS: they are not tested")
     newest, oldest = upstream.installed_version(), upstream.OLDEST
-    differ = [test for each in DIFFERENCES for test in each.tests]
     found = []
     for version, interpreted in ((newest, False), (newest, True), (oldest, False)):
+        older = version == oldest != newest
+        differ = [test for each in DIFFERENCES for test in (*each.tests, *(each.older if older else ()))]
         if COMPILED or interpreted:
             found += [
                 Run(version, "the drop-in", "tests.conformance.drop_in", FILES, LEFT_OUT, interpreted),
@@ -164,6 +165,8 @@ def tell_the_lists(alone: Mapping[str, Outcomes]) -> None:
         print(f"  {each.what}\n      {each.why}")
         for test in each.tests:
             print(f"      {test}")
+        for test in each.older:
+            print(f"      {test} ({upstream.OLDEST})")
     print()
 
 
