@@ -78,6 +78,7 @@ class Reader:
         plan = self._current_plan()
         used = self.workers.used()
         live = self.live_rows(used)
+        # Before the counts: an exemplar is kept after its update, so whatever is shown here has been counted there.
         newest = self.exemplars.newest(used)
         kept = plan.exemplars(newest) if newest else {}
         scan = _Scan(self.segment, used, live, self.workers, kept)

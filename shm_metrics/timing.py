@@ -13,6 +13,8 @@ from time import perf_counter
 from types import TracebackType
 from typing import Any, Protocol, TypeVar, cast
 
+from shm_metrics.errors import InvalidMetricError
+
 __all__ = ["ExceptionCounter", "InProgress", "LabelledTimer", "Timer", "decorate", "timed"]
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -82,6 +84,10 @@ class Timer(_Context):
 
     def _again(self) -> Timer:
         return Timer(self._observe)
+
+    def labels(self, *labelvalues: object, **labelkwargs: object) -> None:
+        """Raises InvalidMetricError: this timer knows its series. One of a metric with labels is told it."""
+        raise InvalidMetricError("labels() on the timer of a series, which has its labels already")
 
     def __enter__(self) -> Timer:
         self._began = perf_counter()

@@ -11,7 +11,7 @@ import pytest
 from prometheus_client.openmetrics.exposition import generate_latest as their_openmetrics
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
-from shm_metrics import Counter, Histogram, InvalidMetricError, Summary
+from shm_metrics import Counter, Gauge, Histogram, InvalidMetricError, Summary
 from shm_metrics.exposition import render_csv, render_json, render_openmetrics, render_text
 from shm_metrics.families import Exemplar
 
@@ -270,6 +270,15 @@ def test_a_prometheus_client_registry_shows_the_exemplars_of_our_metrics(worker)
     assert 'seconds_bucket{le="1.0"} 1.0 # {trace_id="def"} 0.5 ' in page
 
 
+def test_whoever_only_watches_sees_them(worker):
+    backend = worker()
+    backend.counter("jobs").inc(1, {"trace_id": "abc"})
+    watching = worker(read_only=True)
+    assert traces(watching) == {("jobs_total", ()): "abc"}
+    backend.counter("jobs").inc(1, {"trace_id": "def"})
+    assert traces(watching) == {("jobs_total", ()): "def"}
+
+
 # -- where no exemplar can be kept -------------------------------------------------------------------------------------
 
 
@@ -317,3 +326,30 @@ def test_exemplars_are_dropped_after_a_reboot(make_backend, segment_name, monkey
     after.counter("jobs").inc(1, {"trace_id": "after"})
     assert traces(after) == {("jobs_total", ()): "after"}
     assert after.counter("jobs").value == 2.0
+
+
+def test_what_was_removed_before_a_reboot_counts_and_shows_again_after_it(make_backend, monkeypatch):
+    """CLOCK_MONOTONIC begins anew: a removal in an earlier boot must not seem to lie in the future."""
+    from shm_metrics import segment as module
+
+    backend = make_backend(keep=True, process_metrics=False)
+    gauge = Gauge("level", "", ["a"], multiprocess_mode="max", registry=backend)
+    counter = Counter("jobs", "", ["a"], registry=backend)
+    for metric in (gauge, counter):
+        metric.labels("x").inc(5)
+    before = time.monotonic
+    monkeypatch.setattr(time, "monotonic", lambda: before() + 1e6)  # that boot lasted twelve days
+    gauge.remove("x")
+    counter.remove("x")
+    monkeypatch.undo()
+    backend.close()
+    monkeypatch.setattr(module, "_boot_id", lambda: b"another boot....")
+    after = make_backend(keep=True, process_metrics=False)
+    assert after.snapshot().value("jobs", a="x") is None
+    assert after.snapshot().value("level", a="x") is None
+    after.gauge("level", multiprocess_mode="max", a="x").set(3)
+    after.counter("jobs", a="x").inc(1, {"trace_id": "new"})
+    assert after.snapshot().value("level", a="x") == 3.0
+    assert after.snapshot().value("jobs", a="x") == 1.0
+    assert traces(after) == {("jobs_total", (("a", "x"),)): "new"}
+    assert after.snapshot().damaged_records == 0

@@ -122,7 +122,10 @@ def test_a_timer_of_a_series_knows_its_duration_too(type_, labelled, metrics_bac
     assert seconds_of(series) == timer.duration
 
 
-def test_a_histograms_timer_that_has_its_labels_takes_no_others(metrics_backend):
-    with pytest.raises(InvalidMetricError, match=r"seconds: labels\(\) on"):
-        with Histogram("seconds", "", ["shop"]).labels("a").time() as timer:
-            timer.labels("b")
+@pytest.mark.parametrize("type_", TYPES)
+@pytest.mark.parametrize("labelled", [False, True])
+def test_a_timer_of_a_series_takes_no_labels(type_, labelled, metrics_backend):
+    metric = type_("seconds", "", ["shop"] if labelled else [])
+    timer = (metric.labels("a") if labelled else metric).time()
+    with pytest.raises(InvalidMetricError, match=r"labels\(\) on"):
+        timer.labels("b")
