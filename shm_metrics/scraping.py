@@ -11,8 +11,8 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from shm_metrics import forks, records
 from shm_metrics import layout as L
-from shm_metrics import records
 from shm_metrics.errors import SegmentError
 from shm_metrics.families import AnyFamily, Family, FamilySnapshot, LabelPairs
 from shm_metrics.ledger import CpuLedger
@@ -68,6 +68,7 @@ class Scraper:
         return self._reader().segment
 
     def _reader(self) -> Reader:
+        forks.notice()
         if self._writer is not None:
             if self._writer.closed:
                 raise SegmentError(f"{self.place.path}: closed by this process; make another MetricsBackend to read it")

@@ -21,6 +21,7 @@ import weakref
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from shm_metrics import forks
 from shm_metrics import layout as L
 from shm_metrics.allocator import Allocator, CatalogBusyError, FamilyPlace, SeriesPlace
 from shm_metrics.cells import build
@@ -192,6 +193,7 @@ class Writer:
         move: the cell has counted in private memory already, and takes it along.
         """
         place_cell = cell.move if move else cell.bind
+        forks.notice()
         if self.closed:
             self._put_aside(cell, family)
             return False
@@ -445,6 +447,7 @@ def _repair_until_done(reference: weakref.ref[Writer]) -> None:
         time.sleep(REPAIR_SECONDS)
 
 
+@forks.in_child
 def _after_fork_in_child() -> None:
     global _process_role
     _process_role = ""
@@ -460,5 +463,4 @@ def _at_exit() -> None:
         writer.last_repair()
 
 
-os.register_at_fork(after_in_child=_after_fork_in_child)
 atexit.register(_at_exit)

@@ -22,7 +22,7 @@ LAYERS = (
         "slots process.families process.parsing process.usage",
     ),
     ("cells", "_cells_cy cells timing"),
-    ("segment", "locks place presence process process.procfs segment"),
+    ("segment", "forks locks place presence process process.procfs segment"),
     ("writer", "allocator catalog exemplar_table index rows writer"),
     ("exposition", "exposition exposition.*"),
     ("reader", "exemplar_scan export exporter ledger mirror plan reader scan scraping self_metrics snapshot"),
