@@ -201,7 +201,7 @@ TASKS = 20
 QUEUE = """
 import multiprocessing
 import sys
-import django_app
+import deployed  # the project, as the web workers have it
 from django.db import connection
 
 def task(n):
