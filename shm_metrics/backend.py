@@ -20,7 +20,18 @@ from shm_metrics import series as S
 from shm_metrics.cells import build
 from shm_metrics.definitions import define
 from shm_metrics.errors import InvalidMetricError, MetricConflictError, SegmentError
-from shm_metrics.families import COUNTER, GAUGE, HISTOGRAM, INFO, STATESET, SUMMARY, AnyFamily, Family, LabelPairs
+from shm_metrics.families import (
+    COUNTER,
+    GAUGE,
+    HISTOGRAM,
+    INFO,
+    STATESET,
+    SUMMARY,
+    AnyFamily,
+    Exemplar,
+    Family,
+    LabelPairs,
+)
 from shm_metrics.gauge_modes import MODES
 from shm_metrics.handles import FamilyHandle, sample_names
 from shm_metrics.labels import check_label_names, label_pairs
@@ -276,6 +287,12 @@ class MetricsBackend(build.Getters):
             return float(self._columns(family, pairs)[0])
         known = family if family.type == GAUGE else Family(family.name, GAUGE, mode="mostrecent")
         return self._writer.reader.gauge_value(known, entry.slot, entry.born, entry.baseline)
+
+    def _exemplar(self, family: Family, pairs: LabelPairs, positions: range) -> Exemplar | None:
+        entry = self._scraper.entry(family, pairs)
+        if entry is None:
+            return None
+        return self._writer.reader.exemplar([entry.slot + position for position in positions], entry.born)
 
     def _set_function(self, series: Any, function: Callable[[], float]) -> None:
         if not callable(function):

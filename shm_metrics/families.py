@@ -21,6 +21,8 @@ __all__ = [
     "STATESET",
     "SUMMARY",
     "AnyFamily",
+    "Exemplar",
+    "Exemplars",
     "Family",
     "FamilySnapshot",
     "LabelPairs",
@@ -78,6 +80,21 @@ class SeriesLabels(tuple[LabelPairs, ...]):
         return self
 
 
+class Exemplar(NamedTuple):
+    """One event among those counted, such as the trace it was seen in. The same fields as prometheus_client's Exemplar.
+
+    value: what was counted or observed; timestamp: Unix seconds.
+    """
+
+    labels: Mapping[str, str]
+    value: float
+    timestamp: float | None = None
+
+
+Exemplars: TypeAlias = Mapping[tuple[int, int], Exemplar]
+"""(index of the series, index of the bucket or 0) -> its exemplar; of counters and histograms, and few have one."""
+
+
 @dataclass(frozen=True, slots=True)
 class FamilySnapshot:
     """One family's values at one scan: n series.
@@ -87,6 +104,7 @@ class FamilySnapshot:
         shape (n, k) for histogram: observations per bucket, *not* cumulative, k = len(family.bounds).
     sums: shape (n,), the sum of the observed values, for histogram and summary; None otherwise.
     created: shape (n,), Unix seconds at which each series was first asked for (or None).
+    exemplars: None where there is none.
     """
 
     family: Family
@@ -94,6 +112,7 @@ class FamilySnapshot:
     values: FloatArray
     sums: FloatArray | None = None
     created: FloatArray | None = None
+    exemplars: Exemplars | None = None
 
 
 class Sample(NamedTuple):

@@ -9,7 +9,7 @@ family that gives out series. Both are instances of the public class.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,7 @@ from shm_metrics.families import COUNTER, GAUGE, HISTOGRAM, INFO, STATESET, SUMM
 from shm_metrics.gauge_modes import DEFAULT_MODE, MODES
 from shm_metrics.handles import FamilyHandle
 from shm_metrics.labels import check_label_names, label_text
+from shm_metrics.timing import LabelledTimer
 
 if TYPE_CHECKING:
     from shm_metrics.exposition.samples import MetricLike
@@ -249,9 +250,21 @@ class _Labelled(build.Children, Metric):
 
     def without_labels(self, *_: object, **__: object) -> Any:
         raise InvalidMetricError(
-            f"{self._family.name}: it has the labels {list(self._labelnames)}; say which series: "
+            f"{self._family.name}: missing label values; it has the labels {list(self._labelnames)}, say which series: "
             f".labels({', '.join(label + '=...' for label in self._labelnames)})"
         )
+
+
+def _labelled_time(update: str) -> Callable[[Any], LabelledTimer]:
+    """time() of a metric with labels, whose series get the seconds by their method `update`."""
+
+    def time(self: _Labelled) -> LabelledTimer:
+        """A context manager; `labels(...)` of what it gives says which series gets the seconds that the block took."""
+        return LabelledTimer(
+            lambda *values, **names: getattr(self.labels(*values, **names), update), self.without_labels
+        )
+
+    return time
 
 
 class Counter(Metric, CounterSeries):
@@ -378,23 +391,27 @@ class _PlainEnum(S.EnumSeries, _Plain, Enum):  # type: ignore[misc]
 
 class _LabelledCounter(_Labelled, Counter):
     __slots__ = _NONE
-    inc = increment = count_exceptions = _Labelled.without_labels
+    inc = increment = count_exceptions = reset = _Labelled.without_labels
+    keep_exemplar = exemplar = _Labelled.without_labels
 
 
 class _LabelledGauge(_Labelled, Gauge):
     __slots__ = _NONE
     set = inc = dec = increment = decrement = set_to_current_time = _Labelled.without_labels
-    track_inprogress = time = set_function = _Labelled.without_labels
+    track_inprogress = set_function = _Labelled.without_labels
+    time = _labelled_time("set")
 
 
 class _LabelledHistogram(_Labelled, Histogram):
     __slots__ = _NONE
-    observe = time = _Labelled.without_labels
+    observe = keep_exemplar = exemplar = _Labelled.without_labels
+    time = _labelled_time("observe")  # type: ignore[assignment]
 
 
 class _LabelledSummary(_Labelled, Summary):
     __slots__ = _NONE
-    observe = time = _Labelled.without_labels
+    observe = _Labelled.without_labels
+    time = _labelled_time("observe")  # type: ignore[assignment]
 
 
 class _LabelledInfo(_Labelled, Info):

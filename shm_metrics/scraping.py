@@ -139,6 +139,9 @@ class Scraper:
         snapshot = snapshot or self.snapshot()
         reader = self._reader()
         segment = reader.segment
+        overflowed, dropped = reader.engine_totals(
+            snapshot.used_rows, L.SLOT_OVERFLOWED_UPDATES, L.SLOT_DROPPED_EXEMPLARS
+        )
         return EngineFigures(
             rows=segment.layout.rows,
             rows_used=len(snapshot.used_rows),
@@ -149,7 +152,8 @@ class Scraper:
             series=snapshot.series,
             shadowed_series=snapshot.shadowed_series,
             damaged_records=snapshot.damaged_records,
-            overflowed_updates=reader.engine_total(L.SLOT_OVERFLOWED_UPDATES),
+            overflowed_updates=overflowed,
+            dropped_exemplars=dropped,
             segment_bytes=segment.allocated_bytes(),
             detached=self.detached,
             collector_errors=self.errors,

@@ -18,14 +18,14 @@ PACKAGE = Path(shm_metrics.__file__).parent
 LAYERS = (
     (
         "pure leaves",
-        "_no_cython aggregate arrays buckets definitions errors families gauge_modes labels layout records "
+        "_no_cython aggregate arrays buckets definitions errors exemplars families gauge_modes labels layout records "
         "slots process.families process.parsing process.usage",
     ),
     ("cells", "_cells_cy cells timing"),
     ("segment", "forks locks place presence process process.procfs segment"),
-    ("writer", "allocator catalog index rows writer"),
+    ("writer", "allocator catalog exemplar_table index rows writer"),
     ("exposition", "exposition exposition.*"),
-    ("reader", "export exporter ledger mirror plan reader scan scraping self_metrics snapshot"),
+    ("reader", "exemplar_scan export exporter ledger mirror plan reader scan scraping self_metrics snapshot"),
     ("faces", "backend default handles metrics series"),
     (
         "edges",
@@ -34,8 +34,8 @@ LAYERS = (
 )
 
 PURE = (
-    "aggregate arrays buckets definitions errors export exposition exposition.* families gauge_modes labels layout "
-    "plan process.families process.parsing process.usage records self_metrics slots snapshot"
+    "aggregate arrays buckets definitions errors exemplars export exposition exposition.* families gauge_modes labels "
+    "layout plan process.families process.parsing process.usage records self_metrics slots snapshot"
 )
 
 # What a pure module may not even name: the operating system, files, clocks, threads, the network.
