@@ -10,12 +10,10 @@ import pytest
 
 from shm_metrics.errors import LockLostError
 from shm_metrics.sync.stores.protocol import CLUSTER, Grant, OldSequenceError, Refused, segment_scope
-from tests.sync.kinds import INSTANCE, KINDS, OTHER, Clock, Cluster, opened
+from tests.sync.kinds import INSTANCE, KINDS, OTHER, SCOPE, TTL, Clock, Cluster, opened
 
 pytestmark = pytest.mark.slow
 
-SCOPE = segment_scope(INSTANCE)
-TTL = 30.0
 SHORT = 0.2
 
 
