@@ -87,10 +87,13 @@ def _names(pairs: LabelPairs) -> tuple[str, ...]:
     return tuple([name for name, _ in pairs])
 
 
-def unpack_table(data: bytes) -> tuple[Rows, ...]:
-    """The families in a table's bytes. Raises WireFormatError."""
+def unpack_table(data: bytes, known: dict[LabelPairs, LabelPairs] | None = None) -> tuple[Rows, ...]:
+    """The families in a table's bytes. Raises WireFormatError.
+
+    known: label sets of other tables; the same ones are then the same objects. Those of this table are added.
+    """
     try:
-        return tuple(_Unpacking(data).families())
+        return tuple(_Unpacking(data, {} if known is None else known).families())
     except (struct.error, IndexError, KeyError, ValueError, InvalidMetricError) as error:
         raise WireFormatError(f"series table of {len(data)} bytes cannot be read: {error}") from error
 
@@ -98,8 +101,9 @@ def unpack_table(data: bytes) -> tuple[Rows, ...]:
 class _Unpacking:
     """A walk over the bytes. Whatever is said of how much follows is held against what is there before it is used."""
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: bytes, known: dict[LabelPairs, LabelPairs]) -> None:
         self._data = data
+        self._same = known.setdefault
         self._at = 0
 
     def families(self) -> Iterator[Rows]:
@@ -155,7 +159,7 @@ class _Unpacking:
                 # Each pair is made once, however many series have it.
                 pairs = {value: (name, self._texts[value]) for value in set(values)}
                 columns.append([pairs[value] for value in values])
-            found += zip(*columns, strict=True)
+            found += [self._same(pairs, pairs) for pairs in zip(*columns, strict=True)]
         return found
 
     def _named(self, places: list[int]) -> list[str]:
