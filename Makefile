@@ -32,7 +32,8 @@ help:
 	@echo 'make clean     remove whatever the targets made'
 	@echo
 	@echo 'The tests against a real Prometheus need its program: apt-get install prometheus (Debian, Ubuntu).'
-	@echo 'Without it they are skipped; with CI=true in the environment they fail.'
+	@echo 'Those against real caches need apt-get install redis-server redis-sentinel memcached; a Valkey comes with pip.'
+	@echo 'Without them they are skipped; with CI=true in the environment they fail.'
 
 # ---- the virtual environment -----------------------------------------------------------------------------------
 

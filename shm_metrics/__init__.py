@@ -32,11 +32,13 @@ if TYPE_CHECKING:
     from shm_metrics.families import Sample, SampleFamily
     from shm_metrics.metrics import Counter, Enum, Gauge, Histogram, Info, Summary
     from shm_metrics.snapshot import Snapshot
+    from shm_metrics.sync.strategy import CacheStrategy
 
 __version__ = "0.1.0"
 
 __all__ = [
     "DEFAULT_BUCKETS",
+    "CacheStrategy",
     "Counter",
     "Enum",
     "Gauge",
@@ -84,6 +86,7 @@ _MODULES = {
     "families": ("Sample", "SampleFamily"),
     "metrics": ("Counter", "Enum", "Gauge", "Histogram", "Info", "Summary"),
     "snapshot": ("Snapshot",),
+    "sync.strategy": ("CacheStrategy",),
 }
 _WHERE = {name: module for module, names in _MODULES.items() for name in names}
 

@@ -38,7 +38,7 @@ PURE = (
     "aggregate arrays buckets definitions errors exemplars export exposition exposition.* families gauge_modes labels "
     "layout plan process.families process.parsing process.usage records self_metrics slots snapshot "
     "sync sync.blob sync.capture sync.chunks sync.cluster sync.exact sync.fold sync.said sync.table_format sync.tables "
-    "sync.union sync.wire"
+    "sync.union sync.wire sync.stores sync.stores.memcached_records sync.stores.protocol sync.stores.redis_scripts"
 )
 
 # What a pure module may not even name: the operating system, files, clocks, threads, the network.

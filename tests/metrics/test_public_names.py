@@ -11,6 +11,7 @@ import shm_metrics
 
 NAMES = {
     "DEFAULT_BUCKETS",
+    "CacheStrategy",
     "Counter",
     "Enum",
     "Gauge",

@@ -1,0 +1,108 @@
+"""From what a user gives as `cache` to the store behind it.
+
+Lives here: telling URLs, clients and paths apart. May not: connect; the first call does.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from shm_metrics.errors import InvalidMetricError
+from shm_metrics.sync.capabilities import behind_proxy, said_of
+from shm_metrics.sync.stores.protocol import Store
+
+if TYPE_CHECKING:
+    from shm_metrics.segment import Segment
+
+__all__ = ["open_store"]
+
+_POSSIBLE = (
+    "give a URL (redis://, rediss://, valkey://, valkeys://, unix://, memcached://), a client of redis-py, valkey-py "
+    "or pymemcache, a cache of Django that uses one of them, a file path, or None"
+)
+_REDIS_SCHEMES = ("redis", "rediss", "valkey", "valkeys", "unix")
+
+
+def open_store(cache: Any, *, namespace: str, segment: Segment, timeout: float = 2.0) -> Store:
+    """The store that `cache` leads to.
+
+    cache: a URL; a client; a file path; or None for a file beside the segment. A client that is known as local_only,
+        because its class declares so or a detector says so, is not used: None is taken instead.
+    namespace: one for each cluster, the same on all of its hosts.
+    timeout: seconds that any single request to the cache may take.
+
+    Raises InvalidMetricError, which says what is possible. Nothing is sent yet.
+    """
+    if cache is None:
+        return _local(None, segment, timeout)
+    if isinstance(cache, os.PathLike):
+        return _local(os.fspath(cache), segment, timeout)
+    if isinstance(cache, str):
+        scheme, separator, _ = cache.partition("://")
+        if not separator:
+            return _local(cache, segment, timeout)
+        return _by_url(cache, scheme.lower(), namespace, timeout)
+    if said_of(cache).get("distributed") is False:
+        return _local(None, segment, timeout)
+    store = _by_client(_unwrapped(behind_proxy(cache)), namespace, timeout)
+    if store is None:
+        kind = f"{type(cache).__module__}.{type(cache).__qualname__}"
+        raise InvalidMetricError(f"cache of class {kind} cannot be used; {_POSSIBLE}")
+    return store
+
+
+def _by_url(url: str, scheme: str, namespace: str, timeout: float) -> Store:
+    told = scheme + url[len(scheme) :]
+    if scheme in _REDIS_SCHEMES:
+        from shm_metrics.sync.stores import redis_client
+        from shm_metrics.sync.stores.redis_store import RedisStore
+
+        return RedisStore(redis_client.from_url(told, timeout), namespace)
+    if scheme == "memcached":
+        from shm_metrics.sync.stores.memcached_ring import Ring, Servers
+        from shm_metrics.sync.stores.memcached_store import MemcachedStore
+
+        return MemcachedStore(Ring(Servers.from_url(told), timeout), namespace)
+    raise InvalidMetricError(f"cache URL of scheme {scheme!r} cannot be used; {_POSSIBLE}")
+
+
+def _by_client(client: Any, namespace: str, timeout: float) -> Store | None:
+    from shm_metrics.sync.stores import memcached_ring, redis_client
+
+    if redis_client.redis_library(client) is not None:
+        from shm_metrics.sync.stores.redis_store import RedisStore
+
+        return RedisStore(redis_client.from_client(client, timeout), namespace)
+    servers = client if isinstance(client, memcached_ring.Servers) else None
+    if memcached_ring.is_pymemcache(client):
+        servers = memcached_ring.Servers.from_client(client)
+    if servers is None:
+        return None
+    from shm_metrics.sync.stores.memcached_store import MemcachedStore
+
+    return MemcachedStore(memcached_ring.Ring(servers, timeout), namespace)
+
+
+def _unwrapped(cache: Any) -> Any:
+    """The client that a cache of Django uses for writes, or its servers; anything else as it is."""
+    for cls in type(cache).__mro__:
+        if cls.__module__ == "django.core.cache.backends.redis":
+            return cache._cache.get_client(write=True)
+        if cls.__module__ == "django_redis.cache":
+            return cache.client.get_client(write=True)
+        if cls.__module__ == "django.core.cache.backends.memcached":
+            from shm_metrics.sync.stores.memcached_ring import Servers, is_pymemcache
+
+            inner = cache._cache
+            return inner if is_pymemcache(inner) else Servers.from_url("memcached://" + ",".join(cache.client_servers))
+    return cache
+
+
+def _local(path: str | None, segment: Segment, timeout: float) -> Store:
+    from shm_metrics.sync.stores.local_store import LocalStore
+
+    beside = segment.place.path
+    if path is None and os.path.isabs(beside):  # a private segment has no place, nor do its totals
+        path = beside + ".snapshot"
+    return LocalStore(None if path is None else os.path.abspath(path), segment, timeout=timeout)

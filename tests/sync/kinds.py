@@ -1,0 +1,67 @@
+"""The stores under test, each as several contenders of one cluster have it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from shm_metrics.sync.opening import open_store
+
+KINDS = ("valkey", "redis", "memcached", "local")
+INSTANCE = "0" * 31 + "1"
+OTHER = "0" * 31 + "2"
+
+
+class Clock:
+    """Durations as the test says."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Cluster:
+    """open() is one more contender's store; forget() is a flush of the cache."""
+
+    def __init__(self, kind: str, open_: Callable[[], Any], forget: Callable[[], None], clock: Clock) -> None:
+        self.kind = kind
+        self._open = open_
+        self.forget = forget
+        self._clock = clock
+        self.opened: list[Any] = []
+
+    def open(self) -> Any:
+        store = self._open()
+        if hasattr(store, "_clock"):
+            store._clock = self._clock
+        self.opened.append(store)
+        return store
+
+    def pass_term(self, asker: Any, scope: str, ttl: float) -> None:
+        """Wait until a lease that nobody renews has run out, as whoever asks for it sees it."""
+        asker.acquire(scope, "watcher", ttl)
+        if self.kind == "memcached":
+            self._clock.now += ttl + 0.001
+        else:
+            until(lambda: asker._client.exists(asker.key("lease", scope)) == 0, ttl + 5)
+
+    def close(self) -> None:
+        for store in self.opened:
+            store.close()
+
+
+def until(told: Callable[[], bool], seconds: float) -> float:
+    """Seconds until it came true; a failure when it does not within `seconds`."""
+    began = time.monotonic()
+    while not told():
+        assert time.monotonic() - began < seconds, "it did not come true"
+        time.sleep(0.005)
+    return time.monotonic() - began
+
+
+def opened(url: str, namespace: str, timeout: float = 2.0) -> Any:
+    """A store in a cache; the segment is asked for by the local one only."""
+    return open_store(url, namespace=namespace, segment=None, timeout=timeout)  # type: ignore[arg-type]
