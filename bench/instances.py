@@ -16,7 +16,17 @@ from shm_metrics.sync import wire
 from shm_metrics.sync.blob import Blob
 from shm_metrics.sync.capture import Capture
 
-__all__ = ["blob_of", "counters", "instance_name", "mixed", "request_labels", "snapshot_of", "the_same", "unlike"]
+__all__ = [
+    "blob_of",
+    "counters",
+    "counts",
+    "instance_name",
+    "mixed",
+    "request_labels",
+    "snapshot_of",
+    "the_same",
+    "unlike",
+]
 
 METHODS = ("GET", "GET", "GET", "POST", "POST", "PUT", "DELETE", "PATCH")
 THINGS = ("users", "orders", "carts", "items", "invoices", "payments", "sessions", "reports", "shipments", "coupons")
