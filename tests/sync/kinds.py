@@ -7,10 +7,13 @@ from collections.abc import Callable
 from typing import Any
 
 from shm_metrics.sync.opening import open_store
+from shm_metrics.sync.stores.protocol import CLUSTER, Grant, segment_scope
 
 KINDS = ("valkey", "redis", "memcached", "local")
 INSTANCE = "0" * 31 + "1"
 OTHER = "0" * 31 + "2"
+SCOPE = segment_scope(INSTANCE)
+TTL = 30.0
 
 
 class Clock:
@@ -65,3 +68,20 @@ def until(told: Callable[[], bool], seconds: float) -> float:
 def opened(url: str, namespace: str, timeout: float = 2.0) -> Any:
     """A store in a cache; the segment is asked for by the local one only."""
     return open_store(url, namespace=namespace, segment=None, timeout=timeout)  # type: ignore[arg-type]
+
+
+def exercise(store: Any) -> None:
+    """Something of everything; whatever can be wrong with a client shows here."""
+    grant = store.acquire(SCOPE, "one", TTL)
+    assert isinstance(grant, Grant)
+    assert store.renew(grant, TTL)
+    store.publish(grant, INSTANCE, b"\xff\0blob", 1, TTL)
+    assert store.instances() == {INSTANCE: 1}
+    assert store.fetch([INSTANCE, OTHER]) == {INSTANCE: b"\xff\0blob"}
+    fold = store.acquire(CLUSTER, "one", TTL)
+    assert store.commit_fold(fold, 0, b"\xfe\0record", 1, {INSTANCE: b"\xff\0blob"}, {INSTANCE: 1})
+    assert store.retired() == b"\xfe\0record"
+    assert store.tombs({INSTANCE: 1}) == {INSTANCE: b"\xff\0blob"}
+    assert store.instances() == {}
+    assert store.release(fold)
+    assert store.release(grant)

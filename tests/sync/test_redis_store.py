@@ -12,14 +12,11 @@ import valkey as valkey_py
 
 from shm_metrics.errors import LockLostError, SyncError
 from shm_metrics.sync.opening import open_store
-from shm_metrics.sync.stores.protocol import CLUSTER, Grant, segment_scope
-from tests.sync.kinds import INSTANCE, OTHER, opened, until
+from shm_metrics.sync.stores.protocol import CLUSTER, Grant
+from tests.sync.kinds import INSTANCE, OTHER, SCOPE, TTL, exercise, opened, until
 from tests.sync.servers import HOST, Server, program
 
 pytestmark = pytest.mark.slow
-
-SCOPE = segment_scope(INSTANCE)
-TTL = 30.0
 
 
 @pytest.fixture
@@ -37,23 +34,6 @@ def make_store(namespace):
 
 def through(proxy):
     return f"redis://{HOST}:{proxy.port}/0"
-
-
-def exercise(store):
-    """Something of everything; whatever can be wrong with a client shows here."""
-    grant = store.acquire(SCOPE, "one", TTL)
-    assert isinstance(grant, Grant)
-    assert store.renew(grant, TTL)
-    store.publish(grant, INSTANCE, b"\xff\0blob", 1, TTL)
-    assert store.instances() == {INSTANCE: 1}
-    assert store.fetch([INSTANCE, OTHER]) == {INSTANCE: b"\xff\0blob"}
-    fold = store.acquire(CLUSTER, "one", TTL)
-    assert store.commit_fold(fold, 0, b"\xfe\0record", 1, {INSTANCE: b"\xff\0blob"}, {INSTANCE: 1})
-    assert store.retired() == b"\xfe\0record"
-    assert store.tombs({INSTANCE: 1}) == {INSTANCE: b"\xff\0blob"}
-    assert store.instances() == {}
-    assert store.release(fold)
-    assert store.release(grant)
 
 
 # -- round trips ------------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import random
 import threading
 import time
 
@@ -10,12 +11,10 @@ import pytest
 
 from shm_metrics.errors import LockLostError
 from shm_metrics.sync.stores.protocol import CLUSTER, Grant, OldSequenceError, Refused, segment_scope
-from tests.sync.kinds import INSTANCE, KINDS, OTHER, Clock, Cluster, opened
+from tests.sync.kinds import INSTANCE, KINDS, OTHER, SCOPE, TTL, Clock, Cluster, opened
 
 pytestmark = pytest.mark.slow
 
-SCOPE = segment_scope(INSTANCE)
-TTL = 30.0
 SHORT = 0.2
 
 
@@ -441,3 +440,58 @@ def test_a_forked_child_has_connections_of_its_own(cluster):
     child.join(30)
     store.publish(grant, INSTANCE, b"parent again", 3, TTL)
     assert store.fetch([INSTANCE]) == {INSTANCE: b"parent again"}
+
+
+# -- under load -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["valkey", "memcached"])
+def test_nothing_is_accepted_of_a_holder_after_the_next_one_has_its_grant(kind, namespace, request):
+    """Contenders with terms much shorter than the pauses they make, also in the middle of a write."""
+    server = request.getfixturevalue(kind)
+    grants: list[tuple[float, int]] = []  # when it was had, token
+    accepted: list[tuple[float, int]] = []  # when it was last resumed, token
+    refused = []
+    enough = threading.Event()
+
+    def contend(n):
+        chance = random.Random(n)
+        store = opened(server.url, namespace)
+        resumed = [0.0]
+
+        def pause():
+            if chance.random() < 0.4:
+                time.sleep(chance.random() * 0.08)
+            resumed[0] = time.monotonic()
+
+        if kind == "memcached":
+            write = store._write
+            store._write = lambda *arguments: (write(*arguments), pause())
+        while not enough.is_set():
+            grant = store.acquire(SCOPE, f"{n}-{time.monotonic_ns()}", 0.03)
+            if isinstance(grant, Refused):
+                time.sleep(0.003)
+                continue
+            grants.append((time.monotonic(), grant.token))
+            try:
+                for _ in range(3):
+                    pause()
+                    store.publish(grant, INSTANCE, b"blob", time.time_ns(), 0.03)
+                    accepted.append((resumed[0], grant.token))
+            except LockLostError:
+                refused.append(grant)
+            if chance.random() < 0.3:
+                store.release(grant)
+            if len(grants) > 100 and len(refused) > 20:
+                enough.set()
+        store.close()
+
+    threads = [threading.Thread(target=contend, args=(n,)) for n in range(5)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert enough.is_set()
+    assert len({token for _, token in grants}) == len(grants)
+    for resumed, token in accepted:
+        assert not [later for had, later in grants if had < resumed and later > token]

@@ -6,8 +6,9 @@ Every call may raise SyncError: the cache is down, slow, full, or answers with a
 been carried out all the same, so each can be repeated with the same arguments without doing anything twice.
 
 The fence. Each grant of a scope has a greater token than every grant before it: the last one + 1, or the unix time in
-microseconds, whichever is greater, so that it grows also when the cache was flushed or restarted empty. What a scope guards (the blob of its
-instance; the retired record) carries the token of the last grant, and a write with a smaller one is refused:
+microseconds, whichever is greater, so that it grows also when the cache was flushed or restarted empty. What a scope
+guards (the blob of its instance; the retired record) carries the token of the last grant, and a write with a smaller
+one is refused:
 
     1. A holds the lease (token 7) and is paused by its host in the middle of a publish
     2. the lease expires; B acquires it (token 8)
