@@ -44,6 +44,9 @@ if TYPE_CHECKING:
     from shm_metrics.arrays import FloatArray
     from shm_metrics.scraping import Scraper
     from shm_metrics.snapshot import Snapshot
+    from shm_metrics.sync.agent import SyncAgent
+    from shm_metrics.sync.config import SyncConfig
+    from shm_metrics.sync.strategy import CacheStrategy
 
 __all__ = ["DEFAULT_NAME", "MetricsBackend", "place_for"]
 
@@ -77,6 +80,9 @@ class MetricsBackend(build.Getters):
     keep: carry the totals over when nobody was using the segment; otherwise it begins anew.
     read_only: claim no row, write nothing. Raises FileNotFoundError when there is no segment.
     role: what people should read about this worker (`gunicorn worker`).
+    cache: where the cluster meets: a URL (redis://, valkey://, memcached://), a client of redis-py, valkey-py or
+        pymemcache, a file, or None. sync_interval: seconds between two publishes; namespace: of the cluster, the same
+        on all hosts; sync_options: any other field of SyncConfig. See docs/cluster.md.
     process_metrics: CPU, memory, descriptors and threads of the live workers; per_worker: also one series a worker.
 
     Raises InvalidMetricError, SegmentFormatError, SegmentFullError or SegmentError.
@@ -124,6 +130,10 @@ class MetricsBackend(build.Getters):
         role: str = "",
         process_metrics: bool = True,
         per_worker: bool = False,
+        cache: Any = None,
+        sync_interval: float = 15.0,
+        namespace: str = "shm_metrics",
+        sync_options: Mapping[str, Any] | None = None,
         _private: bool = False,
         _pid: int | None = None,
     ) -> None:
@@ -138,6 +148,10 @@ class MetricsBackend(build.Getters):
             "role": role,
             "process_metrics": process_metrics,
             "per_worker": per_worker,
+            "cache": cache,
+            "sync_interval": sync_interval,
+            "namespace": namespace,
+            "sync_options": sync_options,
             "_private": _private,
             "_pid": _pid,
         }
@@ -147,6 +161,8 @@ class MetricsBackend(build.Getters):
         self._handles: dict[str, FamilyHandle] = {}
         self._sample_names: dict[str, Family] = {}
         self._functions: weakref.WeakKeyDictionary[Any, Callable[[], float]] = weakref.WeakKeyDictionary()
+        if cache is not None:
+            self.sync_config  # noqa: B018  # what cannot be meant is said now, not by a thread later
         self._writer_or_none: Writer | None = None
         if not read_only:
             self._writer_or_none = Writer(self.place, self.layout, keep=keep, private=_private, role=role, pid=_pid)
@@ -361,6 +377,66 @@ class MetricsBackend(build.Getters):
             return self
         return MetricsBackend(path=self.place.path, role=role, _pid=pid)
 
+    # -- the cluster ----------------------------------------------------------------------------------------------
+
+    @cached_property
+    def sync_config(self) -> SyncConfig:
+        """How this backend takes part in its cluster."""
+        from shm_metrics.sync.config import SyncConfig
+
+        told = self._arguments
+        options = {"interval": told["sync_interval"], "namespace": told["namespace"], **(told["sync_options"] or {})}
+        try:
+            return SyncConfig(**options)
+        except TypeError as error:
+            raise InvalidMetricError(f"sync_options={told['sync_options']!r}: {error}") from None
+
+    @cached_property
+    def sync_agent(self) -> SyncAgent:
+        """What publishes this segment and reads the cluster; its thread runs after start_sync()."""
+        from shm_metrics.sync.agent import SyncAgent
+
+        return SyncAgent(self, self._arguments["cache"], self.sync_config)
+
+    def start_sync(self) -> SyncAgent | None:
+        """Begin the thread that keeps the cluster informed, if a cache is configured; in a child of fork it begins by
+        itself. The gunicorn hooks call this; elsewhere call it in each process, or before the fork."""
+        if self._arguments["cache"] is None or self.read_only:
+            return None
+        self.sync_agent.start()
+        return self.sync_agent
+
+    def sync_to_cache(self) -> dict[str, Any]:
+        """Publish now; what came of it (see sync/report.py). Never raises, and never claims success."""
+        return self.sync_agent.sync_now()
+
+    def export_distributed_metrics(self, *, include_instances: bool = False) -> dict[str, Any]:
+        """As export(), over all instances that the cache knows, as they were published last.
+
+        distributed: whether it is that, and not this segment alone, for want of a cache or of its answer (`warning`).
+        include_instances: also each instance's own metrics. See docs/cluster.md.
+        """
+        from shm_metrics.sync.distributed import export_distributed
+
+        return export_distributed(self, self.sync_agent, include_instances=include_instances)
+
+    @cached_property
+    def cache_strategy(self) -> CacheStrategy:
+        """What the cache can do."""
+        from shm_metrics.sync.strategy import CacheStrategy
+
+        return CacheStrategy.detect(self._arguments["cache"], instance_id=self.instance_id)
+
+    @property
+    def cache_capabilities(self) -> dict[str, Any]:
+        """The same as a dict."""
+        return self.cache_strategy.export_capabilities()
+
+    @property
+    def sync_strategy(self) -> str:
+        """distributed_atomic, distributed_basic or local_only."""
+        return self.cache_strategy.coordination_mode
+
     # -- ending ---------------------------------------------------------------------------------------------------
 
     def clear(self) -> None:
@@ -372,13 +448,20 @@ class MetricsBackend(build.Getters):
 
     def close(self) -> None:
         """Give this process' row up; its totals stay in the segment. Series still held count nowhere from here on."""
+        self._stop_sync()
         if self._writer_or_none is not None:
             self._writer_or_none.close()
         if "_scraper" in self.__dict__:
             self._scraper.close()
 
+    def _stop_sync(self) -> None:
+        agent = self.__dict__.pop("sync_agent", None)
+        if agent is not None:
+            agent.stop()
+
     def unlink(self) -> None:
         """Close, and remove the segment; processes that still have it count on, unseen."""
+        self._stop_sync()
         self._writer.close(unlink=True)
         if "_scraper" in self.__dict__:
             self._scraper.close()

@@ -6,6 +6,7 @@ Lives here: the schema of all_metrics(), export() and stats() [pure]. May not: r
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 from shm_metrics.families import COUNTER, GAUGE, HISTOGRAM, STATESET, SUMMARY, Exemplar, FamilySnapshot, LabelPairs
@@ -28,10 +29,10 @@ def _quoted(value: str) -> str:
     return f'"{escaped}"'
 
 
-def metrics_of(snapshot: Snapshot) -> dict[str, dict[str, Any]]:
+def metrics_of(families: Iterable[FamilySnapshot]) -> dict[str, dict[str, Any]]:
     """key -> what export() says of a series."""
     metrics = {}
-    for found in snapshot.families:
+    for found in families:
         shown = found.family.name + ("_total" if found.family.type == COUNTER else "")
         for position, labels in enumerate(found.labels):
             metrics[series_name(shown, labels)] = {

@@ -59,6 +59,19 @@ class Response(NamedTuple):
         return f"{self.status} {HTTPStatus(self.status).phrase}"
 
 
+class Answering(Protocol):
+    """What a server asks for an answer: an Endpoint, or several behind one port."""
+
+    def answer(
+        self,
+        accept: str | None = None,
+        accept_encoding: str | None = None,
+        names: Sequence[str] = (),
+        method: str = "GET",
+        path: str = "/",
+    ) -> Response: ...
+
+
 class Endpoint:
     """Answers scrapes of one source; concurrent scrapes that want the same bytes share one rendering.
 

@@ -25,7 +25,7 @@ from socketserver import TCPServer, ThreadingMixIn
 from typing import Any
 
 from shm_metrics.serving.after_fork import tell_in_child
-from shm_metrics.serving.endpoint import Endpoint, Source, names_in_query
+from shm_metrics.serving.endpoint import Answering, Endpoint, Source, names_in_query
 
 __all__ = ["MetricsServer", "start_http_server"]
 
@@ -74,7 +74,7 @@ class MetricsServer(ThreadingMixIn, TCPServer):
     daemon_threads = True
     request_queue_size = 128  # a burst beyond socketserver's 5 would wait a second for TCP's retransmission
 
-    def __init__(self, addr: str, port: int, endpoint: Endpoint, context: ssl.SSLContext | None = None) -> None:
+    def __init__(self, addr: str, port: int, endpoint: Answering, context: ssl.SSLContext | None = None) -> None:
         self.endpoint = endpoint
         self._connections: set[socket.socket] = set()
         self._inherited = False

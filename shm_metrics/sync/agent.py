@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from shm_metrics import forks
 from shm_metrics.errors import LockLostError, MetricsError, SyncError
+from shm_metrics.sync.blob import Blob
 from shm_metrics.sync.cluster import ClusterView
 from shm_metrics.sync.config import SyncConfig
 from shm_metrics.sync.lease import Lease
@@ -60,7 +61,7 @@ class SyncAgent:
         self.last_error: str | None = None
         self._backend = backend
         self._cache = cache
-        self._now, self._wall = now, wall
+        self._now, self.wall = now, wall
         self._told: str | None = None
         self._begin()
         _agents.add(self)
@@ -76,7 +77,7 @@ class SyncAgent:
             segment=self._backend._segment,
             timeout=self.config.timeout,
         )
-        self.member = Member(self._backend, self.store, self.config, now=self._now, wall=self._wall)
+        self.member = Member(self._backend, self.store, self.config, now=self._now, wall=self.wall)
         self.endpoint = LeaderEndpoint(self._backend, self.view, self.config)
         self._publish_due = self._look_due = self._now()
 
@@ -172,7 +173,7 @@ class SyncAgent:
 
     def sync_now(self) -> dict[str, Any]:
         """One round, now; see round_report. Never raises."""
-        began, timestamp = time.perf_counter(), self._wall()
+        began, timestamp = time.perf_counter(), self.wall()
         published: Published | None = None
         error: Exception | None = None
         with self._lock:
@@ -203,10 +204,14 @@ class SyncAgent:
                 failed=self.failed,
             )
 
+    def read(self) -> tuple[ClusterView, dict[str, Blob]]:
+        """The cluster as the cache has it now, and the blob of each instance. Raises SyncError."""
+        with self._lock:
+            return self.member.read()
+
     def view(self) -> ClusterView:
         """The cluster as the cache has it now. Raises SyncError."""
-        with self._lock:
-            return self.member.view()
+        return self.read()[0]
 
     # -- fork -----------------------------------------------------------------------------------------------------
 

@@ -12,17 +12,18 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from shm_metrics.families import AnyFamily, Sample, SampleFamily
+from shm_metrics.serving.endpoint import Endpoint, Response
+from shm_metrics.serving.httpd import MetricsServer
 from shm_metrics.sync.cluster import ClusterView
 from shm_metrics.sync.config import SyncConfig
 
 if TYPE_CHECKING:
     from shm_metrics.backend import MetricsBackend
-    from shm_metrics.serving.httpd import MetricsServer
 
 __all__ = ["PREFIX", "ClusterSource", "LeaderEndpoint", "cluster_families"]
 
@@ -78,9 +79,6 @@ class LeaderEndpoint:
         """Bind the port, if one is configured and it is free; the leader before us may need a moment to let go."""
         if self._port is None or self._server is not None:
             return
-        from shm_metrics.serving.endpoint import Endpoint
-        from shm_metrics.serving.httpd import MetricsServer
-
         paths = _Paths({CLUSTER_PATH: Endpoint(ClusterSource(self._view))}, Endpoint(self._backend))
         try:
             self._server = MetricsServer(self._addr, self._port, paths)
@@ -116,12 +114,19 @@ class LeaderEndpoint:
 class _Paths:
     """Several endpoints behind one port: the first whose path the request's begins with, else the other one."""
 
-    def __init__(self, by_path: dict[str, Any], other: Any) -> None:
+    def __init__(self, by_path: dict[str, Endpoint], other: Endpoint) -> None:
         self._by_path = by_path
         self._other = other
 
-    def answer(self, accept: Any, encoding: Any, names: Any, method: str, path: str) -> Any:
+    def answer(
+        self,
+        accept: str | None = None,
+        accept_encoding: str | None = None,
+        names: Sequence[str] = (),
+        method: str = "GET",
+        path: str = "/",
+    ) -> Response:
         for beginning, endpoint in self._by_path.items():
             if path == beginning or path.startswith(beginning + "/"):
-                return endpoint.answer(accept, encoding, names, method, path)
-        return self._other.answer(accept, encoding, names, method, path)
+                return endpoint.answer(accept, accept_encoding, names, method, path)
+        return self._other.answer(accept, accept_encoding, names, method, path)

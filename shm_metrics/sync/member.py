@@ -183,15 +183,15 @@ class Member:
 
     # -- reading --------------------------------------------------------------------------------------------------
 
-    def view(self) -> ClusterView:
-        """All instances together. Raises SyncError."""
+    def read(self) -> tuple[ClusterView, dict[str, Blob]]:
+        """All instances together, and the blob of each. Raises SyncError."""
         # In this order, as fold.py says: who is folded in between is then met twice and counted once.
         blobs = self._decoded(self.store.fetch(self.store.instances()))
         retired = self._decoded_retired(self.store.retired())
         names = {} if retired is None else {i: retired.folded[i].sequence for i in blobs if i in retired.folded}
         returned = {i: s for i, s in names.items() if blobs[i].sequence > s}
         tombs = self._decoded(self.store.tombs(returned)) if returned else {}
-        return self._merger.merge(blobs.values(), retired, tombs, stale=self._stale(blobs.values()))
+        return self._merger.merge(blobs.values(), retired, tombs, stale=self._stale(blobs.values())), blobs
 
     def _stale(self, blobs: Iterable[Blob]) -> set[str]:
         """Whose live gauges count no more: seen silent here, or, before that can be known, by its own clock."""

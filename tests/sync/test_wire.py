@@ -240,6 +240,21 @@ def test_a_definition_that_no_family_can_have_is_refused(family):
         unpack_table(pack_table(Table((Rows(family, SeriesLabels([()])),))))
 
 
+@pytest.mark.parametrize(
+    "families",
+    [
+        [Rows(Family("a", COUNTER), SeriesLabels([(), ()]))],
+        [Rows(Family("a", COUNTER), SeriesLabels([(("x", "1"),), (("x", "2"),), (("x", "1"),)]))],
+        [Rows(Family("a", COUNTER), SeriesLabels([()])), Rows(Family("a", COUNTER, "other"), SeriesLabels())],
+        [Rows(Family("a", "info"), SeriesLabels([(("v", "1"),), (("v", "2"),)]), ((), ()))],
+    ],
+    ids=["unlabelled", "labelled", "families", "infos"],
+)
+def test_nothing_is_there_twice(families):
+    with pytest.raises(WireFormatError):
+        unpack_table(pack_table(Table(tuple(families))))
+
+
 # -- tables are kept ---------------------------------------------------------------------------------------------------
 
 

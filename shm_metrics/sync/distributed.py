@@ -1,0 +1,96 @@
+"""What export_distributed_metrics() says.
+
+Lives here: the schema of the cluster's export. May not: publish or merge.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+from shm_metrics.errors import SyncError
+from shm_metrics.export import metrics_of
+from shm_metrics.sync.agent import SyncAgent
+from shm_metrics.sync.cluster import ClusterView, Conflict, InstanceInfo
+from shm_metrics.sync.fold import COUNTED, RETURNED
+from shm_metrics.sync.stores.protocol import LOCAL_ONLY
+
+if TYPE_CHECKING:
+    from shm_metrics.backend import MetricsBackend
+
+__all__ = ["export_distributed"]
+
+log = logging.getLogger("shm_metrics")
+
+
+def export_distributed(backend: MetricsBackend, agent: SyncAgent, *, include_instances: bool) -> dict[str, Any]:
+    """As export(), with distributed, strategy, instances, stale_instances and conflicts.
+
+    instances: instance -> host, pid, when it was made and published, series, state (fold.py), stale; with
+    include_instances also its own `metrics`. Without a cache, or when it does not answer, the local export, with
+    distributed False and a `warning` that says why.
+    """
+    if agent.store.strategy == LOCAL_ONLY:
+        return _local(backend, agent, "no cache that other hosts see is configured: these are this segment's metrics")
+    try:
+        view, blobs = agent.read()
+    except SyncError as error:
+        return _local(backend, agent, f"the cache did not answer: these are this segment's metrics: {error}")
+    metrics = metrics_of(view.families)
+    own = blobs if include_instances else {}
+    return {
+        "timestamp": agent.wall(),
+        "backend_created_at": backend.created_at,
+        "total_metrics": len(metrics),
+        "metrics": metrics,
+        "distributed": True,
+        "strategy": agent.store.strategy,
+        "instances": {
+            found.instance: {
+                **_instance(found),
+                **({"metrics": metrics_of(own[found.instance].families())} if found.instance in own else {}),
+            }
+            for found in view.instances
+        },
+        "stale_instances": _stale(view),
+        "conflicts": [_conflict(found) for found in view.conflicts],
+    }
+
+
+def _local(backend: MetricsBackend, agent: SyncAgent, warning: str) -> dict[str, Any]:
+    log.debug("shm_metrics: export_distributed_metrics: %s", warning)
+    return {
+        **backend.export(),
+        "distributed": False,
+        "strategy": agent.store.strategy,
+        "instances": {},
+        "stale_instances": [],
+        "conflicts": [],
+        "warning": warning,
+    }
+
+
+def _instance(found: InstanceInfo) -> dict[str, Any]:
+    return {
+        "host": found.host,
+        "pid": found.pid,
+        "created_at": found.created_at,
+        "published_at": found.published_at,
+        "series": found.series,
+        "state": found.state,
+        "stale": found.stale,
+    }
+
+
+def _stale(view: ClusterView) -> list[str]:
+    return [found.instance for found in view.instances if found.stale and found.state in (COUNTED, RETURNED)]
+
+
+def _conflict(found: Conflict) -> dict[str, Any]:
+    return {
+        "name": found.name,
+        "shown": found.shown.type,
+        "hidden": found.hidden.type,
+        "instances": found.instances,
+        "series": found.series,
+    }
