@@ -310,9 +310,10 @@ class MetricsBackend(build.Getters):
         self.run_functions()
         return self._scraper.collect()
 
-    def run_functions(self) -> None:
-        """Set each gauge that has a function of this process (set_function) to what the function says now."""
-        self._scraper.run_functions(self._functions)
+    def run_functions(self, handle: FamilyHandle | None = None) -> None:
+        """Set each gauge (of one family) that has a function of this process to what the function says now."""
+        functions = self._functions.items()
+        self._scraper.run_functions({s: function for s, function in functions if handle in (None, s._handle)})
 
     def run_collector(self, collector: Any) -> list[AnyFamily]:
         """The families of a collector that is not registered here; none, and a line in the log, when it fails."""

@@ -6,7 +6,7 @@ Lives here: immutable value types. May not: anything that reads a segment, a clo
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 if TYPE_CHECKING:
@@ -139,6 +139,11 @@ class SampleFamily:
     type: str
     samples: Sequence[Sample]
     unit: str = ""
+
+    def _restricted_metric(self, names: Iterable[str]) -> SampleFamily | None:
+        """The samples of these names, or None: what prometheus_client asks of a Metric, for its `name[]` filter."""
+        kept = [sample for sample in self.samples if sample.name in names]
+        return replace(self, samples=kept) if kept else None
 
 
 AnyFamily: TypeAlias = "FamilySnapshot | SampleFamily"

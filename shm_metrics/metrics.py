@@ -89,11 +89,17 @@ class Metric:
         self._labelnames: tuple[str, ...] = names
         self._order = sorted(range(len(names)), key=names.__getitem__)
         backend = registry if isinstance(registry, MetricsBackend) else None
-        self.attach(backend or get_backend())
+        theirs = registry if backend is None else None
+        if theirs is not None:
+            theirs.register(self)  # first: it raises when the name is taken there, and then nothing has been written
+        try:
+            self.attach(backend or get_backend())
+        except BaseException:
+            if theirs is not None:
+                theirs.unregister(self)
+            raise
         if backend is None:
             follow_default(self)
-        if registry is not None and backend is None:
-            registry.register(self)
 
     def attach(self, backend: MetricsBackend, *, move: bool = False) -> None:
         """Count in `backend` from now on; move: and take along what this process counted so far."""
@@ -112,7 +118,11 @@ class Metric:
         """The family as one scan finds it, over all workers; in the form that a prometheus_client registry takes."""
         from shm_metrics.exposition.samples import as_samples
 
-        found = self._handle.backend.snapshot().family(self._family.name)
+        handle = getattr(self, "_handle", None)  # a registry knows a metric a moment before it counts anywhere
+        if handle is None:
+            return self.describe()
+        handle.backend.run_functions(handle)
+        found = handle.backend.snapshot().family(self._family.name)
         return self.describe() if found is None else [as_samples(found)]
 
     def describe(self) -> list[MetricLike]:
@@ -125,11 +135,11 @@ class Metric:
         raise NotImplementedError
 
     def remove_by_labels(self, labels: Mapping[str, object]) -> None:
-        """Hide every series that has all of these labels."""
+        """Hide every series that has all of these labels; none of them when there are no labels given."""
         raise NotImplementedError
 
     def clear(self) -> None:
-        """Hide all series, in every process, from the next scrape on; without labels: begin anew from 0."""
+        """Hide all series, in every process, from the next scrape on; without labels: nothing happens."""
         raise NotImplementedError
 
     def __repr__(self) -> str:
@@ -146,17 +156,14 @@ class _Plain(Metric):
 
     def remove(self, *labelvalues: object) -> None:
         raise InvalidMetricError(
-            f"{self._family.name}: remove() on a metric without labels; clear() sets it to nothing"
+            f"{self._family.name}: remove() on a metric without labels: there is only the one series"
         )
 
     def remove_by_labels(self, labels: Mapping[str, object]) -> None:
         self.remove()
 
     def clear(self) -> None:
-        """Begin anew from 0, for all processes, from the next scrape on."""
-        self._handle.remove(())
-        if self._type != INFO:  # which has a series for each thing that was said, and now says nothing
-            self._handle.writer.bind(self, self._family, ())
+        """Nothing happens: there are no labels to clear. It is there for code that clears whatever it finds."""
 
 
 class _Labelled(build.Children, Metric):
@@ -229,7 +236,9 @@ class _Labelled(build.Children, Metric):
         self._forget()
 
     def remove_by_labels(self, labels: Mapping[str, object]) -> None:
-        """Hide every series that has all of these labels."""
+        """Hide every series that has all of these labels; none of them when there are no labels given."""
+        if not labels:
+            return
         unknown = set(labels) - set(self._labelnames)
         if unknown:
             raise InvalidMetricError(

@@ -37,13 +37,22 @@ def decorate(function: F, context: Callable[[], AbstractContextManager[Any]]) ->
             with context():
                 return await function(*args, **kwargs)
 
-        return cast(F, wrapped_async)
+        return _with_arguments_of(function, wrapped_async)
 
     @functools.wraps(function)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
         with context():
             return function(*args, **kwargs)
 
+    return _with_arguments_of(function, wrapped)
+
+
+def _with_arguments_of(function: F, wrapped: Any) -> F:
+    """`wrapped`, saying itself what `function` takes: inspect.getfullargspec does not look behind a wrapper."""
+    try:
+        wrapped.__signature__ = inspect.signature(function)
+    except (TypeError, ValueError):  # one that does not say what it takes, as some written in C do
+        pass
     return cast(F, wrapped)
 
 

@@ -19,6 +19,7 @@ from tests.apps.pages import Page
 from tests.integrations.running import HOOKS, PATIENCE_SECONDS, ROOT, Uvicorn, until
 
 LINE = "import shm_metrics.prometheus; shm_metrics.prometheus.install()\n"
+DEPLOYED = "deployed"  # the module as it is run: no name of a file here, whatever the current directory is
 WORKERS = 3
 CLIENTS = 4
 REQUESTS = 240
@@ -68,7 +69,7 @@ class Deployment:
             assert this in source
             source = source.replace(this, that)
         text = {"first": LINE + source, "last": source + LINE}.get(self.installed, source)
-        (directory / f"{self.package.module}.py").write_text(text)
+        (directory / f"{DEPLOYED}.py").write_text(text)
         settings = {
             "workers": self.workers,
             "worker_class": self.server,
@@ -81,7 +82,7 @@ class Deployment:
         hooks = HOOKS if self.installed == "by the hook" else ""
         conf.write_text("".join(f"{name} = {value!r}\n" for name, value in settings.items()) + self.conf + hooks)
         environ = {
-            "APPLICATION": f"{self.package.module}:{self.attribute}",
+            "APPLICATION": f"{DEPLOYED}:{self.attribute}",
             "PYTHONPATH": os.pathsep.join([str(directory), str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]),
             "WEB_CONCURRENCY": str(self.workers),
         }

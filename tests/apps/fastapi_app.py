@@ -1,5 +1,6 @@
 """FastAPI with prometheus-fastapi-instrumentator."""
 
+import asyncio
 import os
 import signal
 
@@ -22,6 +23,12 @@ def threads():
 @app.get("/orders/{kind}")
 async def orders(kind: str):
     return {"orders": kind}
+
+
+@app.get("/slow")
+async def slow():
+    await asyncio.sleep(0.01)
+    return {"answered": "later"}
 
 
 @app.get("/gone")

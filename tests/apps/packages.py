@@ -91,7 +91,7 @@ FLASK = Package(
 
 # -- FastAPI ----------------------------------------------------------------------------------------------------------
 
-ASYNC_PATHS = ("/", "/threads", "/orders/books", "/gone", "/nowhere", "/error", "/")
+ASYNC_PATHS = ("/", "/threads", "/orders/books", "/slow", "/gone", "/nowhere", "/error", "/")
 TEMPLATES = {"/orders/books": "/orders/{kind}", "/nowhere": "none"}
 
 

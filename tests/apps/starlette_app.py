@@ -1,5 +1,6 @@
 """Starlette with starlette_exporter."""
 
+import asyncio
 import os
 import signal
 
@@ -26,6 +27,11 @@ async def orders(request):
     return PlainTextResponse("orders\n")
 
 
+async def slow(request):
+    await asyncio.sleep(0.01)
+    return PlainTextResponse("later\n")
+
+
 async def gone(request):
     raise HTTPException(410)
 
@@ -43,6 +49,7 @@ app = Starlette(
         Route("/", main),
         Route("/threads", threads),
         Route("/orders/{kind}", orders),
+        Route("/slow", slow),
         Route("/gone", gone),
         Route("/error", error),
         Route("/crash", crash),

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from tests.apps.clients import CRASH, Tally
-from tests.apps.deployments import REQUESTS, UVICORN, UVICORN_WORKER, Deployment
-from tests.apps.packages import DJANGO, FASTAPI, FLASK, STARLETTE
+from tests.apps.deployments import CLIENTS, REQUESTS, UVICORN, UVICORN_WORKER, Deployment
+from tests.apps.packages import DJANGO, FASTAPI, FLASK, STARLETTE, Package
 
 pytestmark = pytest.mark.slow
 
@@ -37,6 +39,29 @@ def test_totals_are_what_the_clients_saw_though_a_worker_is_killed(deploy, deplo
     running.exact_page(tally)
     one, other = (page.values(deployment.package.steady) for page in running.pages_of_two_workers())
     assert one == other
+    running.exact_page(tally)
+    assert running.fallen() == []
+
+
+def without_errors(package: Package) -> Package:
+    """Nothing that is counted in one step of the event loop and answered in another."""
+    return replace(package, paths=tuple(path for path in package.paths if path != "/error"))
+
+
+@pytest.mark.parametrize(
+    "deployment",
+    [
+        Deployment(without_errors(FASTAPI), UVICORN_WORKER, crash_at_rest=False),
+        Deployment(without_errors(STARLETTE), UVICORN, crash_at_rest=False),
+    ],
+    ids=str,
+)
+def test_a_worker_that_dies_with_requests_under_way_has_counted_what_it_answered_and_no_more(deploy, deployment):
+    running = deploy(deployment)
+    tally = running.load()
+    assert tally.answered.total() + tally.broken.total() == REQUESTS + 1
+    assert tally.broken[CRASH] == 1
+    assert tally.broken.total() <= CLIENTS
     running.exact_page(tally)
     assert running.fallen() == []
 

@@ -193,7 +193,7 @@ def test_exemplars_of_one_worker_are_on_the_page_of_another(deploy):
         for page in pages
     ]
     assert shown[0] == shown[1]
-    assert set(shown[0]) == {"/", "/threads", "/orders/{kind}", "/gone", "/error"}
+    assert set(shown[0]) == {"/", "/threads", "/orders/{kind}", "/slow", "/gone", "/error"}
     assert {int(pid) for pid in shown[0].values()} <= set(running.server.booted())
 
 
@@ -201,7 +201,7 @@ TASKS = 20
 QUEUE = """
 import multiprocessing
 import sys
-import django_app
+import deployed  # the project, as the web workers have it
 from django.db import connection
 
 def task(n):
