@@ -21,8 +21,8 @@ from shm_metrics.errors import LockLostError, MetricsError, SyncError
 from shm_metrics.sync.blob import Blob
 from shm_metrics.sync.cluster import ClusterView
 from shm_metrics.sync.config import SyncConfig
-from shm_metrics.sync.lease import Lease
 from shm_metrics.sync.leader_endpoint import LeaderEndpoint
+from shm_metrics.sync.lease import Lease
 from shm_metrics.sync.member import Member, Published
 from shm_metrics.sync.opening import open_store
 from shm_metrics.sync.report import round_report

@@ -5,8 +5,8 @@ Lives here: the order of reading, publishing, observing and folding. May not: th
 Two leases. Who holds that of its segment publishes the segment's absolute aggregate. Who holds the cluster's folds the
 instances that nobody publishes any more into the retired totals.
 
-Silence is measured here, on this process' monotonic clock: an instance is silent while the sequence of its blob does not
-change. No two hosts' clocks are compared, and a leader that has just begun sees nobody as silent.
+Silence is measured here, on this process' monotonic clock: an instance is silent while the sequence of its blob does
+not change. No two hosts' clocks are compared, and a leader that has just begun sees nobody as silent.
 
     1. host A dies; its blob stays as it is                         the cluster's totals stay
     2. the leader B sees no new sequence of A for `retention`       B folds: record, with A in it, replaces record
