@@ -398,9 +398,15 @@ class MetricsBackend(build.Getters):
 
         return SyncAgent(self, self._arguments["cache"], self.sync_config)
 
+    @property
+    def syncing(self) -> bool:
+        """Whether start_sync() was called, and its thread runs."""
+        agent = self.__dict__.get("sync_agent")
+        return agent is not None and bool(agent.running)
+
     def start_sync(self) -> SyncAgent | None:
         """Begin the thread that keeps the cluster informed, if a cache is configured; in a child of fork it begins by
-        itself. The gunicorn hooks call this; elsewhere call it in each process, or before the fork."""
+        itself. The hooks for gunicorn and uWSGI call this; elsewhere call it in each process, or before the fork."""
         if self._arguments["cache"] is None or self.read_only:
             return None
         self.sync_agent.start()

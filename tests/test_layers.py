@@ -26,11 +26,12 @@ LAYERS = (
     ("writer", "allocator catalog exemplar_table index rows writer"),
     ("exposition", "exposition exposition.*"),
     ("reader", "exemplar_scan export exporter ledger mirror plan reader scan scraping self_metrics snapshot"),
-    ("faces", "backend default handles metrics series"),
+    ("faces", "backend default environment handles metrics series"),
+    ("serving", "serving serving.*"),
     ("sync", "sync sync.*"),
     (
         "edges",
-        "__main__ cli cli.* edges integrations integrations.* prometheus prometheus.* pytest_plugin serving serving.*",
+        "__main__ cli cli.* edges integrations integrations.* prometheus prometheus.* pytest_plugin",
     ),
 )
 
@@ -66,8 +67,17 @@ WORLD = {
 }
 ALLOWED_WORLD = {("exposition.csv_table", "io")}  # a StringIO for the csv module: memory, no file
 
-# Upwards, within a function: a process that only counts never loads numpy, so the reading half comes when asked for.
-LAZY = {("allocator", "mirror"), ("writer", "reader")}
+# Upwards, within a function: a process that only counts never loads numpy, so the reading half comes when asked for;
+# and one without a cache never loads what a cluster needs.
+LAZY = {
+    ("allocator", "mirror"),
+    ("writer", "reader"),
+    ("backend", "sync.agent"),
+    ("backend", "sync.config"),
+    ("backend", "sync.distributed"),
+    ("backend", "sync.strategy"),
+    ("environment", "sync.config"),
+}
 
 
 def module_name(path: Path) -> str:

@@ -8,6 +8,7 @@ the application: it is counted, and logged once until it goes right again.
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import threading
@@ -232,6 +233,16 @@ _agents: weakref.WeakSet[SyncAgent] = weakref.WeakSet()
 def _after_fork_in_child() -> None:
     for agent in list(_agents):
         agent.after_fork()
+
+
+@atexit.register
+def _at_exit() -> None:
+    """Whoever ends in good order says what it still knows, and leaves no lease that the next one would wait for."""
+    for agent in list(_agents):
+        if agent.running:
+            if agent.member.segment_lease.held:
+                agent.sync_now()
+            agent.stop()
 
 
 def _run(reference: weakref.ref[SyncAgent], stop: threading.Event) -> None:

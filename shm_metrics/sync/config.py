@@ -45,6 +45,9 @@ class SyncConfig:
                 raise InvalidMetricError(f"{name}={value!r}: give seconds, more than 0")
         if not isinstance(self.namespace, str) or not self.namespace:
             raise InvalidMetricError(f"namespace={self.namespace!r}: give text, the same on all hosts of the cluster")
+        port = self.export_port
+        if port is not None and (isinstance(port, bool) or not isinstance(port, int) or not 0 <= port < 65_536):
+            raise InvalidMetricError(f"export_port={port!r}: give a port, 0 for any that is free, or None")
         if self.retention < 2 * self.interval:
             raise InvalidMetricError(
                 f"retention={self.retention}: with interval={self.interval} an instance that lives would be taken for "
