@@ -20,8 +20,8 @@ pytestmark = pytest.mark.slow
 
 HOOKS = """
 from shm_metrics.integrations import gunicorn as metrics
-metrics.setup(globals(), {segment!r}, cache={cache!r}, namespace={namespace!r}, sync_interval={interval}, sync_options={{
-    "lease_ttl": 2, "retention": 600, "export_port": {port}}})
+metrics.setup(globals(), {segment!r}, cache={cache!r}, namespace={namespace!r}, sync_interval={interval},
+    sync_options={{"lease_ttl": 2, "retention": 600, "export_port": {port}}})
 """
 TOTAL = re.compile(r"^cluster:requests_total\{.*\} (.+)$", re.MULTILINE)
 LOOK = """

@@ -100,9 +100,10 @@ FUNCTIONS = {
     "make_wsgi_app": "(backend=None)",
     "start_http_server": "(port, addr='127.0.0.1', backend=None, **tls)",
     "MetricsBackend": "(name=None, *, path=None, rows=256, slots=131072, keep=False, read_only=False, role='', "
-    "process_metrics=True, per_worker=False, cache=None, sync_interval=15.0, namespace='shm_metrics', sync_options=None, "
-    "_private=False, _pid=None)",
-    "SyncAgent": "(backend, cache=None, config=None, *, now=<built-in function monotonic>, wall=<built-in function time>)",
+    "process_metrics=True, per_worker=False, cache=None, sync_interval=15.0, namespace='shm_metrics', "
+    "sync_options=None, _private=False, _pid=None)",
+    "SyncAgent": "(backend, cache=None, config=None, *, now=<built-in function monotonic>, "
+    "wall=<built-in function time>)",
     "SyncConfig": "(namespace='shm_metrics', interval=15.0, lease_ttl=15.0, stale_after=60.0, retention=600.0, "
     "return_within=604800.0, timeout=2.0, export_port=None, export_addr='127.0.0.1')",
 }
