@@ -17,13 +17,14 @@ COMPILED := $(PY) -c 'import importlib.util as u; exit(not u.find_spec("shm_metr
 
 .NOTPARALLEL:
 .SUFFIXES:
-.PHONY: help demo test quick torture lint format types bench wheels clean
+.PHONY: help demo test quick conformance torture lint format types bench wheels clean
 .PRECIOUS: $(VENV)/.ready $(VENV)/.with-%
 
 help:
 	@echo 'make demo      gunicorn with 4 workers, real requests, a worker killed on the way; KEEP=1 leaves it running'
 	@echo 'make test      the whole suite, on the compiled cells and again on the interpreted ones (ARGS="-k name")'
 	@echo 'make quick     the fast tests only, on both builds'
+	@echo 'make conformance  the tests of prometheus_client itself, unmodified, on our engine'
 	@echo 'make torture   long campaigns of killing and flooding'
 	@echo 'make lint      ruff: lint and format;  make format  puts right what it can'
 	@echo 'make types     mypy, strict'
@@ -72,6 +73,10 @@ test: $(VENV)/.with-test
 quick: $(VENV)/.with-test
 	@if $(COMPILED); then $(PYTEST) -m 'not torture and not slow' $(ARGS); fi
 	@SHM_METRICS_INTERPRETED=1 $(PYTEST) -m 'not torture and not slow' $(ARGS)
+
+# The tests come from the package index, once.
+conformance: $(VENV)/.with-test
+	@$(PY) -m tests.conformance $(ARGS)
 
 torture: $(VENV)/.with-test
 	@$(PYTEST) --timeout 3600 -m torture $(ARGS)

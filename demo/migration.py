@@ -1,7 +1,7 @@
 """`python -m demo.migration`: an application of prometheus_client under gunicorn, before and after the one line.
 
-The application is not changed (demo/existing.py). Before: gunicorn as it is. After: the hook in gunicorn's configuration
-and SHM_METRICS_PROMETHEUS=1. Exits with 0 when all scrapes after are the same and exact.
+The application is not changed (demo/existing.py). Before: gunicorn as it is. After: the hook in gunicorn's
+configuration and SHM_METRICS_PROMETHEUS=1. Exits with 0 when all scrapes after are the same and exact.
 """
 
 from __future__ import annotations

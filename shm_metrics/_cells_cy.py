@@ -255,7 +255,7 @@ class Cell:
         row.view[slot] += source.view[self.slot]
         source.view[self.slot] = 0.0
 
-    def reset(self):
+    def forget(self):
         """Forget what this cell counted: in a forked child it is the parent's to report."""
         self.row.view[self.slot] = 0.0
 
@@ -279,9 +279,15 @@ def adopt(private: Row, shared: Row, cells: dict):
 class CounterCell(Cell):
     """slots: value."""
 
-    def inc(self, amount=1.0):
-        """Add `amount`, finite and at least 0. Raises InvalidMetricError."""
+    def inc(self, amount=1.0, exemplar=None):
+        """Add `amount`, finite and at least 0. exemplar: labels that say which event this was, such as a trace's id.
+
+        Raises InvalidMetricError, and then counts nothing.
+        """
         value: cython.double
+        if exemplar is not None:
+            self.inc_with_exemplar(amount, exemplar)
+            return
         if type(amount) is float:
             value = amount
         else:
@@ -299,9 +305,9 @@ class CounterCell(Cell):
                 with self.row.lock:
                     self.row.view[self.slot] += value
 
-    def increment(self, amount=1.0):
+    def increment(self, amount=1.0, exemplar=None):
         """The same as inc()."""
-        self.inc(amount)
+        self.inc(amount, exemplar)
 
 
 @cython.cclass
@@ -401,7 +407,7 @@ class GaugeCell(MovingCell):
         source.view[self.slot + _STAMP] = 0.0
         source.view[self.slot + _VALUE] = 0.0
 
-    def reset(self):
+    def forget(self):
         """Forget this worker's value."""
         self.row.view[self.slot + _STAMP] = 0.0
         self.row.view[self.slot + _VALUE] = 0.0
@@ -458,7 +464,7 @@ class SharedGaugeCell(MovingCell):
         source.view[self.slot + _VALUE] = 0.0
         source.view[self.slot + _DELTA] = 0.0
 
-    def reset(self):
+    def forget(self):
         """Forget base and delta."""
         self.row.view[self.slot + _STAMP] = 0.0
         self.row.view[self.slot + _VALUE] = 0.0
@@ -503,9 +509,15 @@ class HistogramCell(Cell):
                 high = middle
         return low
 
-    def observe(self, amount):
-        """Count one observation: any float but NaN. Raises InvalidMetricError."""
+    def observe(self, amount, exemplar=None):
+        """Count one observation: any float but NaN. exemplar: labels that say which event this was.
+
+        Raises InvalidMetricError, and then counts nothing.
+        """
         value: cython.double
+        if exemplar is not None:
+            self.observe_with_exemplar(amount, exemplar)
+            return
         if type(amount) is float:
             value = amount
         else:
@@ -545,6 +557,7 @@ class HistogramCell(Cell):
         """A context manager and decorator that observes the seconds a block or a call takes."""
         timer = HistogramTimer()
         timer.cell = self
+        timer.seconds = -1.0
         return timer
 
     @cython.cfunc
@@ -571,7 +584,7 @@ class HistogramCell(Cell):
         for i in range(self.buckets + 3):
             source.view[self.slot + i] = 0.0
 
-    def reset(self):
+    def forget(self):
         """Forget all observations."""
         i: cython.Py_ssize_t
         for i in range(self.buckets + 3):
@@ -586,6 +599,16 @@ class HistogramTimer:
 
     cell: HistogramCell
     began: cython.double
+    seconds: cython.double
+
+    @property
+    def duration(self):
+        """The seconds that the block took, or None while it has not ended."""
+        return self.seconds if self.seconds >= 0.0 else None
+
+    def labels(self, *labelvalues, **labelkwargs):
+        """Raises InvalidMetricError: a timer of a series has its labels. One of a metric with labels is told them."""
+        self.cell.labels(*labelvalues, **labelkwargs)
 
     def __enter__(self):
         self.began = _now() if cython.compiled else perf_counter()
@@ -594,10 +617,12 @@ class HistogramTimer:
     def __exit__(self, kind, error, trace):
         if cython.compiled:
             seconds: cython.double = _now() - self.began
+            self.seconds = seconds if seconds > 0.0 else 0.0
             with cython.critical_section(self.cell.row):
-                self.cell._observe(seconds if seconds > 0.0 else 0.0)
+                self.cell._observe(self.seconds)
         else:
-            self.cell.observe(max(0.0, perf_counter() - self.began))
+            self.seconds = max(0.0, perf_counter() - self.began)
+            self.cell.observe(self.seconds)
         return False
 
     def __call__(self, function):

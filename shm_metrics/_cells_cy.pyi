@@ -23,15 +23,18 @@ class Cell:
     def place(self) -> tuple[Row, int]: ...
     def move(self, row: Row, slot: int) -> None: ...
     def carry(self, source: Row, row: Row) -> None: ...
-    def reset(self) -> None: ...
+    def forget(self) -> None: ...
 
 def adopt(private: Row, shared: Row, cells: dict[Any, Any]) -> None: ...
 
 class CounterCell(Cell):
-    def inc(self, amount: SupportsFloat = 1.0) -> None:
-        """Add `amount`, finite and at least 0. Raises InvalidMetricError."""
+    def inc(self, amount: SupportsFloat = 1.0, exemplar: Mapping[str, str] | None = None) -> None:
+        """Add `amount`, finite and at least 0. exemplar: labels that say which event this was, such as a trace's id.
 
-    def increment(self, amount: SupportsFloat = 1.0) -> None:
+        Raises InvalidMetricError, and then counts nothing.
+        """
+
+    def increment(self, amount: SupportsFloat = 1.0, exemplar: Mapping[str, str] | None = None) -> None:
         """The same as inc()."""
 
 class MovingCell(Cell):
@@ -55,8 +58,11 @@ class SharedGaugeCell(MovingCell): ...
 
 class HistogramCell(Cell):
     def divide(self, bounds: Any) -> None: ...
-    def observe(self, amount: SupportsFloat) -> None:
-        """Count one observation: any float but NaN. Raises InvalidMetricError."""
+    def observe(self, amount: SupportsFloat, exemplar: Mapping[str, str] | None = None) -> None:
+        """Count one observation: any float but NaN. exemplar: labels that say which event this was.
+
+        Raises InvalidMetricError, and then counts nothing.
+        """
 
     def time(self) -> HistogramTimer:
         """A context manager and decorator that observes the seconds a block or a call takes."""
@@ -64,6 +70,11 @@ class HistogramCell(Cell):
 class HistogramTimer:
     cell: HistogramCell
     began: float
+    @property
+    def duration(self) -> float | None:
+        """The seconds that the block took, or None while it has not ended."""
+
+    def labels(self, *labelvalues: object, **labelkwargs: object) -> None: ...
     def __enter__(self) -> HistogramTimer: ...
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

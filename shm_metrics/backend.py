@@ -20,7 +20,18 @@ from shm_metrics import series as S
 from shm_metrics.cells import build
 from shm_metrics.definitions import define
 from shm_metrics.errors import InvalidMetricError, MetricConflictError, SegmentError
-from shm_metrics.families import COUNTER, GAUGE, HISTOGRAM, INFO, STATESET, SUMMARY, AnyFamily, Family, LabelPairs
+from shm_metrics.families import (
+    COUNTER,
+    GAUGE,
+    HISTOGRAM,
+    INFO,
+    STATESET,
+    SUMMARY,
+    AnyFamily,
+    Exemplar,
+    Family,
+    LabelPairs,
+)
 from shm_metrics.gauge_modes import MODES
 from shm_metrics.handles import FamilyHandle, sample_names
 from shm_metrics.labels import check_label_names, label_pairs
@@ -277,6 +288,12 @@ class MetricsBackend(build.Getters):
         known = family if family.type == GAUGE else Family(family.name, GAUGE, mode="mostrecent")
         return self._writer.reader.gauge_value(known, entry.slot, entry.born, entry.baseline)
 
+    def _exemplar(self, family: Family, pairs: LabelPairs, positions: range) -> Exemplar | None:
+        entry = self._scraper.entry(family, pairs)
+        if entry is None:
+            return None
+        return self._writer.reader.exemplar([entry.slot + position for position in positions], entry.born)
+
     def _set_function(self, series: Any, function: Callable[[], float]) -> None:
         if not callable(function):
             raise InvalidMetricError(f"set_function({function!r}): give a callable")
@@ -293,9 +310,10 @@ class MetricsBackend(build.Getters):
         self.run_functions()
         return self._scraper.collect()
 
-    def run_functions(self) -> None:
-        """Set each gauge that has a function of this process (set_function) to what the function says now."""
-        self._scraper.run_functions(self._functions)
+    def run_functions(self, handle: FamilyHandle | None = None) -> None:
+        """Set each gauge (of one family) that has a function of this process to what the function says now."""
+        functions = self._functions.items()
+        self._scraper.run_functions({s: function for s, function in functions if handle in (None, s._handle)})
 
     def run_collector(self, collector: Any) -> list[AnyFamily]:
         """The families of a collector that is not registered here; none, and a line in the log, when it fails."""

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import itertools
 import logging
-import os
 import weakref
 from threading import RLock
 from typing import Any
 
+from shm_metrics import forks
 from shm_metrics.backend import MetricsBackend
 from shm_metrics.errors import MetricConflictError, SegmentError
 
@@ -103,9 +103,7 @@ def _used_by_us_alone(backend: MetricsBackend) -> bool:
     return not backend.read_only and not backend._writer.closed and backend._writer.segment.sole_user()
 
 
+@forks.in_child
 def _renew_lock() -> None:
     global _lock
     _lock = RLock()
-
-
-os.register_at_fork(after_in_child=_renew_lock)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from shm_metrics.families import COUNTER, GAUGE, HISTOGRAM, STATESET, SUMMARY, FamilySnapshot, LabelPairs
+from shm_metrics.families import COUNTER, GAUGE, HISTOGRAM, STATESET, SUMMARY, Exemplar, FamilySnapshot, LabelPairs
 from shm_metrics.self_metrics import EngineFigures
 from shm_metrics.snapshot import Snapshot
 
@@ -39,6 +39,7 @@ def metrics_of(snapshot: Snapshot) -> dict[str, dict[str, Any]]:
                 "labels": dict(labels),
                 "type": found.family.type,
                 **_figures(found, position),
+                **_exemplars(found, position),
                 "created_at": None if found.created is None else float(found.created[position]),
             }
     return metrics
@@ -63,6 +64,25 @@ def _figures(found: FamilySnapshot, position: int) -> dict[str, Any]:
         "sum": total,
         "average": total / count if count else 0.0,
     }
+
+
+def _exemplars(found: FamilySnapshot, position: int) -> dict[str, Any]:
+    """A counter's `exemplar`, a histogram's `exemplars` by bucket; nothing where there is none."""
+    if not found.exemplars:
+        return {}
+    if found.family.type == COUNTER:
+        exemplar = found.exemplars.get((position, 0))
+        return {} if exemplar is None else {"exemplar": _exemplar(exemplar)}
+    kept = {
+        _bound(bound): _exemplar(exemplar)
+        for bucket, bound in enumerate(found.family.bounds)
+        if (exemplar := found.exemplars.get((position, bucket))) is not None
+    }
+    return {"exemplars": kept} if kept else {}
+
+
+def _exemplar(exemplar: Exemplar) -> dict[str, Any]:
+    return {"labels": dict(exemplar.labels), "value": exemplar.value, "timestamp": exemplar.timestamp}
 
 
 def _whole(count: float) -> float:

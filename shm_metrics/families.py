@@ -6,7 +6,7 @@ Lives here: immutable value types. May not: anything that reads a segment, a clo
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 if TYPE_CHECKING:
@@ -21,6 +21,8 @@ __all__ = [
     "STATESET",
     "SUMMARY",
     "AnyFamily",
+    "Exemplar",
+    "Exemplars",
     "Family",
     "FamilySnapshot",
     "LabelPairs",
@@ -78,6 +80,21 @@ class SeriesLabels(tuple[LabelPairs, ...]):
         return self
 
 
+class Exemplar(NamedTuple):
+    """One event among those counted, such as the trace it was seen in. The same fields as prometheus_client's Exemplar.
+
+    value: what was counted or observed; timestamp: Unix seconds.
+    """
+
+    labels: Mapping[str, str]
+    value: float
+    timestamp: float | None = None
+
+
+Exemplars: TypeAlias = Mapping[tuple[int, int], Exemplar]
+"""(index of the series, index of the bucket or 0) -> its exemplar; of counters and histograms, and few have one."""
+
+
 @dataclass(frozen=True, slots=True)
 class FamilySnapshot:
     """One family's values at one scan: n series.
@@ -87,6 +104,7 @@ class FamilySnapshot:
         shape (n, k) for histogram: observations per bucket, *not* cumulative, k = len(family.bounds).
     sums: shape (n,), the sum of the observed values, for histogram and summary; None otherwise.
     created: shape (n,), Unix seconds at which each series was first asked for (or None).
+    exemplars: None where there is none.
 
     In a snapshot that was asked for stamps, for what is set and not counted (gauge, info, stateset), else None:
     stamps: shape (n,), Unix seconds of the newest set that a value comes from; 0: never set.
@@ -98,6 +116,7 @@ class FamilySnapshot:
     values: FloatArray
     sums: FloatArray | None = None
     created: FloatArray | None = None
+    exemplars: Exemplars | None = None
     stamps: FloatArray | None = None
     keys: tuple[LabelPairs, ...] | None = None
 
@@ -126,6 +145,11 @@ class SampleFamily:
     type: str
     samples: Sequence[Sample]
     unit: str = ""
+
+    def _restricted_metric(self, names: Iterable[str]) -> SampleFamily | None:
+        """The samples of these names, or None: what prometheus_client asks of a Metric, for its `name[]` filter."""
+        kept = [sample for sample in self.samples if sample.name in names]
+        return replace(self, samples=kept) if kept else None
 
 
 AnyFamily: TypeAlias = "FamilySnapshot | SampleFamily"

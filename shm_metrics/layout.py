@@ -21,6 +21,9 @@ May not: open, map or lock anything.
     |               row 0          the ledger row: what dead gauges left, and flags           |
     |               row 1 .. rows  one worker each                                           |
     +--------------------------------------------------------------------------------------+
+    | exemplars     a table a row: the newest exemplar of a counter or bucket, as far as      |
+    |               its row's worker knows one; filled from the front                         |
+    +--------------------------------------------------------------------------------------+
 
     header:  magic | version | layout hash | rows | slots | catalog bytes | index entries | incarnation (16) |
              index key (16) | boot id (16) | created at | checksum of all before      <- written once
@@ -32,6 +35,11 @@ A slot is one float64. What a series' slots mean:
     histogram  sequence | bucket * k (not cumulative) | sum when the count is even | sum when it is odd
     gauge      stamp (CLOCK_MONOTONIC seconds, 0 = never set by this row) | value
     shared     stamp | base | delta
+
+An entry of an exemplar table:
+
+    sequence (odd while it is written) | slot of the counter or bucket | value | Unix time | stamp (CLOCK_MONOTONIC) |
+    text length (32 bits) | checksum of all but the sequence (32 bits) | labels as text
 """
 
 from __future__ import annotations
@@ -44,7 +52,7 @@ from hashlib import blake2b
 from shm_metrics.errors import InvalidMetricError, SegmentFormatError
 
 MAGIC = b"SHMMETR\x00"
-VERSION = 1
+VERSION = 2
 
 PAGE = 4096
 WORD = 8
@@ -92,7 +100,9 @@ WORKER_SEEN_PID_OFFSET = WORKER_ROLE_OFFSET + ROLE_BYTES
 WORKER_SEEN_START_OFFSET = WORKER_SEEN_PID_OFFSET + WORD
 WORKER_CPU_LAST_OFFSET = WORKER_SEEN_START_OFFSET + WORD
 WORKER_CPU_RETIRED_OFFSET = WORKER_CPU_LAST_OFFSET + WORD
-WORKER_BYTES = WORKER_CPU_RETIRED_OFFSET + WORD
+# How many entries of the row's exemplar table have memory: those from the front; 0 = it never kept one.
+WORKER_EXEMPLARS_OFFSET = WORKER_CPU_RETIRED_OFFSET + WORD
+WORKER_BYTES = WORKER_EXEMPLARS_OFFSET + WORD
 
 # -- index -------------------------------------------------------------------------------------------------------------
 INDEX_ENTRY_BYTES = 2 * WORD
@@ -110,6 +120,7 @@ FIRST_WORKER_ROW = 1
 
 # The first slots belong to the engine: each row counts its own mishaps there.
 SLOT_OVERFLOWED_UPDATES = 0
+SLOT_DROPPED_EXEMPLARS = 1
 FIRST_SERIES_SLOT = 16
 
 # What the slot map says of a slot. A new owner of a row reads it to learn what it inherits.
@@ -125,6 +136,20 @@ SLOT_STAMP_MAX = 8
 SLOT_STAMP_NEWEST = 9
 SLOT_VALUE = 10
 SLOT_DELTA = 11
+
+# -- exemplars ---------------------------------------------------------------------------------------------------------
+EXEMPLARS_PER_ROW = 512
+EXEMPLAR_BYTES = 1024  # the longest there can be has 815; no entry crosses a page
+EXEMPLARS_PER_PAGE = PAGE // EXEMPLAR_BYTES
+EXEMPLAR_SEQUENCE_OFFSET = 0
+EXEMPLAR_SLOT_OFFSET = EXEMPLAR_SEQUENCE_OFFSET + WORD
+EXEMPLAR_VALUE_OFFSET = EXEMPLAR_SLOT_OFFSET + WORD
+EXEMPLAR_TIMESTAMP_OFFSET = EXEMPLAR_VALUE_OFFSET + WORD
+EXEMPLAR_STAMP_OFFSET = EXEMPLAR_TIMESTAMP_OFFSET + WORD
+EXEMPLAR_LENGTH_OFFSET = EXEMPLAR_STAMP_OFFSET + WORD
+EXEMPLAR_CHECKSUM_OFFSET = EXEMPLAR_LENGTH_OFFSET + WORD // 2
+EXEMPLAR_TEXT_OFFSET = EXEMPLAR_CHECKSUM_OFFSET + WORD // 2
+EXEMPLAR_TEXT_BYTES = EXEMPLAR_BYTES - EXEMPLAR_TEXT_OFFSET
 
 # -- locks -------------------------------------------------------------------------------------------------------------
 # Byte ranges far behind the end of the file: nothing is stored there, the kernel only keeps the locks.
@@ -152,7 +177,8 @@ def _pages_up(n: int) -> int:
 class Layout:
     """The offsets of a segment of `rows` worker rows and `slots` slots (rounded up to whole pages of 512).
 
-    worker_table, page_map, slot_map, index, catalog, matrix: where the regions begin; total: where the last one ends.
+    worker_table, page_map, slot_map, index, catalog, matrix, exemplars: where the regions begin.
+    total: where the last one ends.
     index_entries: index capacity, the power of two that keeps the load at one half with a record in every slot.
     """
 
@@ -169,6 +195,7 @@ class Layout:
     index: int = field(init=False, compare=False)
     catalog: int = field(init=False, compare=False)
     matrix: int = field(init=False, compare=False)
+    exemplars: int = field(init=False, compare=False)
     total: int = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -187,6 +214,7 @@ class Layout:
         index = _pages_up(slot_map + slots)
         catalog = _pages_up(index + index_entries * INDEX_ENTRY_BYTES)
         matrix = catalog + catalog_bytes
+        exemplars = matrix + matrix_rows * slots * WORD
         found = {
             "slots": slots,
             "matrix_rows": matrix_rows,
@@ -200,7 +228,8 @@ class Layout:
             "index": index,
             "catalog": catalog,
             "matrix": matrix,
-            "total": matrix + matrix_rows * slots * WORD,
+            "exemplars": exemplars,
+            "total": exemplars + matrix_rows * EXEMPLARS_PER_ROW * EXEMPLAR_BYTES,
         }
         for name, value in found.items():
             object.__setattr__(self, name, value)
@@ -208,6 +237,10 @@ class Layout:
     def worker(self, row: int) -> int:
         """Offset of the row's record in the worker table."""
         return self.worker_table + row * WORKER_BYTES
+
+    def exemplar_table(self, row: int) -> int:
+        """Offset of the row's exemplar table."""
+        return self.exemplars + row * EXEMPLARS_PER_ROW * EXEMPLAR_BYTES
 
     def hash(self) -> bytes:
         """Eight bytes that differ when any offset or code of the layout does."""

@@ -9,7 +9,7 @@ family that gives out series. Both are instances of the public class.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,7 @@ from shm_metrics.families import COUNTER, GAUGE, HISTOGRAM, INFO, STATESET, SUMM
 from shm_metrics.gauge_modes import DEFAULT_MODE, MODES
 from shm_metrics.handles import FamilyHandle
 from shm_metrics.labels import check_label_names, label_text
+from shm_metrics.timing import LabelledTimer
 
 if TYPE_CHECKING:
     from shm_metrics.exposition.samples import MetricLike
@@ -88,11 +89,17 @@ class Metric:
         self._labelnames: tuple[str, ...] = names
         self._order = sorted(range(len(names)), key=names.__getitem__)
         backend = registry if isinstance(registry, MetricsBackend) else None
-        self.attach(backend or get_backend())
+        theirs = registry if backend is None else None
+        if theirs is not None:
+            theirs.register(self)  # first: it raises when the name is taken there, and then nothing has been written
+        try:
+            self.attach(backend or get_backend())
+        except BaseException:
+            if theirs is not None:
+                theirs.unregister(self)
+            raise
         if backend is None:
             follow_default(self)
-        if registry is not None and backend is None:
-            registry.register(self)
 
     def attach(self, backend: MetricsBackend, *, move: bool = False) -> None:
         """Count in `backend` from now on; move: and take along what this process counted so far."""
@@ -111,7 +118,11 @@ class Metric:
         """The family as one scan finds it, over all workers; in the form that a prometheus_client registry takes."""
         from shm_metrics.exposition.samples import as_samples
 
-        found = self._handle.backend.snapshot().family(self._family.name)
+        handle = getattr(self, "_handle", None)  # a registry knows a metric a moment before it counts anywhere
+        if handle is None:
+            return self.describe()
+        handle.backend.run_functions(handle)
+        found = handle.backend.snapshot().family(self._family.name)
         return self.describe() if found is None else [as_samples(found)]
 
     def describe(self) -> list[MetricLike]:
@@ -124,11 +135,11 @@ class Metric:
         raise NotImplementedError
 
     def remove_by_labels(self, labels: Mapping[str, object]) -> None:
-        """Hide every series that has all of these labels."""
+        """Hide every series that has all of these labels; none of them when there are no labels given."""
         raise NotImplementedError
 
     def clear(self) -> None:
-        """Hide all series, in every process, from the next scrape on; without labels: begin anew from 0."""
+        """Hide all series, in every process, from the next scrape on; without labels: nothing happens."""
         raise NotImplementedError
 
     def __repr__(self) -> str:
@@ -145,17 +156,14 @@ class _Plain(Metric):
 
     def remove(self, *labelvalues: object) -> None:
         raise InvalidMetricError(
-            f"{self._family.name}: remove() on a metric without labels; clear() sets it to nothing"
+            f"{self._family.name}: remove() on a metric without labels: there is only the one series"
         )
 
     def remove_by_labels(self, labels: Mapping[str, object]) -> None:
         self.remove()
 
     def clear(self) -> None:
-        """Begin anew from 0, for all processes, from the next scrape on."""
-        self._handle.remove(())
-        if self._type != INFO:  # which has a series for each thing that was said, and now says nothing
-            self._handle.writer.bind(self, self._family, ())
+        """Nothing happens: there are no labels to clear. It is there for code that clears whatever it finds."""
 
 
 class _Labelled(build.Children, Metric):
@@ -228,7 +236,9 @@ class _Labelled(build.Children, Metric):
         self._forget()
 
     def remove_by_labels(self, labels: Mapping[str, object]) -> None:
-        """Hide every series that has all of these labels."""
+        """Hide every series that has all of these labels; none of them when there are no labels given."""
+        if not labels:
+            return
         unknown = set(labels) - set(self._labelnames)
         if unknown:
             raise InvalidMetricError(
@@ -249,9 +259,21 @@ class _Labelled(build.Children, Metric):
 
     def without_labels(self, *_: object, **__: object) -> Any:
         raise InvalidMetricError(
-            f"{self._family.name}: it has the labels {list(self._labelnames)}; say which series: "
+            f"{self._family.name}: missing label values; it has the labels {list(self._labelnames)}, say which series: "
             f".labels({', '.join(label + '=...' for label in self._labelnames)})"
         )
+
+
+def _labelled_time(update: str) -> Callable[[Any], LabelledTimer]:
+    """time() of a metric with labels, whose series get the seconds by their method `update`."""
+
+    def time(self: _Labelled) -> LabelledTimer:
+        """A context manager; `labels(...)` of what it gives says which series gets the seconds that the block took."""
+        return LabelledTimer(
+            lambda *values, **names: getattr(self.labels(*values, **names), update), self.without_labels
+        )
+
+    return time
 
 
 class Counter(Metric, CounterSeries):
@@ -378,23 +400,27 @@ class _PlainEnum(S.EnumSeries, _Plain, Enum):  # type: ignore[misc]
 
 class _LabelledCounter(_Labelled, Counter):
     __slots__ = _NONE
-    inc = increment = count_exceptions = _Labelled.without_labels
+    inc = increment = count_exceptions = reset = _Labelled.without_labels
+    keep_exemplar = exemplar = _Labelled.without_labels
 
 
 class _LabelledGauge(_Labelled, Gauge):
     __slots__ = _NONE
     set = inc = dec = increment = decrement = set_to_current_time = _Labelled.without_labels
-    track_inprogress = time = set_function = _Labelled.without_labels
+    track_inprogress = set_function = _Labelled.without_labels
+    time = _labelled_time("set")
 
 
 class _LabelledHistogram(_Labelled, Histogram):
     __slots__ = _NONE
-    observe = time = _Labelled.without_labels
+    observe = keep_exemplar = exemplar = _Labelled.without_labels
+    time = _labelled_time("observe")  # type: ignore[assignment]
 
 
 class _LabelledSummary(_Labelled, Summary):
     __slots__ = _NONE
-    observe = time = _Labelled.without_labels
+    observe = _Labelled.without_labels
+    time = _labelled_time("observe")  # type: ignore[assignment]
 
 
 class _LabelledInfo(_Labelled, Info):

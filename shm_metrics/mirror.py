@@ -94,6 +94,8 @@ class Mirror:
             if record.kind == records.REMOVE:
                 series.baseline = np.frombuffer(record.tail, np.float64)
                 series.born, series.generation = record.born, record.count
+            else:
+                series.created = record.created  # it began anew when somebody asked for it again
 
     def _take_family(self, offset: int, record: records.Record) -> None:
         entry = FamilyEntry(offset, records.family_of(record))

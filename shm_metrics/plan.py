@@ -5,16 +5,31 @@ Lives here: turning catalog entries into index arrays, once per change of the ca
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from bisect import bisect_right
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
+from operator import itemgetter
 
 import numpy as np
 
 from shm_metrics import records
 from shm_metrics.arrays import BoolArray, FloatArray, IntArray
+from shm_metrics.exemplars import Entry
 from shm_metrics.exposition.lines import line_shape
 from shm_metrics.exposition.run import FamilyRun, RunFamilies
-from shm_metrics.families import COUNTER, GAUGE, HISTOGRAM, NOTHING_SAID, SUMMARY, Family, LabelPairs, SeriesLabels
+from shm_metrics.families import (
+    COUNTER,
+    GAUGE,
+    HISTOGRAM,
+    NOTHING_SAID,
+    SUMMARY,
+    Exemplar,
+    Exemplars,
+    Family,
+    LabelPairs,
+    SeriesLabels,
+)
 from shm_metrics.gauge_modes import MODES, GaugeMode
 from shm_metrics.mirror import Mirror, SeriesEntry
 from shm_metrics.scan import Guarded, guarded_gauges, guarded_histograms
@@ -79,7 +94,13 @@ class Group:
     def mode(self) -> GaugeMode:
         return MODES[self.family.mode if self.family.type == GAUGE else "mostrecent"]
 
-    def run(self, mask: BoolArray, values: FloatArray, sums: FloatArray | None = None) -> FamilyRun:
+    def run(
+        self,
+        mask: BoolArray,
+        values: FloatArray,
+        sums: FloatArray | None = None,
+        exemplars: Exemplars | None = None,
+    ) -> FamilyRun:
         """The series in `mask`, as one run; its families are the same object while the mask is the same."""
         key = mask.tobytes()
         if self._run is None or self._run[0] != key:
@@ -91,8 +112,9 @@ class Group:
             self._run = key, RunFamilies(families)
         families_shown = self._run[1]
         if mask.all():
-            return FamilyRun(families_shown, values, sums, self.created)
-        return FamilyRun(families_shown, values[mask], None if sums is None else sums[mask], self.created[mask])
+            return FamilyRun(families_shown, values, sums, self.created, exemplars)
+        sums = None if sums is None else sums[mask]
+        return FamilyRun(families_shown, values[mask], sums, self.created[mask], _shown_exemplars(exemplars, mask))
 
 
 class Plan:
@@ -111,6 +133,49 @@ class Plan:
         self.groups = list(groups.values())
         for group in self.groups:
             group.arrange()
+        self._exemplars: tuple[Mapping[int, Entry], dict[Group, Exemplars]] = ({}, {})
+
+    @cached_property
+    def _places(self) -> tuple[list[int], list[tuple[Group, int]]]:
+        """The first slots of all counters and histograms, ascending, and which series each is."""
+        found = [
+            (slot, group, position)
+            for group in self.groups
+            if group.family.type in (COUNTER, HISTOGRAM)
+            for position, slot in enumerate(group.slots.tolist())
+        ]
+        found.sort(key=itemgetter(0))
+        return [slot for slot, _, _ in found], [(group, position) for _, group, position in found]
+
+    def exemplars(self, newest: Mapping[int, Entry]) -> dict[Group, Exemplars]:
+        """Whose the newest exemplars are (slot -> entry): of each group, by position among its series and by bucket.
+
+        What was kept in an earlier life of a series, or of another one in the same slots, is left out.
+        """
+        if self._exemplars[0] is not newest:
+            self._exemplars = newest, self._assign(newest)
+        return self._exemplars[1]
+
+    def _assign(self, newest: Mapping[int, Entry]) -> dict[Group, Exemplars]:
+        slots, series = self._places
+        found: dict[Group, dict[tuple[int, int], Exemplar]] = {}
+        for slot, entry in newest.items():
+            at = bisect_right(slots, slot) - 1
+            if at < 0:
+                continue
+            group, position = series[at]
+            bucket = slot - slots[at] - (group.family.type == HISTOGRAM)  # its sequence goes before its buckets
+            if 0 <= bucket < max(1, len(group.family.bounds)) and entry.stamp > group.born[position]:
+                found.setdefault(group, {})[position, bucket] = entry.exemplar
+        return dict(found)
+
+
+def _shown_exemplars(exemplars: Exemplars | None, mask: BoolArray) -> Exemplars | None:
+    """Those of the series in `mask`, by their position among these."""
+    if exemplars is None:
+        return None
+    after = mask.cumsum() - 1
+    return {(int(after[index]), bucket): found for (index, bucket), found in exemplars.items() if mask[index]}
 
 
 def _shown_labels(series: SeriesEntry) -> LabelPairs:

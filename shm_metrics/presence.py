@@ -8,9 +8,9 @@ they stopped.
 
 from __future__ import annotations
 
-import os
 import weakref
 
+from shm_metrics import forks
 from shm_metrics import layout as L
 from shm_metrics.layout import Layout
 from shm_metrics.place import Place
@@ -46,13 +46,11 @@ class Presence:
 _present: weakref.WeakSet[Presence] = weakref.WeakSet()
 
 
+@forks.in_child
 def _after_fork_in_child() -> None:
     # An inherited descriptor would keep the parent present for as long as the child lives.
     for presence in list(_present):
         presence.close()
-
-
-os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 def watch(place: Place, *, present: bool = False) -> Segment:

@@ -5,7 +5,7 @@ Lives here: one scan of the matrix by a plan. May not: write anything, anywhere;
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from threading import RLock
 
@@ -14,6 +14,7 @@ import numpy as np
 from shm_metrics import layout as L
 from shm_metrics.aggregate import combine
 from shm_metrics.arrays import BoolArray, FloatArray
+from shm_metrics.exemplar_scan import ExemplarScan
 from shm_metrics.exposition.run import FamilyRun
 from shm_metrics.families import (
     COUNTER,
@@ -21,6 +22,8 @@ from shm_metrics.families import (
     HISTOGRAM,
     INFO,
     SUMMARY,
+    Exemplar,
+    Exemplars,
     Family,
     FamilySnapshot,
     LabelPairs,
@@ -44,6 +47,7 @@ class Reader:
         self.segment = segment
         self.workers = WorkerTable(segment)
         self.mirror = Mirror(segment)
+        self.exemplars = ExemplarScan(segment)
         self._mine = mine
         self._plan: Plan | None = None
         self._lock = RLock()
@@ -78,7 +82,10 @@ class Reader:
         plan = self._current_plan()
         used = self.workers.used()
         live = self.live_rows(used)
-        scan = _Scan(self.segment, used, live, self.workers)
+        # Before the counts: an exemplar is kept after its update, so whatever is shown here has been counted there.
+        newest = self.exemplars.newest(used)
+        kept = plan.exemplars(newest) if newest else {}
+        scan = _Scan(self.segment, used, live, self.workers, kept)
         scan.clocks = None if monotonic is None else (now, monotonic)
         return Snapshot(
             tuple(scan.items(plan)),
@@ -87,7 +94,7 @@ class Reader:
             tuple(live),
             tuple(used),
             sum(len(older.series) for older in self.mirror.older),
-            self.mirror.damaged,
+            self.mirror.damaged + self.exemplars.damaged,
         )
 
     def refreshed(self) -> Mirror:
@@ -144,13 +151,30 @@ class Reader:
             rule = "sum" if mode.combine == "each" else mode.combine
             return float(combine(rule, stamps, blocks[:, 1])[0][0])
 
-    def engine_total(self, slot: int) -> float:
-        """The sum over all rows of one of the engine's own slots."""
-        return sum(self._slot(row, slot) for row in self.workers.used())
+    def exemplar(self, slots: Iterable[int], born: float) -> Exemplar | None:
+        """The newest exemplar of these slots, of counters or buckets, that is younger than `born`."""
+        with self._lock:
+            if self._inside:
+                return Reader(self.segment, self._mine).exemplar(slots, born)
+            self._inside = True
+            try:
+                newest = self.exemplars.newest(self.workers.used())
+            finally:
+                self._inside = False
+        found = [newest[slot] for slot in slots if slot in newest and newest[slot].stamp > born]
+        return max(found, key=lambda entry: entry.stamp).exemplar if found else None
+
+    def engine_totals(self, rows: Iterable[int], *slots: int) -> list[float]:
+        """The sum over `rows` of each of these, the engine's own slots, which stand in the first page of a row."""
+        segment, lay = self.segment, self.segment.layout
+        firsts = [row * lay.slots for row in rows if segment.page_bytes[row * lay.pages_per_row]]
+        return [sum([segment.doubles[first + slot] for first in firsts]) for slot in slots]
 
     def _slot(self, row: int, slot: int) -> float:
-        there = self.segment.pages[row, slot // L.SLOTS_PER_PAGE]
-        return float(self.segment.matrix[row, slot]) if there else 0.0
+        segment, lay = self.segment, self.segment.layout
+        # By way of the memoryviews: for one number numpy takes four times as long.
+        there = segment.page_bytes[row * lay.pages_per_row + slot // L.SLOTS_PER_PAGE]
+        return segment.doubles[row * lay.slots + slot] if there else 0.0
 
 
 def _any_floats() -> np.errstate:
@@ -161,16 +185,25 @@ def _any_floats() -> np.errstate:
 class _Scan:
     """One pass over the rows, group by group.
 
+    exemplars: group -> those of its series.
     clocks: wall clock and CLOCK_MONOTONIC at one moment, when stamps are asked for.
     """
 
     clocks: tuple[float, float] | None = None
 
-    def __init__(self, segment: Segment, used: list[int], live: list[int], workers: WorkerTable) -> None:
+    def __init__(
+        self,
+        segment: Segment,
+        used: list[int],
+        live: list[int],
+        workers: WorkerTable,
+        exemplars: Mapping[Group, Exemplars],
+    ) -> None:
         self.segment = segment
         self.used = used
         self.live = live
         self.workers = workers
+        self.exemplars = exemplars
 
     def items(self, plan: Plan) -> Iterator[FamilyRun | FamilySnapshot]:
         for group in plan.groups:
@@ -184,7 +217,7 @@ class _Scan:
     def _counters(self, group: Group) -> FamilyRun:
         last = int(group.slots.max(initial=-1)) + 1
         values = add_rows(self.segment, self.used, last)[group.slots] - group.baseline
-        return group.run(~group.hideable | (values != 0.0), values)
+        return group.run(~group.hideable | (values != 0.0), values, None, self.exemplars.get(group))
 
     def _histograms(self, group: Group) -> FamilyRun:
         assert group.guarded is not None
@@ -194,7 +227,9 @@ class _Scan:
             add_histograms(block, counts, sums)
         values, sums = counts.T - group.baseline[:, :-1], sums - group.baseline[:, -1]
         mask = ~group.hideable | (values.sum(axis=1) != 0.0)
-        return group.run(mask, values[:, 0] if group.family.type == SUMMARY else values, sums)
+        if group.family.type == SUMMARY:
+            return group.run(mask, values[:, 0], sums)
+        return group.run(mask, values, sums, self.exemplars.get(group))
 
     def _gauges(self, group: Group) -> Iterator[FamilyRun | FamilySnapshot]:
         assert group.guarded is not None

@@ -11,8 +11,8 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from shm_metrics import forks, records
 from shm_metrics import layout as L
-from shm_metrics import records
 from shm_metrics.errors import SegmentError
 from shm_metrics.families import AnyFamily, Family, FamilySnapshot, LabelPairs
 from shm_metrics.ledger import CpuLedger
@@ -68,6 +68,7 @@ class Scraper:
         return self._reader().segment
 
     def _reader(self) -> Reader:
+        forks.notice()
         if self._writer is not None:
             if self._writer.closed:
                 raise SegmentError(f"{self.place.path}: closed by this process; make another MetricsBackend to read it")
@@ -138,6 +139,9 @@ class Scraper:
         snapshot = snapshot or self.snapshot()
         reader = self._reader()
         segment = reader.segment
+        overflowed, dropped = reader.engine_totals(
+            snapshot.used_rows, L.SLOT_OVERFLOWED_UPDATES, L.SLOT_DROPPED_EXEMPLARS
+        )
         return EngineFigures(
             rows=segment.layout.rows,
             rows_used=len(snapshot.used_rows),
@@ -148,7 +152,8 @@ class Scraper:
             series=snapshot.series,
             shadowed_series=snapshot.shadowed_series,
             damaged_records=snapshot.damaged_records,
-            overflowed_updates=reader.engine_total(L.SLOT_OVERFLOWED_UPDATES),
+            overflowed_updates=overflowed,
+            dropped_exemplars=dropped,
             segment_bytes=segment.allocated_bytes(),
             detached=self.detached,
             collector_errors=self.errors,

@@ -29,6 +29,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from shm_metrics import layout as L
+from shm_metrics import records
 from shm_metrics.errors import SegmentError, SegmentFormatError, SegmentFullError
 from shm_metrics.layout import Header, Layout, parse_header
 from shm_metrics.locks import FileLocks
@@ -42,6 +43,7 @@ __all__ = ["Segment"]
 log = logging.getLogger("shm_metrics")
 
 CREATION_SECONDS = 10.0
+_BEFORE_BOOT = 2.0**-60  # times this, any stamp lies before the first nanosecond of a boot, in the old order
 
 
 def _boot_id() -> bytes:
@@ -88,7 +90,7 @@ class Segment:
         self.map = mmap.mmap(map_fd, lay.total, mmap.MAP_SHARED, protection)
         self.bytes = memoryview(self.map)
         self.words = self.bytes[: L.HEADER_END].cast("Q")
-        self.doubles = self.bytes[lay.matrix : lay.total].cast("d")
+        self.doubles = self.bytes[lay.matrix : lay.exemplars].cast("d")
         self.page_bytes = self.bytes[lay.page_map : lay.page_map + lay.matrix_rows * lay.pages_per_row]
         self.codes = self.bytes[lay.slot_map : lay.slot_map + lay.slots]
 
@@ -126,7 +128,7 @@ class Segment:
     def two_dimensional(self) -> tuple[memoryview[float], memoryview]:
         """The matrix and the page map with their two dimensions, for the cells."""
         lay = self.layout
-        matrix = self.bytes[lay.matrix : lay.total].cast("d", (lay.matrix_rows, lay.slots))
+        matrix = self.bytes[lay.matrix : lay.exemplars].cast("d", (lay.matrix_rows, lay.slots))
         return matrix, self.page_bytes.cast("B", (lay.matrix_rows, lay.pages_per_row))
 
     # -- attaching ------------------------------------------------------------------------------------------------
@@ -361,7 +363,7 @@ class Segment:
         self.locks.close()
 
 
-def _word(data: bytes, offset: int) -> int:
+def _word(data: bytes | mmap.mmap, offset: int) -> int:
     return int.from_bytes(data[offset : offset + L.WORD], "little")
 
 
@@ -374,7 +376,7 @@ def _half_made(start: bytes) -> bool:
 def _after_reboot(fd: int, header: Header) -> None:
     """Bring the stamps of a kept segment of an earlier boot before every stamp of this one, in their old order.
 
-    CLOCK_MONOTONIC begins anew at boot. Nobody is present, so every row may be written here.
+    CLOCK_MONOTONIC begins anew at boot. Nobody is present, so every row may be written here. Exemplars are dropped.
     """
     boot_id = _boot_id()
     if boot_id == header.boot_id:
@@ -390,6 +392,27 @@ def _after_reboot(fd: int, header: Header) -> None:
                 if map_[first_page + slot // L.SLOTS_PER_PAGE]:
                     at = lay.matrix + row * lay.row_bytes + slot * L.WORD
                     (stamp,) = struct.unpack_from("<d", map_, at)
-                    struct.pack_into("<d", map_, at, stamp * 2.0**-60)
+                    struct.pack_into("<d", map_, at, stamp * _BEFORE_BOOT)
+            told = _word(map_, lay.worker(row) + L.WORKER_EXEMPLARS_OFFSET)
+            for entry in range(min(told, L.EXEMPLARS_PER_ROW)):
+                at = lay.exemplar_table(row) + entry * L.EXEMPLAR_BYTES
+                map_[at : at + L.WORD] = bytes(L.WORD)
+        _age_births(map_, lay)
         new = Header(lay, header.incarnation, header.index_key, boot_id, header.created_at)
         map_[: L.STATE_OFFSET] = new.pack()
+
+
+def _age_births(map_: mmap.mmap, lay: Layout) -> None:
+    """The same for the stamps in the catalog, at which series were removed or took over the slots of others."""
+    commit = min(_word(map_, L.CATALOG_COMMIT_OFFSET), _word(map_, L.CATALOG_RESERVED_OFFSET), lay.catalog_bytes)
+    offset, data = 0, memoryview(map_[lay.catalog : lay.catalog + commit])
+    while offset < commit:
+        try:
+            record, following = records.unpack(data, offset, commit)
+        except SegmentFormatError:
+            offset += records.ALIGN
+            continue
+        if record.born:
+            record.born *= _BEFORE_BOOT
+            map_[lay.catalog + offset : lay.catalog + following] = record.pack()
+        offset = following

@@ -29,6 +29,7 @@ class EngineFigures:
     shadowed_series: int
     damaged_records: int
     overflowed_updates: float
+    dropped_exemplars: float
     segment_bytes: int
     detached: bool
     collector_errors: int
@@ -44,8 +45,9 @@ _FAMILIES = (
     ("slots_used", GAUGE, "Slots given to series so far"),
     ("series", GAUGE, "Series shown"),
     ("shadowed_series", GAUGE, "Series hidden because their name was declared anew with another definition"),
-    ("damaged_records", GAUGE, "Catalog records that could not be read"),
+    ("damaged_records", GAUGE, "Catalog records and exemplars that could not be read"),
     ("overflowed_updates", COUNTER, "Updates that went to an overflow series, or nowhere, for want of slots or memory"),
+    ("dropped_exemplars", COUNTER, "Exemplars left out for want of memory"),
     ("segment_bytes", GAUGE, "Memory that the segment takes"),
     ("detached", GAUGE, "1 if this process found no segment to share and counts for itself"),
     ("collector_errors", COUNTER, "Failures of custom collectors and gauge functions in the scraped process"),

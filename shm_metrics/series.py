@@ -6,13 +6,15 @@ Lives here: the classes that `labels()` and the get-or-create calls give out. Ma
 from __future__ import annotations
 
 import time
+from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any, SupportsFloat
 
 from shm_metrics.cells import COMPILED, build
 from shm_metrics.errors import InvalidMetricError
-from shm_metrics.families import NOTHING_SAID, LabelPairs
+from shm_metrics.exemplars import exemplar_text
+from shm_metrics.families import NOTHING_SAID, Exemplar, LabelPairs
 from shm_metrics.handles import FamilyHandle
 from shm_metrics.labels import check_label_names, label_pairs
 from shm_metrics.timing import ExceptionCounter, InProgress, Timer
@@ -98,12 +100,75 @@ def _counted(update: Callable[..., Any]) -> Callable[..., Any]:
     return counted
 
 
+class ExemplarMethods(SeriesMethods):
+    """What counters and histograms do with exemplars. An update with one goes the long way, which others never see."""
+
+    __slots__ = _NONE
+
+    def keep_exemplar(
+        self, labels: Mapping[str, str], value: float, timestamp: float | None = None, bucket: int | None = None
+    ) -> bool:
+        """Keep an exemplar without counting: the newest one of a counter or bucket is shown, whichever worker kept it.
+
+        value: what was counted or observed. timestamp: Unix seconds, now if left out. bucket: of a histogram, from 0;
+        the one that `value` falls into if left out. False when it is left out: this worker has no row, or there is no
+        memory for it. Raises InvalidMetricError.
+        """
+        text = exemplar_text(labels, self._handle.family.name)
+        return self._keep(text, float(value), time.time() if timestamp is None else float(timestamp), bucket)
+
+    def _keep(self, text: bytes, value: float, timestamp: float, bucket: int | None = None) -> bool:
+        position = self._position(value, bucket)
+        return self._handle.writer.keep_exemplar(self, position, text, value, timestamp)
+
+    def exemplar(self, bucket: int | None = None) -> Exemplar | None:
+        """The newest exemplar that any worker kept; None: there is none. bucket: of this one of a histogram alone."""
+        if bucket is None:
+            positions = self._positions()
+        else:
+            position = self._position(0.0, bucket)
+            positions = range(position, position + 1)
+        return self._handle.backend._exemplar(self._handle.family, self._pairs, positions)
+
+    def _position(self, value: float, bucket: int | None) -> int:
+        """Where the bucket, or the counter's value, is among the slots of the series."""
+        raise NotImplementedError
+
+    def _positions(self) -> range:
+        """Where all are that may have one."""
+        raise NotImplementedError
+
+
 # -- counter -----------------------------------------------------------------------------------------------------------
 
 
-class CounterMethods(SeriesMethods, CounterCell):
+class CounterMethods(ExemplarMethods, CounterCell):
     __slots__ = _NONE
     _hot: tuple[str, ...] = ("inc",)
+
+    def inc_with_exemplar(self, amount: SupportsFloat, exemplar: Mapping[str, str]) -> None:
+        """What inc() does with an exemplar; it is checked first, so that a bad one counts nothing."""
+        text = exemplar_text(exemplar, self._handle.family.name)
+        build.CounterCell.inc(self, amount)
+        if exemplar:
+            self._keep(text, float(amount), time.time())
+
+    def _position(self, value: float, bucket: int | None) -> int:
+        return 0
+
+    def _positions(self) -> range:
+        return range(1)
+
+    def reset(self) -> None:
+        """Begin anew from 0, for all processes, with a new time of creation."""
+        handle, pairs = self._handle, self._pairs
+        shared = handle.series.get(pairs) is self
+        handle.remove(pairs)
+        if self.place()[0] is not handle.writer.row or handle.writer.lease is None:
+            self.forget()  # it counts in private memory, where nobody else would take it for counted before
+        self.start(handle, pairs)
+        if shared:
+            handle.series.setdefault(pairs, self)
 
     def count_exceptions(
         self, exception: type[BaseException] | tuple[type[BaseException], ...] = Exception
@@ -189,7 +254,7 @@ class NewestGaugeSeries(NewestMethods, build.GaugeCell):
 # -- histogram, summary ------------------------------------------------------------------------------------------------
 
 
-class HistogramMethods(SeriesMethods, HistogramCell):
+class ObservingMethods(SeriesMethods, HistogramCell):
     __slots__ = _NONE
     _hot: tuple[str, ...] = ("observe",)
 
@@ -209,11 +274,42 @@ class HistogramMethods(SeriesMethods, HistogramCell):
         return float(self._handle.backend._columns(self._handle.family, self._pairs)[-1])
 
 
+class HistogramMethods(ExemplarMethods, ObservingMethods):
+    __slots__ = _NONE
+
+    def observe_with_exemplar(self, amount: SupportsFloat, exemplar: Mapping[str, str]) -> None:
+        """What observe() does with an exemplar; it is checked first, so that a bad one counts nothing."""
+        text = exemplar_text(exemplar, self._handle.family.name)
+        build.HistogramCell.observe(self, amount)
+        if exemplar:
+            self._keep(text, float(amount), time.time())
+
+    def _position(self, value: float, bucket: int | None) -> int:
+        bounds = self._handle.family.bounds
+        if bucket is None:
+            bucket = bisect_left(bounds, value) if value == value else len(bounds) - 1
+        if not 0 <= bucket < len(bounds):
+            raise InvalidMetricError(
+                f"{self._handle.family.name}: bucket {bucket}: it has the buckets 0 to {len(bounds) - 1}"
+            )
+        return 1 + bucket
+
+    def _positions(self) -> range:
+        return range(1, 1 + len(self._handle.family.bounds))
+
+
 class HistogramSeries(HistogramMethods, build.HistogramCell):
     __slots__ = _SLOTS
 
 
-class SummarySeries(HistogramMethods, build.HistogramCell):
+class SummaryMethods(ObservingMethods):
+    __slots__ = _NONE
+
+    def observe_with_exemplar(self, amount: SupportsFloat, exemplar: Mapping[str, str]) -> None:
+        raise TypeError(f"{self._handle.family.name}: a summary takes no exemplar; use a histogram")
+
+
+class SummarySeries(SummaryMethods, build.HistogramCell):
     __slots__ = _SLOTS
 
 

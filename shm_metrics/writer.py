@@ -21,10 +21,12 @@ import weakref
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from shm_metrics import forks
 from shm_metrics import layout as L
 from shm_metrics.allocator import Allocator, CatalogBusyError, FamilyPlace, SeriesPlace
 from shm_metrics.cells import build
 from shm_metrics.errors import SegmentError, SegmentFullError
+from shm_metrics.exemplar_table import ExemplarTable
 from shm_metrics.families import Family, LabelPairs
 from shm_metrics.layout import Layout
 from shm_metrics.place import Place
@@ -76,6 +78,7 @@ class Writer:
         self._rowless: dict[int, Any] = {}  # slot -> a cell of it; kept alive, so that no count dies with its cell
         self._families: dict[int, tuple[Family, FamilyPlace]] = {}
         self._waiting: list[tuple[Any, Family, LabelPairs, LabelPairs]] = []
+        self._exemplars: ExemplarTable | None = None
         self._told: set[str] = set()
         self._repairing = False
         self._repair_lock = _thread.allocate_lock()
@@ -104,6 +107,7 @@ class Writer:
         self.lease = self._claim()
         if self.lease is not None:
             self._point(self.row, segment.row_view(self.lease.row), segment.row_view(L.LEDGER_ROW))
+            self._exemplars = ExemplarTable(segment, self.lease.row)
             return
         self._wait_in_private_memory()
         for n in range(L.ROWLESS_BYTES):
@@ -189,6 +193,7 @@ class Writer:
         move: the cell has counted in private memory already, and takes it along.
         """
         place_cell = cell.move if move else cell.bind
+        forks.notice()
         if self.closed:
             self._put_aside(cell, family)
             return False
@@ -249,6 +254,30 @@ class Writer:
         """Count one update that went to an overflow series, or nowhere."""
         self.row.add(L.SLOT_OVERFLOWED_UPDATES, 1.0)
 
+    # -- exemplars ------------------------------------------------------------------------------------------------
+
+    def keep_exemplar(self, cell: Any, position: int, text: bytes, value: float, timestamp: float) -> bool:
+        """Keep the newest exemplar of one slot of a cell's series. text: from exemplar_text.
+
+        position: of the slot within the series. False when it is left out: the cell counts in private memory, or there
+        is no memory for the exemplar, which is counted and logged once.
+        """
+        table, (row, slot) = self._exemplars, cell.place()
+        if table is None or row is not self.row:
+            return False
+        try:
+            return table.keep(slot + position, value, timestamp, time.monotonic(), text)
+        except SegmentFullError as error:
+            self.row.add(L.SLOT_DROPPED_EXEMPLARS, 1.0)
+            self._tell("exemplars", f"exemplars are left out: {error}")
+            return False
+
+    def _forget_exemplars(self) -> None:
+        """The row is not ours any more."""
+        table, self._exemplars = self._exemplars, None
+        if table is not None:
+            table.revoke()
+
     def _tell(self, what: str, message: str) -> None:
         if what not in self._told:
             self._told.add(what)
@@ -287,6 +316,7 @@ class Writer:
         overflowed = self.row.read(L.SLOT_OVERFLOWED_UPDATES)
         build.adopt(self.row, shared, self._rowless)
         self.lease = lease
+        self._exemplars = ExemplarTable(segment, row)
         self._rowless = {}
         self.row.add(L.SLOT_OVERFLOWED_UPDATES, overflowed)
         # What another thread made since the row was claimed wants its pages too.
@@ -326,6 +356,7 @@ class Writer:
         if self.closed:
             return
         was_rowless = self.lease is None
+        self._forget_exemplars()
         self.row.renew()
         self.allocator.renew()
         if "reader" in self.__dict__:
@@ -337,12 +368,12 @@ class Writer:
         close_inherited()
         if was_rowless:
             for cell in self._all_cells():
-                cell.reset()
+                cell.forget()
         # What the parent's thread has just moved out of private memory stands in the parent's row by now.
         self._waiting = [waiting for waiting in self._waiting if waiting[0].place()[0] is not self.row]
         for cell, *_ in self._waiting:
             cell.place()[0].renew()
-            cell.reset()
+            cell.forget()
         self.lease = None
         self._take_row()
         if self._waiting:
@@ -350,6 +381,7 @@ class Writer:
 
     def count_privately(self, error: Exception) -> None:
         """In a forked child for which after_fork_in_child() failed: above all, do not write into the parent's row."""
+        self._forget_exemplars()
         self._wait_in_private_memory()
         self.lease = None
         self.segment.locks.close()  # inherited or not: the parent's locks must not depend on us
@@ -371,6 +403,7 @@ class Writer:
         self.last_repair()
         self.closed = True
         _writers.discard(self)
+        self._forget_exemplars()
         self._point_to_private_memory()
         if self.lease is not None:
             self.lease.release()
@@ -414,6 +447,7 @@ def _repair_until_done(reference: weakref.ref[Writer]) -> None:
         time.sleep(REPAIR_SECONDS)
 
 
+@forks.in_child
 def _after_fork_in_child() -> None:
     global _process_role
     _process_role = ""
@@ -429,5 +463,4 @@ def _at_exit() -> None:
         writer.last_repair()
 
 
-os.register_at_fork(after_in_child=_after_fork_in_child)
 atexit.register(_at_exit)

@@ -18,14 +18,14 @@ PACKAGE = Path(shm_metrics.__file__).parent
 LAYERS = (
     (
         "pure leaves",
-        "_no_cython aggregate arrays buckets definitions errors families gauge_modes labels layout records "
+        "_no_cython aggregate arrays buckets definitions errors exemplars families gauge_modes labels layout records "
         "slots process.families process.parsing process.usage",
     ),
     ("cells", "_cells_cy cells timing"),
-    ("segment", "locks place presence process process.procfs segment"),
-    ("writer", "allocator catalog index rows writer"),
+    ("segment", "forks locks place presence process process.procfs segment"),
+    ("writer", "allocator catalog exemplar_table index rows writer"),
     ("exposition", "exposition exposition.*"),
-    ("reader", "export exporter ledger mirror plan reader scan scraping self_metrics snapshot"),
+    ("reader", "exemplar_scan export exporter ledger mirror plan reader scan scraping self_metrics snapshot"),
     ("faces", "backend default handles metrics series"),
     ("sync", "sync sync.*"),
     (
@@ -35,8 +35,8 @@ LAYERS = (
 )
 
 PURE = (
-    "aggregate arrays buckets definitions errors export exposition exposition.* families gauge_modes labels layout "
-    "plan process.families process.parsing process.usage records self_metrics slots snapshot "
+    "aggregate arrays buckets definitions errors exemplars export exposition exposition.* families gauge_modes labels "
+    "layout plan process.families process.parsing process.usage records self_metrics slots snapshot "
     "sync sync.blob sync.capture sync.chunks sync.cluster sync.exact sync.fold sync.said sync.table_format sync.tables "
     "sync.union sync.wire sync.stores sync.stores.memcached_records sync.stores.protocol sync.stores.redis_scripts"
 )

@@ -28,6 +28,11 @@ def declared(backend: MetricsBackend) -> float:
     of_one_shop: Counter = jobs.labels("a")
     jobs.labels(shop="b").inc(2)
     of_one_shop.inc()
+    of_one_shop.inc(1, exemplar={"trace_id": "a"})
+    kept = of_one_shop.exemplar()
+    trace: str = "" if kept is None else kept.labels["trace_id"]
+    assert trace == "a"
+    of_one_shop.reset()
     total: float = of_one_shop.value
     with of_one_shop.count_exceptions(ValueError):
         pass
@@ -43,6 +48,11 @@ def declared(backend: MetricsBackend) -> float:
     with seconds.labels("a").time():
         pass
     seconds.labels("a").observe(0.25)
+    seconds.labels("a").observe(0.25, {"trace_id": "b"})
+    with seconds.time() as timer:
+        timer.labels("b")
+    took: float | None = timer.duration
+    assert took is not None
     size = Summary("size", "Bytes.", registry=backend)
     size.observe(10)
     total += size.sum + size.count
@@ -58,6 +68,9 @@ def declared(backend: MetricsBackend) -> float:
     text: str = work(3)
     total += len(text)
     Info("build", "What runs.", registry=backend).info({"version": "1"})
+    last = Gauge("last_seconds", "Seconds.", ["of"], registry=backend)
+    with last.time() as timing:
+        timing.labels(of="a")
     light = Enum("light", "Where we are.", states=["red", "green"], registry=backend)
     light.state("green")
     state: str = light.value
@@ -108,6 +121,7 @@ class Metered(Counter):
 def wrong(backend: MetricsBackend) -> None:
     """Never run: each line is an error that a type checker must find, or the comment at its end is one."""
     Counter("a").set(1)  # type: ignore[attr-defined]
+    Counter("a").inc(1, exemplar="trace")  # type: ignore[arg-type]
     Counter("a").inc("1")  # type: ignore[arg-type]
     Histogram("a", bukets=[1])  # type: ignore[call-arg]
     Gauge("a", multiprocess_mode=3)  # type: ignore[arg-type]

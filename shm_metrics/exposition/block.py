@@ -22,9 +22,10 @@ import numpy as np
 from shm_metrics.arrays import FloatArray
 from shm_metrics.exposition.dialect import Dialect
 from shm_metrics.exposition.escaping import label_text, metric_name, utf8
+from shm_metrics.exposition.exemplar_text import exemplar_text
 from shm_metrics.exposition.floats import ObjectArray, go_text, number_lines
 from shm_metrics.exposition.lines import LineShape, line_keys, line_shape
-from shm_metrics.families import Family, LabelPairs, SeriesLabels
+from shm_metrics.families import Exemplar, Exemplars, Family, LabelPairs, SeriesLabels
 
 __all__ = ["Block", "LargeBlock", "SmallBlock", "make_block"]
 
@@ -32,24 +33,48 @@ _SMALL = 32
 """Up to so many lines a loop in Python is faster than numpy's fixed costs."""
 
 
+class _ExemplarTexts:
+    """The texts of a block's exemplars, kept for as long as they are the same objects."""
+
+    __slots__ = ("_kept", "_lines")
+
+    def __init__(self, shape: LineShape) -> None:
+        self._lines = shape.lines
+        self._kept: dict[tuple[int, int], tuple[Exemplar, bytes]] = {}
+
+    def behind(self, exemplars: Exemplars) -> Iterator[tuple[int, bytes]]:
+        """(line, what stands behind its number) for each exemplar."""
+        before, kept = self._kept, {}
+        for key, exemplar in exemplars.items():
+            known = before.get(key)
+            if known is None or known[0] is not exemplar:
+                known = exemplar, utf8(exemplar_text(exemplar))
+            kept[key] = known
+            yield key[0] * self._lines + key[1], known[1]
+        self._kept = kept
+
+
 class SmallBlock:
     """A few lines: the whole text is kept, and made anew when any number changed."""
 
-    __slots__ = ("_kept", "_prefixes", "_shape", "_tail")
+    __slots__ = ("_exemplars", "_kept", "_prefixes", "_shape", "_tail")
 
     def __init__(self, prefixes: list[bytes], tail: bytes, shape: LineShape) -> None:
         self._prefixes = prefixes
         self._tail = tail
         self._shape = shape
+        self._exemplars = _ExemplarTexts(shape)
         self._kept: tuple[list[float], bytes] = ([], tail)
 
-    def render(self, values: FloatArray, sums: FloatArray | None) -> bytes:
-        """The page with these numbers; the arrays are as in FamilySnapshot.
+    def render(self, values: FloatArray, sums: FloatArray | None, exemplars: Exemplars | None = None) -> bytes:
+        """The page with these numbers; all is as in FamilySnapshot.
 
         Raises ValueError where there are not as many numbers as lines.
         """
         numbers: list[float] = self._shape.list(values, sums) if self._shape.type else values.tolist()
         kept, text = self._kept
+        if exemplars:
+            return self._with(exemplars, numbers)
         if numbers == kept:
             return text
         pairs = zip(self._prefixes, numbers, strict=True)
@@ -57,22 +82,31 @@ class SmallBlock:
         self._kept = (numbers, text)
         return text
 
+    def _with(self, exemplars: Exemplars, numbers: list[float]) -> bytes:
+        lines = [
+            b"%b%b" % (prefix, go_text(number).encode()) for prefix, number in zip(self._prefixes, numbers, strict=True)
+        ]
+        for line, text in self._exemplars.behind(exemplars):
+            lines[line] += text
+        return b"".join([line + b"\n" for line in lines]) + self._tail
+
 
 class LargeBlock:
     """Many lines: the texts of the numbers are kept, and those of the changed ones replaced."""
 
-    __slots__ = ("_kept", "_shape", "_tail")
+    __slots__ = ("_exemplars", "_kept", "_shape", "_tail")
 
     def __init__(self, prefixes: list[bytes], tail: bytes, shape: LineShape) -> None:
         self._tail = tail
         self._shape = shape
+        self._exemplars = _ExemplarTexts(shape)
         zeros = np.zeros(len(prefixes))
         page: ObjectArray = np.empty((len(prefixes), 2), dtype=object)
         page[:, 0] = prefixes
         page[:, 1] = number_lines(zeros)
         self._kept: tuple[FloatArray, ObjectArray] = (zeros, page)
 
-    def render(self, values: FloatArray, sums: FloatArray | None) -> bytes:
+    def render(self, values: FloatArray, sums: FloatArray | None, exemplars: Exemplars | None = None) -> bytes:
         """As SmallBlock.render."""
         numbers = self._shape.array(values, sums)
         kept, page = self._kept
@@ -85,6 +119,10 @@ class LargeBlock:
             page[changed, 1] = number_lines(numbers[changed])
             # A copy, because a scalar family's numbers are the reader's own array.
             self._kept = (numbers.copy(), page)
+        if exemplars:
+            page = page.copy()
+            for line, text in self._exemplars.behind(exemplars):
+                page[line, 1] = page[line, 1][:-1] + text + b"\n"
         return b"".join(page.ravel().tolist()) + self._tail
 
 

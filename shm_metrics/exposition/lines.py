@@ -41,6 +41,11 @@ class LineShape:
     cells: int
     totals: bool = True
 
+    @property
+    def lines(self) -> int:
+        """How many lines a series has."""
+        return {HISTOGRAM: self.cells + 2 * self.totals, SUMMARY: 2, STATESET: self.cells}.get(self.type, 1)
+
     def array(self, values: FloatArray, sums: FloatArray | None) -> FloatArray:
         """The numbers of all lines, flat.
 

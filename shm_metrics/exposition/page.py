@@ -11,6 +11,7 @@ from typing import Any
 from shm_metrics.exposition.block import make_block
 from shm_metrics.exposition.dialect import Dialect
 from shm_metrics.exposition.escaping import label_text, metric_name, utf8
+from shm_metrics.exposition.exemplar_text import exemplar_text
 from shm_metrics.exposition.floats import go_text
 from shm_metrics.exposition.names import Dropped, OnDropped, settle
 from shm_metrics.exposition.run import FamilyRun
@@ -21,9 +22,6 @@ __all__ = ["render_page"]
 
 _TRAILING = ("_created", "_gsum", "_gcount")
 """Samples that format 0.0.4 does not know: each kind becomes a gauge of its own behind the family."""
-
-_MAX_EXEMPLAR = 128
-"""Characters of an exemplar's labels, names and values together (OpenMetrics 1.0, section Exemplars)."""
 
 
 def render_page(families: Iterable[Renderable], dialect: Dialect, on_dropped: OnDropped, created: bool) -> list[bytes]:
@@ -37,7 +35,8 @@ def render_page(families: Iterable[Renderable], dialect: Dialect, on_dropped: On
             block = kept.blocks.get(dialect.key)
             if block is None:
                 block = kept.blocks[dialect.key] = make_block(kept.families, dialect)
-            page.append(block.render(item.values, item.sums))
+            exemplars = item.exemplars if dialect.openmetrics else None
+            page.append(block.render(item.values, item.sums, exemplars))
             continue
         try:
             page.append(utf8(_sample_family(item, dialect)))
@@ -82,9 +81,4 @@ def _exemplar(sample: Any, type: str) -> str:
     allowed = (type == COUNTER and sample.name.endswith("_total")) or (
         type in ("histogram", "gaugehistogram") and sample.name.endswith("_bucket")
     )
-    labels = sample.exemplar.labels
-    if not allowed or sum(len(name) + len(value) for name, value in labels.items()) > _MAX_EXEMPLAR:
-        return ""
-    text = f" # {{{label_text(sorted(labels.items()))}}} {go_text(sample.exemplar.value)}"
-    stamp = sample.exemplar.timestamp
-    return text if stamp is None else f"{text} {stamp}"
+    return exemplar_text(sample.exemplar) if allowed else ""

@@ -11,13 +11,15 @@ and a dictionary look-up; as one run they cost what one family of ten thousand s
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
 from shm_metrics.arrays import FloatArray
 from shm_metrics.exposition.lines import line_shape
-from shm_metrics.families import Family, FamilySnapshot, SeriesLabels
+from shm_metrics.families import Exemplar, Exemplars, Family, FamilySnapshot, SeriesLabels
 
 __all__ = ["FamilyRun", "RunFamilies"]
 
@@ -41,18 +43,26 @@ class RunFamilies(tuple[tuple[Family, SeriesLabels], ...]):
 
 @dataclass(frozen=True, slots=True)
 class FamilyRun:
-    """The values of several families at one scan; the arrays are as in FamilySnapshot, family after family."""
+    """The values of several families at one scan; all is as in FamilySnapshot, series counted through all families."""
 
     families: RunFamilies
     values: FloatArray
     sums: FloatArray | None = None
     created: FloatArray | None = None
+    exemplars: Exemplars | None = None
 
     def split(self) -> Iterator[FamilySnapshot]:
         """The same, one snapshot a family; the arrays are views."""
         start = 0
+        kept = deque(sorted((self.exemplars or {}).items(), key=itemgetter(0)))
         for family, labels in self.families:
-            cut = slice(start, start := start + len(labels))
+            stop = start + len(labels)
+            cut = slice(start, stop)
             sums = None if self.sums is None else self.sums[cut]
             created = None if self.created is None else self.created[cut]
-            yield FamilySnapshot(family, labels, self.values[cut], sums, created)
+            exemplars: dict[tuple[int, int], Exemplar] = {}
+            while kept and kept[0][0][0] < stop:
+                (index, bucket), exemplar = kept.popleft()
+                exemplars[index - start, bucket] = exemplar
+            yield FamilySnapshot(family, labels, self.values[cut], sums, created, exemplars or None)
+            start = stop

@@ -75,10 +75,14 @@ def as_samples(item: FamilySnapshot | MetricLike, *, created: bool = False, open
     keys = line_keys(family, shape)
     numbers = iter(shape.list(item.values, item.sums))
     stamps = item.created if created and family.type in (COUNTER, HISTOGRAM, SUMMARY) else None
+    exemplars = item.exemplars or {}
     samples: list[Sample] = []
     for index, pairs in enumerate(item.labels):
         labels = dict(pairs)
-        samples += [Sample(name, {**labels, **dict(extra)}, next(numbers)) for name, extra in keys]
+        samples += [
+            Sample(name, {**labels, **dict(extra)}, next(numbers), None, exemplars.get((index, line)))
+            for line, (name, extra) in enumerate(keys)
+        ]
         if stamps is not None:
             samples.append(Sample(f"{family.name}_created", labels, float(stamps[index])))
     return SampleFamily(family.name, family.documentation, family.type, samples, family.unit)

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from threading import RLock
 from typing import Any
 
+from shm_metrics import forks
 from shm_metrics.backend import MetricsBackend
 from shm_metrics.default import follow_default, get_backend
 from shm_metrics.errors import MetricsError
@@ -276,9 +277,7 @@ def _existing(base: type) -> list[Any]:
     return [found for found in gc.get_objects() if issubclass(type(found), base) and "_labelvalues" in vars(found)]
 
 
+@forks.in_child
 def _after_fork_in_child() -> None:
     if _installed is not None:
         _installed.after_fork()
-
-
-os.register_at_fork(after_in_child=_after_fork_in_child)

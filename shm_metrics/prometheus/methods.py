@@ -53,7 +53,7 @@ def _slowly(metric: Any, name: str, amount: Any, *more: Any) -> None:
         return
     exemplar = more[0] if more else None
     if exemplar:
-        _exemplar(metric, exemplar)
+        _check_exemplar(exemplar)
     try:
         number = float(amount)
     except (TypeError, ValueError):
@@ -63,32 +63,25 @@ def _slowly(metric: Any, name: str, amount: Any, *more: Any) -> None:
         _tell(metric, f"{name}({number}) was left out")
         return
     try:
-        getattr(series, name)(number)
+        if exemplar:
+            getattr(series, name)(number, exemplar)
+        else:
+            getattr(series, name)(number)
     except InvalidMetricError as error:
         if getattr(metric, "_is_most_recent", False):
             raise RuntimeError(f"{name} must not be used with the mostrecent mode") from error
         raise
-    if exemplar:
-        _keep(series, exemplar, number)
 
 
 def _class_of(metric: Any) -> str:
     return {"counter": "Counter", "gauge": "Gauge", "summary": "Summary", "histogram": "Histogram"}[metric._type]
 
 
-def _exemplar(metric: Any, exemplar: Any) -> None:
-    """Refuse a bad one before anything is counted."""
+def _check_exemplar(exemplar: Any) -> None:
+    """By prometheus_client's rules, which somebody may have set to the old names only; the series has its own."""
     from prometheus_client import metrics
 
     metrics._validate_exemplar(exemplar)  # type: ignore[attr-defined, no-untyped-call]
-
-
-def _keep(series: Any, exemplar: Any, number: float) -> None:
-    import time
-
-    bounds = series._handle.family.bounds
-    bucket = next(i for i, bound in enumerate(bounds) if number <= bound) if bounds else None
-    series.keep_exemplar(exemplar, number, time.time(), bucket=bucket)
 
 
 # -- updates ----------------------------------------------------------------------------------------------------------

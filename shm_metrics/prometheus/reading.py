@@ -90,8 +90,10 @@ def _foreign(installation: Installation, registry: Any) -> list[Any]:
         for collector in list(getattr(each, "_collector_to_names", ())):
             if collector in known or collector in found or isinstance(collector, MultiProcessCollector):
                 continue
-            if isinstance(collector, Metric) and collector._handle.backend is installation.backend:
-                continue
+            if isinstance(collector, Metric):
+                handle = getattr(collector, "_handle", None)  # none yet: it is just being made
+                if handle is None or handle.backend is installation.backend:
+                    continue
             if not _is_ours(installation, collector):
                 found.append(collector)
     return found

@@ -1,13 +1,14 @@
 """What must be renewed in the child of a fork, and by whom.
 
-Lives here: one hook for the interpreter and the weak list of those it tells. May not: any knowledge of what they renew.
+Lives here: one function for all of them and the weak list of those it tells. May not: any knowledge of what they renew.
 """
 
 from __future__ import annotations
 
-import os
 import weakref
 from typing import Protocol
+
+from shm_metrics import forks
 
 __all__ = ["ForkAware", "tell_in_child"]
 
@@ -18,7 +19,7 @@ class ForkAware(Protocol):
     def after_fork_in_child(self) -> None: ...
 
 
-# os.register_at_fork has no way back, so it is called once, and things come and go through a weak set.
+# Told once, for good; things come and go through a weak set.
 _living: weakref.WeakSet[ForkAware] = weakref.WeakSet()
 
 
@@ -27,9 +28,7 @@ def tell_in_child(thing: ForkAware) -> None:
     _living.add(thing)
 
 
+@forks.in_child
 def _tell_all() -> None:
     for thing in list(_living):
         thing.after_fork_in_child()
-
-
-os.register_at_fork(after_in_child=_tell_all)

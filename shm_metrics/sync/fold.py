@@ -12,6 +12,12 @@ An instance moves through these states; `sequence` is that of its newest blob, `
 The record says itself what it holds, so that writing it is the whole fold; whatever is written before (tombs) or
 removed after (blobs) may be lost on the way. Read blobs first, then the record, then the tombs it names: an instance
 that is folded in between is then seen twice and counted once, where in another order it would be missing.
+
+A tomb is kept under instance and sequence: a fold that dies between tomb and record must not have replaced the tomb
+that the record in force needs.
+
+A tomb is kept under instance and sequence. A fold that dies between tomb and record has then not replaced the tomb that
+the record in force needs.
 """
 
 from __future__ import annotations
@@ -26,18 +32,9 @@ from shm_metrics.sync.said import newest_said
 from shm_metrics.sync.tables import Table, cells_of, rule_of
 from shm_metrics.sync.union import Sums, Union
 
-__all__ = ["COUNTED", "FOLDED", "RETURNED", "UNKNOWN", "fold", "forget", "rest_of", "state_of", "tomb_name"]
+__all__ = ["COUNTED", "FOLDED", "RETURNED", "UNKNOWN", "fold", "forget", "rest_of", "state_of"]
 
 COUNTED, FOLDED, RETURNED, UNKNOWN = "counted", "folded", "returned", "unknown"
-
-
-def tomb_name(instance: str, folded: Folded) -> str:
-    """Under which name the tomb of a folded instance is kept.
-
-    One name for each sequence: a fold writes its tombs before the record, and one that dies in between must not have
-    replaced the tomb that the record in force needs.
-    """
-    return f"{instance}:{folded.sequence}"
 
 
 def state_of(blob: Blob, retired: Retired | None, tomb: Blob | None) -> str:

@@ -17,8 +17,9 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Sequence
-from itertools import groupby
-from typing import TypeVar
+from itertools import groupby, islice
+from operator import lt
+from typing import Any
 
 import numpy as np
 
@@ -26,7 +27,7 @@ from shm_metrics.errors import InvalidMetricError, WireFormatError
 from shm_metrics.families import COUNTER, GAUGE, HISTOGRAM, INFO, STATESET, SUMMARY, Family, LabelPairs, SeriesLabels
 from shm_metrics.gauge_modes import MODES
 from shm_metrics.labels import check_label_names, check_metric_name
-from shm_metrics.sync.tables import Rows, Table
+from shm_metrics.sync.tables import Rows, Table, definition
 
 __all__ = ["pack_table", "unpack_table"]
 
@@ -39,8 +40,6 @@ _FAMILY = struct.Struct("<BBHIII")
 _ARRAY = np.dtype("<u4")
 _FLOATS = np.dtype("<f8")
 _END = b"\xff"
-
-T = TypeVar("T")
 
 
 def pack_table(table: Table) -> bytes:
@@ -87,19 +86,31 @@ def _names(pairs: LabelPairs) -> tuple[str, ...]:
     return tuple([name for name, _ in pairs])
 
 
-def unpack_table(data: bytes) -> tuple[Rows, ...]:
-    """The families in a table's bytes. Raises WireFormatError."""
+def unpack_table(data: bytes, known: dict[LabelPairs, LabelPairs] | None = None) -> tuple[Rows, ...]:
+    """The families in a table's bytes. Raises WireFormatError.
+
+    known: label sets of other tables; the same ones are then the same objects. Those of this table are added.
+    """
     try:
-        return tuple(_Unpacking(data).families())
+        found = tuple(_Unpacking(data, {} if known is None else known).families())
+        _check_unique("families", [definition(rows.family) for rows in found])
+        return found
     except (struct.error, IndexError, KeyError, ValueError, InvalidMetricError) as error:
         raise WireFormatError(f"series table of {len(data)} bytes cannot be read: {error}") from error
+
+
+def _check_unique(what: str, found: Sequence[Any]) -> None:
+    """Raise ValueError when something comes twice. Quick for what is in ascending order, as publishers have it."""
+    if not all(map(lt, found, islice(found, 1, None))) and len(set(found)) < len(found):
+        raise ValueError(f"{what}: one comes twice")
 
 
 class _Unpacking:
     """A walk over the bytes. Whatever is said of how much follows is held against what is there before it is used."""
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: bytes, known: dict[LabelPairs, LabelPairs]) -> None:
         self._data = data
+        self._same = known.setdefault
         self._at = 0
 
     def families(self) -> Iterator[Rows]:
@@ -137,7 +148,9 @@ class _Unpacking:
             raise ValueError(f"{name}: bounds {family.bounds} do not go with a {family.type}")
         series = self._number()
         labels = self._sets(series)
-        return Rows(family, SeriesLabels(labels), tuple(self._sets(series)) if family.type == INFO else None)
+        keys = self._sets(series) if family.type == INFO else None
+        _check_unique(name, labels if keys is None else keys)
+        return Rows(family, SeriesLabels(labels), None if keys is None else tuple(keys))
 
     def _sets(self, series: int) -> list[LabelPairs]:
         found: list[LabelPairs] = []
@@ -155,7 +168,7 @@ class _Unpacking:
                 # Each pair is made once, however many series have it.
                 pairs = {value: (name, self._texts[value]) for value in set(values)}
                 columns.append([pairs[value] for value in values])
-            found += zip(*columns, strict=True)
+            found += [self._same(pairs, pairs) for pairs in zip(*columns, strict=True)]
         return found
 
     def _named(self, places: list[int]) -> list[str]:

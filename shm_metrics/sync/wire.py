@@ -23,6 +23,7 @@ import numpy as np
 
 from shm_metrics.arrays import FloatArray
 from shm_metrics.errors import WireFormatError
+from shm_metrics.families import LabelPairs
 from shm_metrics.sync.blob import Blob, Folded, Part, Retired
 from shm_metrics.sync.chunks import join, split
 from shm_metrics.sync.table_format import pack_table, unpack_table
@@ -50,6 +51,7 @@ _MOST_TIMES = 1_040  # what deflate makes smaller at most, and a little (its for
 _VALUE_LEVEL = 1  # of zlib: shuffled values gain little from more, and they go out every few seconds
 
 _tables: dict[bytes, Table] = {}
+_label_sets: dict[LabelPairs, LabelPairs] = {}  # so that tables which differ by a few series share the others
 
 
 def encode(blob: Blob) -> bytes:
@@ -195,13 +197,17 @@ def _table(digest: bytes, raw_size: int, data: memoryview) -> Table:
         raw = _decompress(data, raw_size, MAX_TABLE_BYTES)
         if blake2b(raw, digest_size=_DIGEST_SIZE).digest() != digest:
             raise WireFormatError(f"series table of {raw_size} bytes has not the digest that it says")
-        table = Table(unpack_table(raw), (bytes(data), digest, raw_size))
+        table = Table(unpack_table(raw, _label_sets), (bytes(data), digest, raw_size))
         _keep(digest, table)
+    elif table.packed is None or table.packed[2] != raw_size:
+        raise WireFormatError(f"series table of {raw_size} bytes, where those with its digest have others")
     return table
 
 
 def _keep(digest: bytes, table: Table) -> None:
     """Keep the table, and of the others as many of the youngest as there is room for."""
+    if len(_label_sets) > KEPT_SERIES:
+        _label_sets.clear()
     room = KEPT_SERIES - table.series
     for other, kept in reversed(list(_tables.items())):
         room -= kept.series

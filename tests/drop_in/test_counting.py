@@ -7,7 +7,7 @@ import math
 from decimal import Decimal
 
 import pytest
-from prometheus_client import CollectorRegistry, Counter, Enum, Gauge, Histogram, Info, Summary, values
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Enum, Gauge, Histogram, Info, Summary, values
 from prometheus_client.metrics import MetricWrapperBase
 
 
@@ -232,3 +232,35 @@ def test_values_can_be_read_and_set_one_by_one(installed, registry):
     assert histogram._sum.get() == 2
     assert registry.get_sample_value("h_sum") == 2
     assert registry.get_sample_value("h_count") == 2
+
+
+def test_exemplars_are_kept_in_the_segment_and_the_newest_of_all_workers_is_shown(installed, other, registry):
+    from prometheus_client.openmetrics.exposition import generate_latest as openmetrics
+
+    histogram = Histogram("h", "", buckets=[1, 10], registry=registry)
+    counter = Counter("c", "", ["a"], registry=registry)
+    histogram.observe(0.5, {"trace_id": "mine"})
+    other.histogram("h", buckets=[1, 10]).observe(0.7, {"trace_id": "theirs"})
+    counter.labels("x").inc(2, exemplar={"trace_id": "abc"})
+    for page in (openmetrics(registry), openmetrics(REGISTRY)):
+        text = page.decode()
+        assert 'h_bucket{le="1.0"} 2.0 # {trace_id="theirs"} 0.7' in text
+        assert 'c_total{a="x"} 2.0 # {trace_id="abc"} 2.0' in text
+    assert counter.labels("x")._value.get_exemplar().labels == {"trace_id": "abc"}
+
+
+@pytest.mark.parametrize("exemplar", [{"": "x"}, {"trace_id": "x" * 200}])
+def test_a_bad_exemplar_counts_nothing(installed, registry, exemplar):
+    counter = Counter("c", "", registry=registry)
+    with pytest.raises(ValueError):
+        counter.inc(1, exemplar=exemplar)
+    assert registry.get_sample_value("c_total") == 0
+
+
+def test_reset_begins_anew_for_all_workers(installed, other, registry):
+    counter = Counter("c", "", registry=registry)
+    counter.inc(3)
+    other.counter("c").inc(4)
+    counter.reset()
+    counter.inc()
+    assert registry.get_sample_value("c_total") == 1

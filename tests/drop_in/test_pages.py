@@ -122,6 +122,22 @@ def test_our_own_metrics_in_the_default_registry_are_on_the_page_once(installed)
         REGISTRY.unregister(counter)
 
 
+def test_a_page_may_come_while_one_of_our_own_metrics_is_being_made(installed, metrics_backend):
+    import shm_metrics
+
+    class ScrapedAtOnce(CollectorRegistry):
+        def register(self, collector):
+            super().register(collector)
+            pages.append(generate_latest(self))
+
+    pages = []
+    registry = ScrapedAtOnce()
+    MultiProcessCollector(registry)
+    shm_metrics.Counter("ours", registry=registry).inc()
+    assert b"ours_total" not in pages[-1]
+    assert b"ours_total 1.0" in generate_latest(registry)
+
+
 def test_the_runtime_is_everybodys(installed, make_backend):
     make_backend()  # a second worker
     import gc

@@ -12,6 +12,7 @@ from shm_metrics import layout as L
 from shm_metrics.errors import InvalidMetricError, SegmentFormatError
 from shm_metrics.layout import Header, Layout, parse_header
 
+ENGINE_SLOTS = ("SLOT_OVERFLOWED_UPDATES", "SLOT_DROPPED_EXEMPLARS")
 SHAPES = [(1, 1), (1, 512), (7, 513), (256, 131_072), (4096, 8_000), (3, 1 << 20)]
 
 
@@ -41,16 +42,17 @@ def test_the_regions_follow_each_other_without_overlap(rows, slots):
         (layout.index, layout.index_entries * L.INDEX_ENTRY_BYTES),
         (layout.catalog, layout.catalog_bytes),
         (layout.matrix, layout.matrix_rows * layout.row_bytes),
+        (layout.exemplars, layout.matrix_rows * L.EXEMPLARS_PER_ROW * L.EXEMPLAR_BYTES),
     ]
     for (start, size), (following, _) in itertools.pairwise(regions):
         assert start + size <= following < start + size + L.PAGE
-    assert layout.total == layout.matrix + layout.matrix_rows * layout.row_bytes
+    assert layout.total == layout.exemplar_table(layout.matrix_rows)
 
 
 @pytest.mark.parametrize(("rows", "slots"), SHAPES)
 def test_every_region_but_the_workers_begins_on_a_page_of_its_own(rows, slots):
     layout = Layout(rows, slots)
-    for region in (layout.page_map, layout.slot_map, layout.index, layout.catalog, layout.matrix, layout.total):
+    for region in (layout.page_map, layout.slot_map, layout.index, layout.catalog, layout.matrix, layout.exemplars):
         assert region % L.PAGE == 0
     assert layout.row_bytes % L.PAGE == 0, "two workers must not share a page"
 
@@ -82,7 +84,7 @@ def test_no_two_locks_share_a_byte():
 
 
 def test_every_slot_code_is_a_code_of_its_own():
-    codes = [value for name, value in vars(L).items() if name.startswith("SLOT_") and name != "SLOT_OVERFLOWED_UPDATES"]
+    codes = [value for name, value in vars(L).items() if name.startswith("SLOT_") and name not in ENGINE_SLOTS]
     assert len(codes) == len(set(codes)) == 12
 
 

@@ -17,6 +17,7 @@ FIGURES = EngineFigures(
     shadowed_series=8,
     damaged_records=9,
     overflowed_updates=10.0,
+    dropped_exemplars=3.0,
     segment_bytes=11,
     detached=True,
     collector_errors=13,

@@ -46,6 +46,12 @@ def test_a_timer_observes_the_seconds_of_a_block(clock):
     assert seen == [2.5]
 
 
+def test_a_timer_says_how_long_the_block_took(clock):
+    with Timer(lambda seconds: None) as timer:
+        clock.now += 2.5
+    assert timer.duration == 2.5
+
+
 def test_a_timer_observes_a_block_that_raises(clock):
     seen: list[float] = []
 
@@ -82,6 +88,23 @@ def test_a_timed_function_is_itself_in_all_but_time(clock):
         "(a: 'int', *, b: 'int' = 2) -> 'int'",
     )
     assert seen == [3.0]
+
+
+def test_a_timed_function_takes_what_it_took_before_for_those_who_do_not_look_behind_a_wrapper():
+    def work(a: int, *, b: int = 2) -> int:
+        return a * b
+
+    async def work_later(a: int, *, b: int = 2) -> int:
+        return a * b
+
+    for function in (work, work_later):
+        assert inspect.getfullargspec(Timer(print)(function)) == inspect.getfullargspec(function)
+
+
+def test_a_function_that_does_not_say_what_it_takes_can_be_timed(clock):
+    seen: list[float] = []
+    assert Timer(seen.append)(dict)(a=1) == {"a": 1}
+    assert seen == [0.0]
 
 
 def test_a_timed_function_that_calls_itself_observes_each_call(clock):

@@ -17,6 +17,7 @@ from shm_metrics.rows import WorkerTable
 from shm_metrics.segment import Segment
 from shm_metrics.writer import Writer
 from tests.engine.made import shown
+from tests.repairing import repaired
 
 
 @pytest.fixture
@@ -83,7 +84,7 @@ def test_a_worker_that_gets_a_row_brings_along_what_it_counted(worker, no_thread
     use_everything(second)
     assert not second._writer.repair()
     first.close()
-    assert second._writer.repair()
+    assert repaired(second._writer)
     assert second.row == 1
     assert everything(second) == ONCE
     use_everything(second, 2)
@@ -96,14 +97,14 @@ def test_what_it_brings_is_added_to_what_the_row_holds_already(worker, no_thread
     use_everything(first)
     use_everything(second, 2)
     first.close()
-    assert second._writer.repair()
+    assert repaired(second._writer)
     assert everything(second) == {**THRICE, "live": [8.0]}, "the first one's live gauge went with it"
 
 
 def test_series_of_a_worker_that_came_without_a_row_can_be_made_later(worker, no_thread):
     first, second = worker(), worker()
     first.close()
-    assert second._writer.repair()
+    assert repaired(second._writer)
     use_everything(second)
     assert everything(second) == ONCE
 
@@ -125,7 +126,7 @@ def test_what_was_counted_does_not_die_with_the_object_that_counted_it(worker, n
     second.forget_series()
     second._handles["jobs"].series.clear()
     first.close()
-    assert second._writer.repair()
+    assert repaired(second._writer)
     assert shown(second, "jobs") == {(("shop", "a"),): 3.0}
 
 
@@ -136,7 +137,7 @@ def test_overflows_of_a_worker_without_a_row_are_counted_too(worker, no_thread):
         n += 1
     second.counter("jobs", n="lost").inc()
     first.close()
-    assert second._writer.repair()
+    assert repaired(second._writer)
     assert second.stats()["overflowed_updates"] == 1.0
     assert shown(second, "jobs")[(("overflow", "true"),)] == 1.0
 
@@ -159,7 +160,7 @@ def test_series_asked_for_while_the_catalog_is_locked_count_and_come_in_later(he
         use_everything(backend)
         assert backend.snapshot().series == 0
         assert not backend._writer.repair()
-    assert backend._writer.repair()
+    assert repaired(backend._writer)
     assert everything(backend) == ONCE
     use_everything(backend, 2)
     assert everything(backend) == THRICE
@@ -172,7 +173,7 @@ def test_a_series_is_the_same_object_before_and_after_it_has_its_place(held):
         series = backend.counter("jobs", shop="a")
         series.inc()
         assert backend.counter("jobs", shop="a") is series
-    assert backend._writer.repair()
+    assert repaired(backend._writer)
     assert backend.counter("jobs", shop="a") is series
     series.inc()
     assert series.value == 2.0
@@ -184,7 +185,7 @@ def test_what_comes_in_is_added_to_what_others_counted_meanwhile(held, worker):
         use_everything(backend)
     other = worker()
     use_everything(other, 2)
-    assert backend._writer.repair()
+    assert repaired(backend._writer)
     assert everything(backend) == THRICE
 
 
@@ -197,7 +198,7 @@ def test_a_series_that_waits_and_finds_no_slot_overflows(held):
     segment = backend._writer.segment
     segment.set(L.SLOTS_USED_OFFSET, segment.layout.slots)
     known.inc()
-    assert backend._writer.repair()
+    assert repaired(backend._writer)
     late.inc()
     assert shown(backend, "jobs") == {(("shop", "known"),): 1.0, (("overflow", "true"),): 4.0}
 
@@ -207,7 +208,7 @@ def test_updates_within_a_creation_in_the_same_thread_are_not_lost(worker, no_th
     backend = worker()
     with backend._writer.allocator.locked():
         use_everything(backend)
-    assert backend._writer.repair()
+    assert repaired(backend._writer)
     assert everything(backend) == ONCE
 
 
@@ -243,7 +244,7 @@ def test_without_memory_for_a_row_a_worker_counts_in_private_memory_until_there_
     second.counter("jobs").inc(2)
     assert second.row is None
     monkeypatch.setattr(Segment, "reserve", real)
-    assert second._writer.repair()
+    assert repaired(second._writer)
     second.counter("jobs").inc(1)
     assert shown(first, "jobs") == {(): 3.0}
 
@@ -341,5 +342,5 @@ def test_a_forked_child_does_not_report_what_its_parent_counted_in_private_memor
     os.waitpid(pid, 0)
     assert shown(holder, "jobs") == {(): 0.0}, "the row is the holder's still, so the child had none to put it in"
     holder.close()
-    assert parent._writer.repair()
+    assert repaired(parent._writer)
     assert shown(parent, "jobs") == {(): 100.0}

@@ -12,6 +12,7 @@ import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -57,9 +58,9 @@ def program(name: str) -> str:
 
 
 class Prometheus:
-    """A Prometheus that scrapes one port of this machine."""
+    """A Prometheus that scrapes one port of this machine. flags: more of its command line."""
 
-    def __init__(self, directory: Path, scraped_port: int) -> None:
+    def __init__(self, directory: Path, scraped_port: int, *flags: str) -> None:
         self.log = directory / "prometheus.log"
         config = directory / "prometheus.yml"
         config.write_text(CONFIG.format(port=scraped_port))
@@ -67,6 +68,7 @@ class Prometheus:
             program("prometheus"),
             f"--config.file={config}",
             f"--storage.tsdb.path={directory / 'data'}",
+            *flags,
         ]
         # It cannot be given a socket: a port that is free now may be taken by another test in the next moment.
         for _ in range(5):
@@ -90,11 +92,15 @@ class Prometheus:
 
     def query(self, expression: str) -> list[dict[str, object]]:
         """The result vector of an instant query."""
-        url = f"http://127.0.0.1:{self.port}/api/v1/query?{urllib.parse.urlencode({'query': expression})}"
+        return self.ask("query", query=expression)["result"]
+
+    def ask(self, what: str, **parameters: object) -> Any:
+        """The data of any answer of its API."""
+        url = f"http://127.0.0.1:{self.port}/api/v1/{what}?{urllib.parse.urlencode(parameters)}"
         with urllib.request.urlopen(url, timeout=PATIENCE_SECONDS) as response:
             answer = json.load(response)
         assert answer["status"] == "success", answer
-        return answer["data"]["result"]
+        return answer["data"]
 
     def number(self, expression: str) -> float | None:
         """The only value of an instant query; None while there is none."""
@@ -119,11 +125,11 @@ def shop(segment_name: str, tmp_path: Path, environ: dict[str, str]) -> Iterator
 
 
 @pytest.fixture
-def prometheus(tmp_path: Path) -> Iterator[Callable[[int], Prometheus]]:
+def prometheus(tmp_path: Path) -> Iterator[Callable[..., Prometheus]]:
     running: list[Prometheus] = []
 
-    def start(scraped_port: int) -> Prometheus:
-        running.append(Prometheus(tmp_path, scraped_port))
+    def start(scraped_port: int, *flags: str) -> Prometheus:
+        running.append(Prometheus(tmp_path, scraped_port, *flags))
         return running[-1]
 
     yield start

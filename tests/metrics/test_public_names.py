@@ -54,7 +54,7 @@ ERRORS = {
 
 COMMON = {"attach", "clear", "collect", "describe", "documentation", "labels", "name", "remove", "remove_by_labels"}
 METHODS = {
-    "Counter": {"inc", "increment", "count_exceptions", "value"},
+    "Counter": {"count_exceptions", "exemplar", "inc", "increment", "keep_exemplar", "reset", "value"},
     "Gauge": {
         "dec",
         "decrement",
@@ -67,7 +67,7 @@ METHODS = {
         "track_inprogress",
         "value",
     },
-    "Histogram": {"count", "observe", "sum", "time"},
+    "Histogram": {"count", "exemplar", "keep_exemplar", "observe", "sum", "time"},
     "Summary": {"count", "observe", "sum", "time"},
     "Info": {"info"},
     "Enum": {"state", "value"},
@@ -81,7 +81,7 @@ BACKEND = {
     "export": "(self)",
     "register_collector": "(self, collector)",
     "set_role": "(self, role)",
-    "snapshot": "(self)",
+    "snapshot": "(self, *, stamps=False)",
     "stats": "(self)",
     "unlink": "(self)",
     "unregister_collector": "(self, collector)",
@@ -95,7 +95,7 @@ FUNCTIONS = {
     "make_wsgi_app": "(backend=None)",
     "start_http_server": "(port, addr='127.0.0.1', backend=None, **tls)",
     "MetricsBackend": "(name=None, *, path=None, rows=256, slots=131072, keep=False, read_only=False, role='', "
-    "process_metrics=True, per_worker=False, _private=False)",
+    "process_metrics=True, per_worker=False, _private=False, _pid=None)",
 }
 
 

@@ -1,0 +1,102 @@
+"""What is to be done in the child of a fork, and whoever forks without telling CPython.
+
+Lives here: the list of functions to run in a child, and the ways they come to run. May not: know what they do.
+
+A child that goes on writing in its parent's row loses counts, its own and its parent's, and nobody sees it. So:
+
+    os.fork(), multiprocessing   CPython runs the list (os.register_at_fork)
+    uWSGI                        forks in C and tells CPython nothing, unless `py-call-osafterfork` is set; but in each
+                                 child it calls `uwsgi.post_fork_hook`, and there the list is run
+    others that fork in C        noticed by the child's pid, when it makes a series or is scraped; what it counted
+                                 before that may be lost, so a warning says so
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+__all__ = ["in_child", "notice"]
+
+log = logging.getLogger("shm_metrics")
+
+_HOOK = "post_fork_hook"
+
+_functions: list[Callable[[], None]] = []
+_pid = os.getpid()
+
+
+def in_child(function: Callable[[], None]) -> Callable[[], None]:
+    """Decorator: run `function` in every child, before the child's own code, after those that came earlier."""
+    _functions.append(function)
+    return function
+
+
+def notice() -> None:
+    """Run the list now, if this process is a child in which nobody did. Takes 50 ns: nothing for an update."""
+    if os.getpid() == _pid:
+        return
+    _run()
+    log.warning(
+        "shm_metrics: process %d was forked by something that told CPython nothing (PyOS_AfterFork_Child); what was "
+        "counted here until now may be lost. Load the application after the fork, or call os.fork()",
+        _pid,
+    )
+
+
+def _run() -> None:
+    global _pid
+    _pid = os.getpid()
+    for function in _functions:
+        try:
+            function()
+        except Exception:  # the child must live, and the others have their turn
+            log.exception("shm_metrics: after fork")
+
+
+def _run_unless_done() -> None:
+    # With `py-call-osafterfork` CPython has run the list already; and without a master, worker 1 is no child at all.
+    if os.getpid() != _pid:
+        _run()
+
+
+def _join_uwsgi(module: ModuleType) -> None:
+    """Be called after uWSGI's forks, whatever anybody assigns to `uwsgi.post_fork_hook`, as uwsgidecorators does."""
+
+    def hook() -> None:
+        _run_unless_done()
+        theirs = module.__dict__.get(_THEIRS)
+        if theirs is not None:
+            theirs()
+
+    class Hooked(type(module)):  # type: ignore[misc]  # the module's own class, with one attribute that is watched
+        @property
+        def post_fork_hook(self) -> Any:
+            try:
+                return self.__dict__[_THEIRS]
+            except KeyError:
+                raise AttributeError(f"module 'uwsgi' has no attribute {_HOOK!r}") from None
+
+        @post_fork_hook.setter
+        def post_fork_hook(self, theirs: Any) -> None:
+            self.__dict__[_THEIRS] = theirs
+
+        @post_fork_hook.deleter
+        def post_fork_hook(self) -> None:
+            del self.__dict__[_THEIRS]
+
+    if _HOOK in module.__dict__:
+        module.__dict__[_THEIRS] = module.__dict__[_HOOK]
+    module.__dict__[_HOOK] = hook  # where uWSGI, in C, looks it up
+    module.__class__ = Hooked
+
+
+_THEIRS = "_shm_metrics_post_fork_hook_of_others"
+
+os.register_at_fork(after_in_child=_run)
+if "uwsgi" in sys.modules:  # only a process of uWSGI has it, from the start
+    _join_uwsgi(sys.modules["uwsgi"])

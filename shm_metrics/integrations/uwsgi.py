@@ -1,0 +1,89 @@
+"""For uWSGI: a file of two lines that its master imports before the application, also with `lazy-apps`.
+
+    # metrics_conf.py
+    from shm_metrics.integrations import uwsgi as metrics
+    metrics.setup("shop")
+
+    # uwsgi.ini
+    shared-import = metrics_conf
+
+Lives here: what a uWSGI master does for its workers. May not: anything that counting depends on; forks.py has that.
+
+No count depends on it. What it adds:
+
+    drop-in    with SHM_METRICS_PROMETHEUS=1 in the environment it is installed in the master, before the application
+    presence   the master is present at the segment: its workers may all die at once, and the next ones go on where they
+               stopped; so does a chain reload. (A preloaded application makes the master present by itself.)
+    roles      the worker table and per-worker metrics say `uwsgi worker 3`, `uwsgi mule 1`, `uwsgi spooler`
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from typing import Any
+
+from shm_metrics import forks, prometheus
+from shm_metrics.backend import SEGMENT_VARIABLE, place_for
+from shm_metrics.errors import MetricsError, SegmentError
+from shm_metrics.layout import DEFAULT_ROWS, DEFAULT_SLOTS, Layout
+from shm_metrics.presence import Presence
+from shm_metrics.writer import set_process_role
+
+__all__ = ["setup"]
+
+log = logging.getLogger("shm_metrics")
+
+_held: Presence | None = None
+
+
+def setup(
+    segment: str | os.PathLike[str] | None = None,
+    *,
+    rows: int = DEFAULT_ROWS,
+    slots: int = DEFAULT_SLOTS,
+    keep: bool = False,
+) -> None:
+    """Called in the master, from a file that `shared-import` names. Outside uWSGI it only says which segment.
+
+    segment: name, or path if it has a slash; becomes SHM_METRICS_SEGMENT, so that the application need not say it
+        again. Left out: what the variable says, else "default".
+    rows, slots, keep: of the segment, which the master makes, being the first; see MetricsBackend.
+    """
+    global _held
+    if segment is not None:
+        os.environ[SEGMENT_VARIABLE] = os.fspath(segment)
+    if "uwsgi" not in sys.modules:
+        return
+    _say_who_it_is()
+    try:
+        _held = Presence(place_for(), Layout(rows, slots), keep=keep)
+    except (SegmentError, OSError) as error:
+        # The application must not suffer: its workers count all the same, if they can.
+        log.error("shm_metrics: the uWSGI master cannot be present: %s", error)
+    _install_drop_in()  # after that: the segment is made with what is asked for here
+
+
+def _install_drop_in() -> None:
+    if not prometheus.is_wanted():
+        return
+    try:
+        prometheus.install()
+    except MetricsError as error:
+        log.error("shm_metrics: %s is set, and the drop-in: %s", prometheus.ENABLE_VARIABLE, error)
+
+
+@forks.in_child
+def _say_who_it_is() -> None:
+    uwsgi: Any = sys.modules.get("uwsgi")
+    if uwsgi is None:
+        return
+    if uwsgi.i_am_the_spooler():
+        set_process_role("uwsgi spooler")
+    elif uwsgi.mule_id():
+        set_process_role(f"uwsgi mule {uwsgi.mule_id()}")
+    elif uwsgi.worker_id():
+        set_process_role(f"uwsgi worker {uwsgi.worker_id()}")
+    else:
+        set_process_role("uwsgi master")

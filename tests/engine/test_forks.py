@@ -1,0 +1,82 @@
+"""Children that CPython was not told of: no count may go unseen into the parent's row.
+
+Forked by a call of libc's fork() with the interpreter's lock held, which is what uWSGI does. The real uWSGI is in
+tests/jobs.
+"""
+
+from __future__ import annotations
+
+import ast
+
+from tests.test_layers import MODULES
+
+PROGRAM = """
+import ctypes, logging, os, sys
+logging.basicConfig(format="%(message)s", stream=sys.stdout)
+from shm_metrics import Counter, generate_latest, get_backend
+jobs = Counter("jobs", "", ["queue"])
+jobs.labels("a").inc()
+get_backend().snapshot()
+sys.stdout.flush()
+pid = ctypes.PyDLL(None).fork()
+if pid == 0:
+    {child}
+    jobs.labels("a").inc(10)
+    print("child's row", get_backend().row, flush=True)
+    os._exit(0)
+os.waitpid(pid, 0)
+jobs.labels("a").inc(100)
+print("parent's row", get_backend().row)
+print("total", get_backend().snapshot().value("jobs", queue="a"))
+"""
+
+
+def run(python, segment_name, child):
+    return python(PROGRAM.format(child=child), SHM_METRICS_SEGMENT=segment_name)
+
+
+def test_it_is_noticed_when_the_child_makes_a_series(python, segment_name):
+    said = run(python, segment_name, 'jobs.labels("b").inc()')
+    assert "was forked by something that told CPython nothing" in said
+    assert "child's row 2\nparent's row 1\ntotal 111.0\n" in said
+
+
+def test_it_is_noticed_when_the_child_is_scraped(python, segment_name):
+    said = run(python, segment_name, "generate_latest()")
+    assert "was forked by something that told CPython nothing" in said
+    assert "child's row 2\nparent's row 1\ntotal 111.0\n" in said
+
+
+def test_nothing_is_said_of_a_fork_that_cpython_knows_of(python, segment_name):
+    program = PROGRAM.replace("ctypes.PyDLL(None).fork()", "os.fork()").format(child='jobs.labels("b").inc()')
+    said = python(program, SHM_METRICS_SEGMENT=segment_name)
+    assert said == "child's row 2\nparent's row 1\ntotal 111.0\n"
+
+
+def test_one_that_fails_does_not_cost_the_others_their_turn(python):
+    program = """
+import os, logging, sys
+logging.basicConfig(format="%(message)s", stream=sys.stdout)
+from shm_metrics import forks
+forks.in_child(lambda: 1 / 0)
+forks.in_child(lambda: print("the next one"))
+pid = os.fork()
+if pid == 0:
+    sys.stdout.flush()
+    os._exit(0)
+os.waitpid(pid, 0)
+"""
+    said = python(program)
+    assert said.startswith("shm_metrics: after fork\nTraceback")
+    assert said.endswith("the next one\n")
+
+
+def test_every_module_hears_of_a_fork_through_this_one():
+    """Told by CPython alone, it would hear nothing in a worker of uWSGI."""
+    telling = {
+        name
+        for name, path in MODULES.items()
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Attribute) and node.attr == "register_at_fork"
+    }
+    assert telling == {"forks"}
