@@ -98,5 +98,6 @@ def _join_uwsgi(module: ModuleType) -> None:
 _THEIRS = "_shm_metrics_post_fork_hook_of_others"
 
 os.register_at_fork(after_in_child=_run)
-if "uwsgi" in sys.modules:  # only a process of uWSGI has it, from the start
-    _join_uwsgi(sys.modules["uwsgi"])
+_uwsgi = sys.modules.get("uwsgi")  # a process of uWSGI has it from the start; elsewhere it may be some test's stand-in
+if isinstance(_uwsgi, ModuleType):
+    _join_uwsgi(_uwsgi)

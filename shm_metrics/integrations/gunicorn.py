@@ -95,8 +95,8 @@ def _chained(theirs: Callable[..., Any] | None, ours: Callable[..., Any]) -> Cal
 def on_starting(server: Any) -> None:
     """In the master, before its first worker: be present."""
     set_process_role("gunicorn master")
-    _install_drop_in(server)
     _hold(server)
+    _install_drop_in(server)  # after that: the segment is made with the rows, slots and keep that setup() was told
 
 
 def on_reload(server: Any) -> None:

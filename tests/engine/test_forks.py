@@ -71,6 +71,42 @@ os.waitpid(pid, 0)
     assert said.endswith("the next one\n")
 
 
+def test_a_stand_in_for_uwsgi_does_no_harm(python, segment_name):
+    program = """
+import sys
+from types import ModuleType
+from unittest.mock import MagicMock
+sys.modules["uwsgi"] = {stand_in}
+from shm_metrics import Counter, get_backend
+Counter("jobs", "").inc()
+print(get_backend().snapshot().value("jobs"))
+"""
+    for stand_in in ("MagicMock()", "None", "ModuleType('uwsgi')"):
+        assert python(program.format(stand_in=stand_in), SHM_METRICS_SEGMENT=segment_name) == "1.0\n"
+
+
+def test_a_hook_of_uwsgi_reads_as_it_was_assigned(python):
+    program = """
+import sys
+from types import ModuleType
+uwsgi = sys.modules["uwsgi"] = ModuleType("uwsgi")
+ran = []
+uwsgi.post_fork_hook = first = lambda: ran.append("first")
+from shm_metrics import forks
+assert uwsgi.post_fork_hook is first
+called = uwsgi.__dict__["post_fork_hook"]  # as uWSGI looks it up
+called()
+uwsgi.post_fork_hook = lambda: ran.append("second")
+assert uwsgi.__dict__["post_fork_hook"] is called
+called()
+del uwsgi.post_fork_hook
+assert not hasattr(uwsgi, "post_fork_hook")
+called()
+print(*ran)
+"""
+    assert python(program) == "first second\n"
+
+
 def test_every_module_hears_of_a_fork_through_this_one():
     """Told by CPython alone, it would hear nothing in a worker of uWSGI."""
     telling = {

@@ -176,3 +176,12 @@ def test_workers_of_a_root_master_count_as_their_own_user(gunicorn, preload_app,
 def effective_user(pid: int) -> int:
     """The effective user of a process."""
     return int(re.search(r"^Uid:\t\d+\t(\d+)", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)[1])
+
+
+def test_the_drop_in_counts_in_a_segment_as_setup_asks_for_it(gunicorn, environ):
+    environ["SHM_METRICS_PROMETHEUS"] = "1"
+    service: Service = gunicorn(HOOKS.replace("globals()", "globals(), rows=20"))
+    service.load(30)
+    backend = service.backend()
+    assert (backend.stats()["rows"], service.counted()) == (20, 30)
+    backend.close()
