@@ -14,7 +14,7 @@ from shm_metrics.errors import LockLostError, SyncError
 from shm_metrics.sync.opening import open_store
 from shm_metrics.sync.stores.protocol import CLUSTER, Grant
 from tests.sync.kinds import INSTANCE, OTHER, SCOPE, TTL, exercise, opened, until
-from tests.sync.servers import HOST, Server, program
+from tests.sync.servers import HOST, Server, free_port, program
 
 pytestmark = pytest.mark.slow
 
@@ -316,6 +316,34 @@ def test_a_socket_can_be_used(own_server, tmp_path, make_store):
         assert store.retired() is not None
 
 
+def test_an_encrypted_connection(own_server, tmp_path, make_store):
+    key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
+    made = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=localhost"
+    subprocess.run(
+        [
+            program("openssl"),
+            *made.split(),
+            "-addext",
+            f"subjectAltName=IP:{HOST}",
+            "-keyout",
+            key,
+            "-out",
+            certificate,
+        ],
+        check=True,
+        capture_output=True,
+        timeout=30,
+    )
+    port = free_port()
+    tls = f"--tls-port {port} --tls-cert-file {certificate} --tls-key-file {key} --tls-auth-clients no"
+    own_server("redis", *tls.split())
+    exercise(make_store(f"rediss://{HOST}:{port}/0?ssl_ca_certs={certificate}"))
+    with redis_py.Redis(port=port, ssl=True, ssl_ca_certs=str(certificate)) as client:
+        assert make_store(client).retired() is not None
+    with pytest.raises(SyncError, match="certificate"):
+        make_store(f"rediss://{HOST}:{port}/0").instances()
+
+
 @pytest.mark.parametrize("namespace", ["shop", "a b/c:d", "{}", "}x{", "{a}b", "é\U0001f600" * 100, "%7B", "x" * 300])
 def test_all_keys_of_a_namespace_are_in_one_slot(namespace, redis):
     store = opened(redis.url, namespace)
@@ -409,9 +437,16 @@ def test_the_master_that_a_sentinel_names_is_used(own_server, tmp_path, make_sto
             exercise(store)
             server.restart()
             exercise(store)
+            assert store._client.connection_pool.sentinel_manager is not manager
             server.stop()
             with pytest.raises(SyncError):
                 store.instances()
+            sentinel.freeze()
+            slow = make_store(client, timeout=0.3)
+            began = time.monotonic()
+            with pytest.raises(SyncError):
+                slow.instances()
+            assert time.monotonic() - began < 1.5
         for each in manager.sentinels:
             each.close()
     finally:

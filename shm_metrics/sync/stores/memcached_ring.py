@@ -21,9 +21,10 @@ from urllib.parse import unquote
 
 from shm_metrics.errors import InvalidMetricError, SyncError
 
-__all__ = ["Ring", "Servers", "is_pymemcache"]
+__all__ = ["CHUNKS_AT_ONCE", "Ring", "Servers", "is_pymemcache"]
 
-KEYS_AT_ONCE = 50  # chunks of one answer: up to 50 MB
+KEYS_AT_ONCE = 200  # of one request
+CHUNKS_AT_ONCE = 50  # an answer of up to 50 MB
 DEFAULT_PORT = 11211
 LONGEST_PREFIX = 50  # ours are at most 191 bytes, Memcached takes 250
 
@@ -123,12 +124,12 @@ class Ring:
             for address in self._servers.addresses
         }
 
-    def get(self, keys: Iterable[str]) -> dict[str, bytes]:
-        return self._many(keys, lambda some, client: client.get_many(some))
+    def get(self, keys: Iterable[str], at_once: int = KEYS_AT_ONCE) -> dict[str, bytes]:
+        return self._many(keys, lambda some, client: client.get_many(some), at_once)
 
     def gets(self, keys: Iterable[str]) -> dict[str, tuple[bytes, bytes]]:
         """key -> (value, what cas() wants to see again)"""
-        return self._many(keys, lambda some, client: client.gets_many(some))
+        return self._many(keys, lambda some, client: client.gets_many(some), KEYS_AT_ONCE)
 
     def set(self, values: Mapping[str, bytes], expire: int) -> None:
         for key, value in values.items():
@@ -152,11 +153,13 @@ class Ring:
         for client in self._clients.values():
             client.close()
 
-    def _many(self, keys: Iterable[str], ask: Callable[[list[str], Any], dict[str, Answer]]) -> dict[str, Answer]:
+    def _many(
+        self, keys: Iterable[str], ask: Callable[[list[str], Any], dict[str, Answer]], at_once: int
+    ) -> dict[str, Answer]:
         found: dict[str, Answer] = {}
         for server, all_ in self._by_server(keys).items():
-            for first in range(0, len(all_), KEYS_AT_ONCE):
-                some = all_[first : first + KEYS_AT_ONCE]
+            for first in range(0, len(all_), at_once):
+                some = all_[first : first + at_once]
                 found.update(self._ask(server, partial(ask, some)))
         return found
 

@@ -34,7 +34,7 @@ from shm_metrics.sync.stores.memcached_records import (
     members,
     shard_of,
 )
-from shm_metrics.sync.stores.memcached_ring import Ring
+from shm_metrics.sync.stores.memcached_ring import CHUNKS_AT_ONCE, Ring
 from shm_metrics.sync.stores.protocol import (
     BLOB_SECONDS,
     DISTRIBUTED_BASIC,
@@ -247,7 +247,7 @@ class MemcachedStore:
 
     def _whole(self, heads: Mapping[str, Head]) -> dict[str, bytes]:
         parts = {instance: [self.key("chunk", part) for part in head.parts()] for instance, head in heads.items()}
-        found = self._ring.get(key for keys in parts.values() for key in keys)
+        found = self._ring.get((key for keys in parts.values() for key in keys), CHUNKS_AT_ONCE)
         whole: dict[str, bytes] = {}
         for instance, keys in parts.items():
             try:

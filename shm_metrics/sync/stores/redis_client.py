@@ -114,7 +114,7 @@ def from_client(client: Any, timeout: float) -> Connector:
         if hasattr(pool, "sentinel_manager"):
             made = type(pool)(
                 pool.service_name,
-                pool.sentinel_manager,
+                _sentinels(library, pool.sentinel_manager, timeout),
                 connection_class=pool.connection_class,
                 is_master=True,
                 check_connection=pool.check_connection,
@@ -125,6 +125,15 @@ def from_client(client: Any, timeout: float) -> Connector:
         return _standalone(library)(connection_pool=made)
 
     return Connector(library, connect, kind)
+
+
+def _sentinels(library: ModuleType, manager: Any, timeout: float) -> Any:
+    addresses = [sentinel.connection_pool.connection_kwargs for sentinel in manager.sentinels]
+    return importlib.import_module(f"{library.__name__}.sentinel").Sentinel(
+        [(each["host"], each["port"]) for each in addresses],
+        min_other_sentinels=manager.min_other_sentinels,
+        sentinel_kwargs=_taken(manager.sentinel_kwargs) | _settings(library, timeout),
+    )
 
 
 def _cluster(library: ModuleType, client: Any, timeout: float) -> Any:
