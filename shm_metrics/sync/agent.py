@@ -251,9 +251,12 @@ _agents: weakref.WeakSet[SyncAgent] = weakref.WeakSet()
 
 @atexit.register
 def _at_exit() -> None:
+    """Whoever ends in good order says what it still knows, and leaves no lease that the next one would wait for."""
     # Registered after the segments' own: a thread that publishes must not meet a segment that is closed.
     for agent in list(_agents):
         if agent.running:
+            if agent.member.segment_lease.held and agent._told is None:
+                agent.sync_now()
             agent.stop()
 
 
@@ -261,16 +264,6 @@ def _at_exit() -> None:
 def _after_fork_in_child() -> None:
     for agent in list(_agents):
         agent.after_fork()
-
-
-@atexit.register
-def _at_exit() -> None:
-    """Whoever ends in good order says what it still knows, and leaves no lease that the next one would wait for."""
-    for agent in list(_agents):
-        if agent.running:
-            if agent.member.segment_lease.held:
-                agent.sync_now()
-            agent.stop()
 
 
 def _run(reference: weakref.ref[SyncAgent], stop: threading.Event) -> None:
