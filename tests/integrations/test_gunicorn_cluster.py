@@ -120,11 +120,15 @@ def cluster(cache: Server, segment_name: str, tmp_path: Path, environ: dict[str,
         server.close()
 
 
-@pytest.mark.parametrize("preload_app", [False, True], ids=["loaded by each worker", "preloaded"])
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"preload_app": True}, {"worker_class": "gevent"}],
+    ids=["loaded by each worker", "preloaded", "gevent"],
+)
 def test_the_total_of_two_hosts_is_exact_though_a_leader_is_killed(
-    cluster: Cluster, python: Callable[..., str], preload_app: bool
+    cluster: Cluster, python: Callable[..., str], settings: dict[str, object]
 ):
-    a, b = cluster.host(preload_app=preload_app), cluster.host(preload_app=preload_app)
+    a, b = cluster.host(**settings), cluster.host(**settings)
     a.load(120)
     b.load(80)
     until(lambda: a.cluster_total() == b.cluster_total() == a.marks() + b.marks(), "both leaders serve the total")
