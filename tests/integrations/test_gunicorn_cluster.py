@@ -174,3 +174,12 @@ def test_without_an_answering_cache_the_application_answers_and_counts(cluster: 
     until(lambda: "sync:" in a.server.log.read_text(), "the log says so")
     cluster.cache.restart()
     until(lambda: a.cluster_total() == a.marks(), "the whole truth is there when the cache is")
+
+
+def test_an_application_of_prometheus_client_is_in_the_cluster_by_the_drop_in(cluster: Cluster):
+    cluster.environ = {**cluster.environ, "SHM_METRICS_PROMETHEUS": "1"}
+    a, b = cluster.host(app="demo.existing:app"), cluster.host(app="demo.existing:app")
+    for host in (a, b):
+        assert not host.load(60).broken
+    total = re.compile(r"^cluster:http_requests_total\{.*\} (.+)$", re.MULTILINE)
+    until(lambda: sum(map(float, total.findall(a.page("/cluster/metrics")))) == 120, "all of both hosts is there")
