@@ -13,7 +13,6 @@ import weakref
 from array import array
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from shm_metrics import series as S
@@ -34,6 +33,7 @@ from shm_metrics.families import (
 )
 from shm_metrics.gauge_modes import MODES
 from shm_metrics.handles import FamilyHandle, sample_names
+from shm_metrics.kept import cached_property
 from shm_metrics.labels import check_label_names, label_pairs
 from shm_metrics.layout import DEFAULT_ROWS, DEFAULT_SLOTS, Layout
 from shm_metrics.place import Place

@@ -18,8 +18,8 @@ PACKAGE = Path(shm_metrics.__file__).parent
 LAYERS = (
     (
         "pure leaves",
-        "_no_cython aggregate arrays buckets definitions errors exemplars families gauge_modes labels layout records "
-        "slots process.families process.parsing process.usage",
+        "_no_cython aggregate arrays buckets definitions errors exemplars families gauge_modes kept labels layout "
+        "records slots process.families process.parsing process.usage",
     ),
     ("cells", "_cells_cy cells timing"),
     ("segment", "forks locks place presence process process.procfs segment"),
@@ -36,8 +36,8 @@ LAYERS = (
 )
 
 PURE = (
-    "aggregate arrays buckets definitions errors exemplars export exposition exposition.* families gauge_modes labels "
-    "layout plan process.families process.parsing process.usage records self_metrics slots snapshot "
+    "aggregate arrays buckets definitions errors exemplars export exposition exposition.* families gauge_modes kept "
+    "labels layout plan process.families process.parsing process.usage records self_metrics slots snapshot "
     "sync sync.blob sync.capture sync.chunks sync.cluster sync.exact sync.fold sync.said sync.table_format sync.tables "
     "sync.union sync.wire sync.stores sync.stores.memcached_records sync.stores.protocol sync.stores.redis_scripts"
 )

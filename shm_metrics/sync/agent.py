@@ -108,7 +108,7 @@ class SyncAgent:
         self.endpoint.close()
         if thread is not None and thread is not threading.current_thread():
             thread.join(self.config.timeout)
-        if self._lock.acquire(timeout=0 if self._told else self.config.timeout):
+        if self._lock.acquire(timeout=self.config.timeout if self._answers else 0):
             try:
                 self._end()
             finally:
@@ -119,7 +119,7 @@ class SyncAgent:
         self.endpoint.close()
         for lease in (self.member.cluster_lease, self.member.segment_lease):
             try:
-                if self._told is None:
+                if self._answers:
                     lease.release()
             except SyncError as error:
                 self._failure(error)
@@ -175,6 +175,11 @@ class SyncAgent:
                 leases.append(self.member.cluster_lease)
         waits += [lease.seconds_to_wait for lease in leases]
         return max(0.01, min(waits))
+
+    @property
+    def _answers(self) -> bool:
+        """Whether the cache did, when it was asked last."""
+        return self._told in (None, LockLostError.__name__)
 
     def _failure(self, error: Exception) -> None:
         self.failed += 1

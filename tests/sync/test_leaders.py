@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import signal
 import time
 from urllib.request import urlopen
 
@@ -312,6 +313,7 @@ def test_a_child_of_fork_goes_on_with_an_agent_of_its_own(server, namespace, tmp
         for _ in range(5):
             pid = os.fork()
             if pid == 0:
+                signal.alarm(30)  # a child that hangs ends, and fails the test
                 counter.inc()
                 ours = agent.running and not agent.sync_now()["success"]  # it is the parent that leads
                 os.write(writing, b"y" if ours else b"n")
@@ -338,6 +340,7 @@ def test_a_child_of_fork_takes_over_when_its_parent_has_died(server, namespace, 
     master = os.fork()
     if master == 0:
         try:
+            signal.alarm(30)
             backend = MetricsBackend(path=path, rows=8, slots=256, process_metrics=False)
             config = SyncConfig(namespace=namespace, interval=0.05, lease_ttl=TTL, timeout=1.0)
             agent = SyncAgent(backend, server.url, config)
@@ -346,6 +349,7 @@ def test_a_child_of_fork_takes_over_when_its_parent_has_died(server, namespace, 
             while not agent.member.segment_lease.held:
                 time.sleep(0.01)
             if os.fork() == 0:
+                signal.alarm(30)
                 backend.counter("orders").inc()
                 while not (agent.member.segment_lease.held and agent.sync_now()["success"]):
                     time.sleep(0.01)
