@@ -42,12 +42,18 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         with cluster() as found:
-            return 0 if play(found) else 1
+            try:
+                return 0 if play(found) else 1
+            except (OSError, http.client.HTTPException, RuntimeError) as error:
+                say(f"The second act failed: {error!r}")
+                for name, host in found.hosts.items():
+                    say(f"The end of the log of host {name}:\n\n{host.server.log_end()}\n")
+                return 1
     except MissingCacheError as error:
         say(f"THE SECOND ACT WAS NOT RUN: {error}.")
         return 1 if os.environ.get("CI") == "true" else 0
-    except (OSError, http.client.HTTPException, RuntimeError) as error:
-        say(f"The demo failed: {error!r}")
+    except (OSError, RuntimeError) as error:
+        say(f"The second act could not begin: {error}")
         return 1
     except KeyboardInterrupt:
         say("\nStopped; the segments are removed.")
@@ -199,7 +205,7 @@ def number(series: dict[str, Any]) -> float:
 def cluster_page(host: Host) -> str:
     try:
         return get(host.port, "/cluster/metrics")[1].decode()
-    except OSError:
+    except (OSError, http.client.HTTPException):
         return ""
 
 

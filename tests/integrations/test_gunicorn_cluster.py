@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import http.client
 import os
 import re
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from urllib.request import urlopen
 
 import pytest
 
+from demo.load import get
 from demo.server import Gunicorn
 from shm_metrics import MetricsBackend
-from tests.integrations.running import PATIENCE_SECONDS, Service, until
+from tests.integrations.running import Service, until
 from tests.sync.servers import MemcachedServer, RedisServer, Server, free_port
 
 pytestmark = pytest.mark.slow
@@ -63,10 +64,10 @@ class Host(Service):
     def page(self, path: str) -> str:
         """What the leader's port says; nothing while there is no leader."""
         try:
-            with urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=PATIENCE_SECONDS) as answer:
-                return str(answer.read().decode())
-        except OSError:
+            status, body = get(self.port, path)
+        except (OSError, http.client.HTTPException):
             return ""
+        return body.decode() if status == 200 else ""
 
     def cluster_total(self) -> float:
         return sum(float(value) for value in TOTAL.findall(self.page("/cluster/metrics")))
