@@ -517,3 +517,11 @@ def test_a_scrape_of_the_cluster_does_not_stop_the_port_from_being_let_go(make_a
     eventually(lambda: agent.endpoint.port is None, 2.0 + 1.0 + 2.0)
     scraping.join(10)
     assert scraped
+
+
+def test_a_closed_store_has_no_connection_left(make_hosts, proxy, url):
+    host = make_hosts(url).host()
+    host.sync()
+    assert proxy._open
+    host.agent.stop()
+    eventually(lambda: not proxy._open, 5)
