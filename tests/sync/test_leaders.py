@@ -286,7 +286,7 @@ def assert_one_holder_at_a_time(workers):
 
 
 def test_eight_processes_contend_and_leaders_die(make_worker, looks_on):
-    contend(make_worker, looks_on, workers=8, seconds=4, spare=3)
+    contend(make_worker, looks_on, workers=8, seconds=3, spare=3)
 
 
 @pytest.mark.torture

@@ -139,6 +139,9 @@ class RedisStore:
         client, self._client = self._client, None
         if client is not None and self._pid == os.getpid():
             client.close()
+            pool = getattr(client, "connection_pool", None)
+            if pool is not None:
+                pool.disconnect()  # close() leaves one that was given to the client as it is
 
     def _check_fence(self, answer: bytes, grant: Grant) -> None:
         if answer == b"lost":
