@@ -18,8 +18,8 @@ PACKAGE = Path(shm_metrics.__file__).parent
 LAYERS = (
     (
         "pure leaves",
-        "_no_cython aggregate arrays buckets definitions errors exemplars families gauge_modes labels layout records "
-        "slots process.families process.parsing process.usage",
+        "_no_cython aggregate arrays buckets definitions errors exemplars families gauge_modes labels layout quantiles "
+        "records slots process.families process.parsing process.usage",
     ),
     ("cells", "_cells_cy cells timing"),
     ("segment", "forks locks place presence process process.procfs segment"),
@@ -28,6 +28,7 @@ LAYERS = (
     ("reader", "exemplar_scan export exporter ledger mirror plan reader scan scraping self_metrics snapshot"),
     ("faces", "backend default handles metrics series"),
     ("sync", "sync sync.*"),
+    ("events", "events events.*"),
     (
         "edges",
         "__main__ cli cli.* edges integrations integrations.* prometheus prometheus.* pytest_plugin serving serving.*",
@@ -35,7 +36,7 @@ LAYERS = (
 )
 
 PURE = (
-    "aggregate arrays buckets definitions errors exemplars export exposition exposition.* families gauge_modes labels "
+    "aggregate arrays buckets definitions errors events.payload events.rules exemplars export exposition exposition.* families gauge_modes labels "
     "layout plan process.families process.parsing process.usage records self_metrics slots snapshot "
     "sync sync.blob sync.capture sync.chunks sync.cluster sync.exact sync.fold sync.said sync.table_format sync.tables "
     "sync.union sync.wire sync.stores sync.stores.memcached_records sync.stores.protocol sync.stores.redis_scripts"
@@ -67,7 +68,7 @@ WORLD = {
 ALLOWED_WORLD = {("exposition.csv_table", "io")}  # a StringIO for the csv module: memory, no file
 
 # Upwards, within a function: a process that only counts never loads numpy, so the reading half comes when asked for.
-LAZY = {("allocator", "mirror"), ("writer", "reader")}
+LAZY = {("allocator", "mirror"), ("writer", "reader"), ("backend", "events.handling")}
 
 
 def module_name(path: Path) -> str:
