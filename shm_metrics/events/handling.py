@@ -33,7 +33,7 @@ MAX_NAME_CHARACTERS = 200
 MAX_ENTITIES = 500  # an entity names its families; more of them are label values that lost their way
 MAX_PLANS = 2_048
 
-_KINDS = {InvalidMetricError: "label", MetricConflictError: "conflict"}
+_KINDS: dict[type[Exception], str] = {InvalidMetricError: "label", MetricConflictError: "conflict"}
 
 
 class Plan:
@@ -44,7 +44,6 @@ class Plan:
     """
 
     __slots__ = (
-        "effects",
         "fields",
         "label_sets",
         "labels",
@@ -95,7 +94,7 @@ class EventHandler:
         self._plans, self._sampled = {}, {}
 
     def handle(self, event_name: str, payload: Any = None) -> bool:
-        """Do what the first rule that matches says. False, and one warning for each kind of reason: nothing was done."""
+        """Do what the first rule that matches says. False: nothing was done, for a reason that is logged once a kind."""
         try:
             plan = self._plans.get(event_name)
             if plan is None:
@@ -152,12 +151,10 @@ class EventHandler:
             if not entity:
                 raise Refused("name", "there is no text before its first dot, which is to name the metrics")
             if entity not in self._entities and len(self._entities) >= MAX_ENTITIES:
-                raise Refused(
-                    "entities", f"{MAX_ENTITIES} different names before the first dot; the others are refused"
-                )
+                raise Refused("entities", f"{MAX_ENTITIES} different names before the first dot; others are refused")
             self._entities.add(entity)
         plan = Plan(rule, entity, rate)
-        plans: dict[Any, Plan] = self._plans if rate == 1.0 else self._sampled  # type: ignore[assignment]
+        plans: dict[Any, Plan] = self._plans if rate == 1.0 else self._sampled
         if len(plans) >= MAX_PLANS:
             plans.clear()
         plans[name if rate == 1.0 else (name, rate)] = plan
@@ -196,9 +193,9 @@ class EventHandler:
             ],
         )
         # Only what is text already is found again by it: 1, 1.0 and True are one key, and three label values.
-        if not capped and all(value is None or type(value) is str for value in values):
-            if not any(each.overflowed for each in series):
-                known[key] = updates
+        found_again = not capped and all(value is None or type(value) is str for value in values)
+        if found_again and not any(each.overflowed for each in series):
+            known[key] = updates
         return updates
 
     def _cap(self, plan: Plan, texts: list[str | None]) -> list[str]:
@@ -224,9 +221,7 @@ class EventHandler:
             for name in sample_names(family):
                 other = owners.setdefault(name, family)
                 if other.name != family.name or other.type != family.type:
-                    raise Refused(
-                        "conflict", f"its own {other.type} {other.name} and {family.type} {family.name} clash"
-                    )
+                    raise Refused("conflict", f"its {other.type} {other.name} and {family.type} {family.name} clash")
 
     def _series(self, plan: Plan, effect: Effect, family: Family, pairs: LabelPairs) -> Any:
         return self.backend.series(family, self._given(plan, family), pairs)

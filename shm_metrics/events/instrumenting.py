@@ -11,7 +11,7 @@ from asyncio import CancelledError
 from collections.abc import Callable
 from time import perf_counter
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from shm_metrics.errors import InvalidMetricError
 from shm_metrics.events.publishing import emitter
@@ -115,4 +115,4 @@ class instrument:  # noqa: N801  # used as a decorator, and as a context manager
                 with again():
                     return function(*args, **kwargs)
 
-        return functools.wraps(function)(wrapped)
+        return cast(F, functools.wraps(function)(wrapped))

@@ -21,7 +21,7 @@ Read: TypeAlias = Callable[[dict[str, Any]], "float | None"]
 _LARGEST = 1.7976931348623157e308
 
 
-class Refused(Exception):  # noqa: N818  # it never leaves the package
+class Refused(Exception):  # it never leaves the package
     """The event is not recorded. kind: one of few words, each of which is logged once."""
 
     def __init__(self, kind: str, message: str) -> None:

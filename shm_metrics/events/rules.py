@@ -133,8 +133,8 @@ class EventRule:
         told = self.labels
         if isinstance(told, str):
             raise InvalidMetricError(f"event rule {self.pattern}: labels {told!r}: give a list or a mapping")
-        pairs = tuple(told.items()) if isinstance(told, Mapping) else tuple(told)
-        pairs = tuple([(each, each) if isinstance(each, str) else tuple(each) for each in pairs])
+        items: tuple[Any, ...] = tuple(told.items()) if isinstance(told, Mapping) else tuple(told)
+        pairs: tuple[Any, ...] = tuple([(each, each) if isinstance(each, str) else tuple(each) for each in items])
         for pair in pairs:
             if len(pair) != 2 or not isinstance(pair[1], str):
                 raise InvalidMetricError(f"event rule {self.pattern}: labels {told!r}: give label -> field")
