@@ -37,7 +37,8 @@ LAYERS = (
 
 PURE = (
     "aggregate arrays buckets definitions errors events.payload events.rules exemplars export exposition "
-    "exposition.* families gauge_modes labels layout plan process.families process.parsing process.usage records self_metrics slots snapshot "
+    "exposition.* families gauge_modes labels "
+    "layout plan process.families process.parsing process.usage records self_metrics slots snapshot "
     "sync sync.blob sync.capture sync.chunks sync.cluster sync.exact sync.fold sync.said sync.table_format sync.tables "
     "sync.union sync.wire sync.stores sync.stores.memcached_records sync.stores.protocol sync.stores.redis_scripts"
 )

@@ -94,7 +94,7 @@ class EventHandler:
         self._plans, self._sampled = {}, {}
 
     def handle(self, event_name: str, payload: Any = None) -> bool:
-        """Do what the first rule that matches says. False: nothing was done, for a reason that is logged once a kind."""
+        """Do what the first rule that matches says. False: nothing was done; the reason is logged, once a kind."""
         try:
             plan = self._plans.get(event_name)
             if plan is None:
@@ -240,7 +240,9 @@ class EventHandler:
     # -- when it cannot be ----------------------------------------------------------------------------------------
 
     def _refuse(self, event_name: object, error: Exception) -> bool:
-        if isinstance(error, Refused):
+        if isinstance(error, TypeError) and str(error).startswith("unhashable type"):  # a look-up found it out
+            kind = "label" if isinstance(event_name, str) else "name"
+        elif isinstance(error, Refused):
             kind = error.kind
         elif isinstance(error, SegmentError):
             kind = "segment"

@@ -134,9 +134,9 @@ class EventRule:
         if isinstance(told, str):
             raise InvalidMetricError(f"event rule {self.pattern}: labels {told!r}: give a list or a mapping")
         items: tuple[Any, ...] = tuple(told.items()) if isinstance(told, Mapping) else tuple(told)
-        pairs: tuple[Any, ...] = tuple([(each, each) if isinstance(each, str) else tuple(each) for each in items])
+        pairs: tuple[Any, ...] = tuple([(each, each) if type(each) is str else tuple(each) for each in items])
         for pair in pairs:
-            if len(pair) != 2 or not isinstance(pair[1], str):
+            if len(pair) != 2 or not all(isinstance(each, str) for each in pair):
                 raise InvalidMetricError(f"event rule {self.pattern}: labels {told!r}: give label -> field")
         return pairs
 
