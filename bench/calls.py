@@ -63,7 +63,13 @@ EVENT_BY_HAND = Call(
 FLOOR_CALL = Call("text.expandtabs()", {"text": "''"})
 FLOOR_NO_ARGUMENTS = Call("items.clear()", {"items": "[]"})
 
-_ALL = CALLS | {"by_name": BY_NAME, "event": EVENT, "event_by_hand": EVENT_BY_HAND, "floor": FLOOR_CALL, "floor_no_arguments": FLOOR_NO_ARGUMENTS}
+_ALL = CALLS | {
+    "by_name": BY_NAME,
+    "event": EVENT,
+    "event_by_hand": EVENT_BY_HAND,
+    "floor": FLOOR_CALL,
+    "floor_no_arguments": FLOOR_NO_ARGUMENTS,
+}
 
 
 class CallTimer:
