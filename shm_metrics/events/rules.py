@@ -146,7 +146,7 @@ class EventRule:
         if effect.kind != COUNTER and not effect.fields:
             raise InvalidMetricError(f"event rule {self.pattern}: {effect.metric}: say which field has its value")
         family = effect.family("entity", self.buckets)  # type: ignore[arg-type]
-        names = check_label_names([label for label, _ in self.labels], effect.kind, family.name)
+        names = check_label_names([pair[0] for pair in self.labels], effect.kind, family.name)
         if SAMPLING_LABEL in names:
             raise InvalidMetricError(
                 f"event rule {self.pattern}: label {SAMPLING_LABEL!r} marks what a router sampled; choose another"

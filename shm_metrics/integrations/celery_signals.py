@@ -4,8 +4,8 @@
     celery_signals.connect()          # where the Celery application is made; every pool
 
 task.started; task.completed and task.failed with the duration; task.cancelled for one that was revoked or ignored;
-task.retried, which the default rules leave alone. handler_class is the task's name; `queue` is there for rules of
-your own.
+task.retried and task.rejected, which the default rules leave alone. handler_class is the task's name; `queue` is there
+for rules of your own.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def connect(*, entity: str = "task", to: Any = None) -> Callable[[], None]:
     def ended(sender: Any = None, task_id: Any = None, task: Any = None, state: Any = None, **_: Any) -> None:
         duration = since(task_id)
         if duration is not None:  # it neither succeeded nor failed
-            how = "retried" if state == "RETRY" else "cancelled"
+            how = {"RETRY": "retried", "REJECTED": "rejected"}.get(str(state), "cancelled")
             emit(f"{entity}.{how}", fields(task, duration=duration, status=str(state).lower()))
 
     @guarded

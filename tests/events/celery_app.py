@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 
 from celery import Celery
 from celery.exceptions import Ignore
@@ -27,6 +28,11 @@ def fail() -> None:
 def ignore(self) -> None:
     self.update_state(state="SUCCESS")
     raise Ignore
+
+
+@app.task(name="die")
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 @app.task(name="again", bind=True, max_retries=1)

@@ -75,5 +75,21 @@ def test_tasks_are_events_out_of_the_box(worker, make_backend):
     assert 0 < backend.histogram("task_duration_seconds", handler="work", status="success").sum < 30
 
 
+@pytest.mark.parametrize("worker", ["prefork"], indirect=True)
+def test_a_task_whose_child_is_killed_failed_and_a_revoked_one_is_cancelled(worker, make_backend):
+    killed = worker.send_task("die")
+    with pytest.raises(Exception, match="SIGKILL"):
+        killed.get(PATIENCE_SECONDS, interval=0.02)
+    late = worker.send_task("work", (1,), expires=-1)
+    with pytest.raises(Exception, match="expired"):
+        late.get(PATIENCE_SECONDS, interval=0.02)
+    backend = make_backend()
+    until(lambda: value(backend, "task_failed_total", handler="die", status="error") == 1, "the failure is counted")
+    until(lambda: value(backend, "task_cancelled_total", handler="work", status="revoked") == 1, "so is the other")
+    assert value(backend, "task_started_total", handler="die") == 1
+    assert value(backend, "task_started_total", handler="work") is None
+    assert 'task_duration_seconds{handler="die",status="error"}' not in backend.all_metrics()
+
+
 def value(backend, name, **labels):
     return backend.snapshot().value(name.removesuffix("_total"), **labels)
