@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from asyncio import CancelledError
+import sys
 from collections.abc import Callable
 from time import perf_counter
 from types import TracebackType
@@ -62,7 +62,7 @@ class instrument:  # noqa: N801  # used as a decorator, and as a context manager
             self._emit(f"{self._entity}.completed", payload)
             return
         payload["error"] = kind.__name__
-        how = "cancelled" if issubclass(kind, CancelledError | GeneratorExit) else "failed"
+        how = "cancelled" if _is_cancelled(kind) else "failed"
         self._emit(f"{self._entity}.{how}", payload)
 
     async def __aenter__(self) -> Self:
@@ -116,3 +116,8 @@ class instrument:  # noqa: N801  # used as a decorator, and as a context manager
                     return function(*args, **kwargs)
 
         return cast(F, functools.wraps(function)(wrapped))
+
+
+def _is_cancelled(kind: type[BaseException]) -> bool:
+    asyncio = sys.modules.get("asyncio")  # not imported for this: it takes longer than all of ours
+    return issubclass(kind, GeneratorExit) or (asyncio is not None and issubclass(kind, asyncio.CancelledError))

@@ -76,6 +76,43 @@ def test_requests_of_django_are_events(python, segment_name):
     assert python(SETUP % False + REQUESTS, SHM_METRICS_SEGMENT=segment_name) == "well\n"
 
 
+ASGI = """
+import asyncio
+from django.core.asgi import get_asgi_application
+
+django_signals.connect_requests()
+application = get_asgi_application()
+
+async def aget(path):
+    scope = {"type": "http", "method": "GET", "path": path, "query_string": b"", "headers": [], "http_version": "1.1"}
+    messages, sent = [{"type": "http.request", "body": b"", "more_body": False}], []
+    closed = asyncio.Event()
+
+    async def receive():
+        if messages:
+            return messages.pop()
+        await closed.wait()
+
+    async def send(message):
+        sent.append(message)
+
+    await application(scope, receive, send)
+    return sent[0]["status"]
+
+async def main():
+    return await asyncio.gather(*[aget("/") for _ in range(5)])
+
+assert asyncio.run(main()) == [200] * 5
+assert counters() == {"request_started_total": 5.0, 'request_completed_total{status="success"}': 5.0}, counters()
+print("well")
+"""
+
+
+def test_requests_under_asgi_are_counted_once_each(python, segment_name):
+    required("django")
+    assert python(SETUP % False + ASGI, SHM_METRICS_SEGMENT=segment_name) == "well\n"
+
+
 def test_any_signal_is_an_event(python, segment_name):
     required("django")
     # With DEBUG Django looks at what a receiver takes.

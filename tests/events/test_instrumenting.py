@@ -189,6 +189,20 @@ print(shm_metrics.get_backend().counter("task_completed_total").value)
     assert python(code, SHM_METRICS_SEGMENT=segment_name) == "1.0\n"
 
 
+def test_events_load_neither_numpy_nor_asyncio(python, segment_name):
+    code = """
+import sys
+import shm_metrics
+with shm_metrics.instrument("task"):
+    pass
+router = shm_metrics.EventRouter(["metrics"])
+shm_metrics.get_backend().register_event_router(router)
+print(router.route("task.completed", {"duration": 1}))
+print([name for name in ("numpy", "asyncio") if name in sys.modules])
+"""
+    assert python(code, SHM_METRICS_SEGMENT=segment_name) == "['metrics']\n[]\n"
+
+
 def test_whoever_listens_cannot_break_what_is_listened_to(caplog):
     def failing(event_name, payload):
         raise RuntimeError("no")
