@@ -44,10 +44,32 @@ CALLS = {
 BY_NAME = Call(
     "backend.counter('bench_by_name_total', method='GET', path='/checkout').inc()", {"backend": "peer.backend"}
 )
+_PAYLOAD = "{'duration': 0.2, 'status': 'success', 'handler_class': 'Mailer', 'namespace': 'shop'}"
+EVENT = Call("handle('task.completed', payload)", {"handle": "peer.backend.handle_event", "payload": _PAYLOAD})
+# What somebody writes who does without handle_event: the labels where they are present, and what is a number.
+EVENT_BY_HAND = Call(
+    "status, handler = payload.get('status', ''), payload.get('handler_class', '')\n"
+    "namespace = payload.get('namespace', '')\n"
+    "counter.labels(status, handler, namespace).inc()\n"
+    "duration = payload.get('duration')\n"
+    "if isinstance(duration, float):\n"
+    "    histogram.labels(status, handler, namespace).observe(duration)",
+    {
+        "payload": _PAYLOAD,
+        "counter": "peer.Counter('bench_event_total', 'Calls', ['status', 'handler', 'namespace'])",
+        "histogram": "peer.Histogram('bench_event_seconds', 'Calls', ['status', 'handler', 'namespace'])",
+    },
+)
 FLOOR_CALL = Call("text.expandtabs()", {"text": "''"})
 FLOOR_NO_ARGUMENTS = Call("items.clear()", {"items": "[]"})
 
-_ALL = CALLS | {"by_name": BY_NAME, "floor": FLOOR_CALL, "floor_no_arguments": FLOOR_NO_ARGUMENTS}
+_ALL = CALLS | {
+    "by_name": BY_NAME,
+    "event": EVENT,
+    "event_by_hand": EVENT_BY_HAND,
+    "floor": FLOOR_CALL,
+    "floor_no_arguments": FLOOR_NO_ARGUMENTS,
+}
 
 
 class CallTimer:

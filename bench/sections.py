@@ -85,11 +85,11 @@ def calls(plan: Plan, record: Record) -> None:
     """The hot path."""
     with _opened(record, FLOOR, OURS, INTERPRETED, DROP_IN, SINGLE, MULTIPROCESS, RUST) as subjects:
         for _ in range(plan.rounds):
-            for key in ("floor", "floor_no_arguments", *CALLS, "by_name"):
+            for key in ("floor", "floor_no_arguments", *CALLS, "by_name", "event", "event_by_hand"):
                 for peer, process in subjects.items():
                     if (peer == FLOOR) != key.startswith("floor"):
                         continue
-                    if key == "by_name" and peer not in (OURS, INTERPRETED):
+                    if key in ("by_name", "event") and peer not in (OURS, INTERPRETED):
                         continue
                     record.ask(key, peer, process.call, key=key, seconds=plan.call_seconds, repeat=plan.call_repeat)
 

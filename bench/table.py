@@ -44,7 +44,7 @@ def _row(row: Row, record: Record) -> list[str]:
     if verdict.value is None:
         return [*cells, "-", "", "not measured"]
     sign = ">=" if row.rule in ("faster", "at least times") else "<="
-    suffix = " KiB" if row.rule == "at most" else "x"
+    suffix = f" {row.unit}" if row.rule == "at most" else "x"
     ratio = "" if row.rule == "at most" else f"{_number(verdict.value)}x"
     return [*cells, ratio, f"{sign} {row.target:,g}{suffix}", "met" if verdict.met else "MISSED"]
 

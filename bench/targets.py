@@ -61,6 +61,8 @@ def rows(plan: Plan) -> list[Row]:
         _faster("counter.labels(a, b).inc(), drop-in", "labels", 4, ours=DROP_IN),
         _faster("gauge.set(v), drop-in", "set", 8, ours=DROP_IN),
         _faster("histogram.observe(v), drop-in", "observe", 4, ours=DROP_IN),
+        Row("backend.handle_event(), 3 labels", "ns", ("event", OURS), ("", ""), "at most", 1_500),
+        _faster("the same, by hand", "event", 3, base="event_by_hand"),
         _faster("scrape: 8 x 10,000 counters", "scrape_wide", 100, "ms"),
         _faster("scrape: 8 x 10,000 counters, drop-in", "scrape_wide", 100, "ms", ours=DROP_IN),
         _faster("scrape: 32 x (1,000 c. + 100 hist.)", "scrape_mixed", 250, "ms"),

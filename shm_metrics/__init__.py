@@ -29,6 +29,9 @@ if TYPE_CHECKING:
         SyncError,
         WireFormatError,
     )
+    from shm_metrics.events.instrumenting import instrument
+    from shm_metrics.events.router import EventMapping, EventRouter
+    from shm_metrics.events.rules import EventRule
     from shm_metrics.families import Sample, SampleFamily
     from shm_metrics.metrics import Counter, Enum, Gauge, Histogram, Info, Summary
     from shm_metrics.snapshot import Snapshot
@@ -43,6 +46,9 @@ __all__ = [
     "CacheStrategy",
     "Counter",
     "Enum",
+    "EventMapping",
+    "EventRouter",
+    "EventRule",
     "Gauge",
     "Histogram",
     "Info",
@@ -66,6 +72,7 @@ __all__ = [
     "configure",
     "generate_latest",
     "get_backend",
+    "instrument",
     "make_asgi_app",
     "make_wsgi_app",
     "start_http_server",
@@ -87,6 +94,9 @@ _MODULES = {
         "SyncError",
         "WireFormatError",
     ),
+    "events.instrumenting": ("instrument",),
+    "events.router": ("EventMapping", "EventRouter"),
+    "events.rules": ("EventRule",),
     "families": ("Sample", "SampleFamily"),
     "metrics": ("Counter", "Enum", "Gauge", "Histogram", "Info", "Summary"),
     "snapshot": ("Snapshot",),

@@ -42,6 +42,9 @@ from shm_metrics.writer import Writer
 
 if TYPE_CHECKING:
     from shm_metrics.arrays import FloatArray
+    from shm_metrics.events.handling import EventHandler
+    from shm_metrics.events.router import EventRouter
+    from shm_metrics.events.rules import EventRules
     from shm_metrics.scraping import Scraper
     from shm_metrics.snapshot import Snapshot
     from shm_metrics.sync.agent import SyncAgent
@@ -235,20 +238,40 @@ class MetricsBackend(build.Getters):
         given = {option: value for option, value in told.items() if _says_something(value)}
         wanted = define(kind, names[0], documentation, **given)
         check_label_names(labels, kind, wanted.name)
-        pairs = label_pairs(labels)
-        handle = self._get_handle(wanted, given, bool(pairs))
-        series = handle.child(pairs, series_class(handle.family).of)
+        series = self.series(wanted, given, label_pairs(labels))
         if key is not None and not series.overflowed:
             self.series_cache(kind)[key] = series
         return series
 
-    def _get_handle(self, wanted: Family, given: dict[str, Any], labelled: bool) -> FamilyHandle:
+    def series(self, wanted: Family, given: Mapping[str, Any], pairs: LabelPairs) -> Any:
+        """The series of a family with these labels; of its definition, only what is `given` was asked for."""
+        handle = self.handle(self._as_known(wanted, given), None, bool(pairs))
+        return handle.child(pairs, series_class(handle.family).of)
+
+    def check_family(self, wanted: Family, given: Mapping[str, Any]) -> None:
+        """Raise the MetricConflictError that asking for such a series would raise; nothing is made."""
+        known = self._handles.get(wanted.name)
+        if known is None:
+            self._check_names(wanted)
+        else:
+            _check_same(known.family, self._as_known(wanted, given))
+
+    def _as_known(self, wanted: Family, given: Mapping[str, Any]) -> Family:
         """The family as it was made before, if what is `given` of its definition says nothing else."""
         known = self._handles.get(wanted.name)
-        if known is not None and known.family.type == wanted.type:
-            left_out = {field: getattr(known.family, field) for option, field in _FIELDS.items() if option not in given}
-            wanted = replace(wanted, **left_out)
-        return self.handle(wanted, None, labelled)
+        if known is None or known.family.type != wanted.type:
+            return wanted
+        left_out = {field: getattr(known.family, field) for option, field in _FIELDS.items() if option not in given}
+        return replace(wanted, **left_out)
+
+    def _check_names(self, family: Family) -> None:
+        for sample_name in sample_names(family):
+            other = self._sample_names.get(sample_name)
+            if other is not None and other.name != family.name:
+                raise MetricConflictError(
+                    f"{family.type} {family.name}: its sample {sample_name} is already one of "
+                    f"{other.type} {other.name}; choose another name"
+                )
 
     def handle(self, family: Family, labelnames: tuple[str, ...] | None, labelled: bool) -> FamilyHandle:
         """This process' hold on a family. labelnames: as declared, if it is; labelled: whether its series have labels.
@@ -257,13 +280,7 @@ class MetricsBackend(build.Getters):
         """
         known = self._handles.get(family.name)
         if known is None:
-            for sample_name in sample_names(family):
-                other = self._sample_names.get(sample_name)
-                if other is not None and other.name != family.name:
-                    raise MetricConflictError(
-                        f"{family.type} {family.name}: its sample {sample_name} is already one of "
-                        f"{other.type} {other.name}; choose another name"
-                    )
+            self._check_names(family)
             # setdefault: threads that declare a family at the same moment must get the same hold on it
             known = self._handles.setdefault(family.name, FamilyHandle(self, family, labelnames))
             try:
@@ -376,6 +393,42 @@ class MetricsBackend(build.Getters):
         if self.detached:
             return self
         return MetricsBackend(path=self.place.path, role=role, _pid=pid)
+
+    # -- events ---------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def _events(self) -> EventHandler:
+        from shm_metrics.events.handling import EventHandler
+
+        return EventHandler(self)
+
+    def handle_event(self, event_name: str, payload: Mapping[str, Any] | None = None) -> bool:
+        """Count an event by the first of `event_rules` that matches it; an event that none matches does nothing.
+
+        False: it is not valid, and nothing was counted; one warning is logged for each kind of reason. Never raises.
+        See docs/events.md.
+        """
+        return self._events.handle(event_name, payload)
+
+    def handle_sampled_event(self, event_name: str, payload: Mapping[str, Any] | None, sampling_rate: float) -> bool:
+        """Count an event that stands for 1 / sampling_rate of them; what it moves has the label `sampling_rate`."""
+        return self._events.handle_sampled(event_name, payload, sampling_rate)
+
+    @property
+    def event_rules(self) -> EventRules:
+        """What events do, in this process; add, replace and remove rules here."""
+        return self._events.rules
+
+    def register_event_router(self, router: EventRouter, name: str = "metrics") -> None:
+        """Take part in `router` under this name: mappings that name it send their events here."""
+        router.register_backend(name, self)
+
+    def forget_series(self) -> None:
+        """Look everything up anew: some series were removed."""
+        super().forget_series()
+        events = self.__dict__.get("_events")
+        if events is not None:
+            events.forget()
 
     # -- the cluster ----------------------------------------------------------------------------------------------
 

@@ -10,10 +10,13 @@ from collections.abc import Iterable
 from typing import Any
 
 from shm_metrics.families import COUNTER, GAUGE, HISTOGRAM, STATESET, SUMMARY, Exemplar, FamilySnapshot, LabelPairs
+from shm_metrics.quantiles import estimate
 from shm_metrics.self_metrics import EngineFigures
 from shm_metrics.snapshot import Snapshot
 
-__all__ = ["metrics_of", "series_name", "stats_of"]
+__all__ = ["QUANTILES", "metrics_of", "series_name", "stats_of"]
+
+QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
 
 
 def series_name(name: str, labels: LabelPairs) -> str:
@@ -58,12 +61,14 @@ def _figures(found: FamilySnapshot, position: int) -> dict[str, Any]:
         count = _whole(found.values[position])
         return {"count": count, "sum": total, "average": total / count if count else 0.0}
     counts = found.values[position]
-    count = _whole(counts.sum())
+    cumulative = [_whole(n) for n in counts.cumsum()]
+    count = cumulative[-1]
     return {
-        "buckets": {_bound(bound): _whole(n) for bound, n in zip(found.family.bounds, counts.cumsum(), strict=True)},
+        "buckets": {_bound(bound): n for bound, n in zip(found.family.bounds, cumulative, strict=True)},
         "count": count,
         "sum": total,
         "average": total / count if count else 0.0,
+        **{name: estimate(quantile, found.family.bounds, cumulative) for name, quantile in QUANTILES.items()},
     }
 
 

@@ -54,7 +54,12 @@ def check_label_names(names: Iterable[str], type_: str = "", name: str = "") -> 
 
 
 def label_text(value: object, label: str = "") -> str:
-    """The text of a label value: text is taken as it is, anything else through str(). Raises InvalidMetricError."""
+    """The text of a label value: text is taken as it is, anything else through str(). Raises InvalidMetricError.
+
+    What cannot be hashed, such as a list, is refused: it is a collection, and no name of something.
+    """
+    if type(value) is not str and not _hashable(value):
+        raise InvalidMetricError(f"label {label!r}: a {type(value).__name__} is no label value; give text")
     try:
         text = value if type(value) is str else str(value)
     except Exception as error:
@@ -69,6 +74,14 @@ def label_text(value: object, label: str = "") -> str:
             "(a label names a small set of things)"
         )
     return text
+
+
+def _hashable(value: object) -> bool:
+    try:
+        hash(value)
+    except Exception:
+        return False
+    return True
 
 
 def is_unicode(text: str) -> bool:

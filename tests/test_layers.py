@@ -19,7 +19,7 @@ LAYERS = (
     (
         "pure leaves",
         "_no_cython aggregate arrays buckets definitions errors exemplars families gauge_modes kept labels layout "
-        "records slots process.families process.parsing process.usage",
+        "quantiles records slots process.families process.parsing process.usage",
     ),
     ("cells", "_cells_cy cells timing"),
     ("segment", "forks locks place presence process process.procfs segment"),
@@ -29,6 +29,7 @@ LAYERS = (
     ("faces", "backend default environment handles metrics series"),
     ("serving", "serving serving.*"),
     ("sync", "sync sync.*"),
+    ("events", "events events.*"),
     (
         "edges",
         "__main__ cli cli.* edges integrations integrations.* prometheus prometheus.* pytest_plugin",
@@ -36,8 +37,9 @@ LAYERS = (
 )
 
 PURE = (
-    "aggregate arrays buckets definitions errors exemplars export exposition exposition.* families gauge_modes kept "
-    "labels layout plan process.families process.parsing process.usage records self_metrics slots snapshot "
+    "aggregate arrays buckets definitions errors events.payload events.rules exemplars export exposition exposition.* "
+    "families gauge_modes kept labels layout plan process.families process.parsing process.usage quantiles records "
+    "self_metrics slots snapshot "
     "sync sync.blob sync.capture sync.chunks sync.cluster sync.exact sync.fold sync.said sync.table_format sync.tables "
     "sync.union sync.wire sync.stores sync.stores.memcached_records sync.stores.protocol sync.stores.redis_scripts"
 )
@@ -72,6 +74,7 @@ ALLOWED_WORLD = {("exposition.csv_table", "io")}  # a StringIO for the csv modul
 LAZY = {
     ("allocator", "mirror"),
     ("writer", "reader"),
+    ("backend", "events.handling"),
     ("backend", "sync.agent"),
     ("backend", "sync.config"),
     ("backend", "sync.distributed"),

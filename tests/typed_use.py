@@ -7,6 +7,9 @@ from collections.abc import Iterable
 from shm_metrics import (
     Counter,
     Enum,
+    EventMapping,
+    EventRouter,
+    EventRule,
     Gauge,
     Histogram,
     Info,
@@ -18,9 +21,11 @@ from shm_metrics import (
     configure,
     generate_latest,
     get_backend,
+    instrument,
     make_asgi_app,
     make_wsgi_app,
 )
+from shm_metrics.events import counts, observes
 
 
 def declared(backend: MetricsBackend) -> float:
@@ -106,6 +111,26 @@ def served(backend: MetricsBackend) -> None:
     make_wsgi_app(backend)
     make_asgi_app(backend)
     assert b"queue" in generate_latest(backend)
+
+
+def published(backend: MetricsBackend) -> None:
+    backend.event_rules.add(EventRule("order.*", [counts("orders_total"), observes("kg", "weight")], ["carrier"]))
+    counted: bool = backend.handle_event("order.shipped", {"weight": 1.5, "carrier": "bike"})
+    assert counted
+    router = EventRouter(["metrics"])
+    backend.register_event_router(router)
+    router.map("task.*", ["metrics"], sampling_rate=1.0)
+    router.configure([EventMapping("tick", priority=1)])
+    took: list[str] = router.route("task.started")
+    assert took == ["metrics"]
+
+    @instrument("task", to=router, handler_class="Mailer")
+    def halved(number: int) -> float:
+        return number / 2
+
+    half: float = halved(3)
+    with instrument("task", to=router):
+        assert half == 1.5
 
 
 def default(name: str) -> bool:

@@ -88,3 +88,9 @@ def test_labels_of_extreme_length_in_all_are_refused():
 
 def test_pairs_are_sorted_by_name_whatever_the_order_they_came_in():
     assert label_pairs({"b": 1, "a": "x"}) == label_pairs({"a": "x", "b": "1"}) == (("a", "x"), ("b", "1"))
+
+
+@pytest.mark.parametrize("value", [[], ["a"], {}, {"a": 1}, set(), bytearray(b"a"), ([],)])
+def test_what_cannot_be_hashed_is_no_label_value(value):
+    with pytest.raises(InvalidMetricError, match=f"label 'shop': a {type(value).__name__} is no label value"):
+        label_text(value, "shop")

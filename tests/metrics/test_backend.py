@@ -206,6 +206,9 @@ def test_all_metrics_has_every_series_under_a_name_of_its_own(filled):
         "count": 3,
         "sum": 11.0,
         "average": pytest.approx(11 / 3),
+        "p50": 1.5,
+        "p90": 2.0,
+        "p99": 2.0,
     }
     assert found["bytes"] == {
         "name": "bytes",
@@ -222,6 +225,7 @@ def test_series_that_were_not_used_yet_have_an_average_of_nothing(backend):
     backend.summary("bytes")
     found = backend.all_metrics()
     assert (found["seconds"]["average"], found["bytes"]["average"]) == (0.0, 0.0)
+    assert found["seconds"]["p50"] is None
 
 
 def test_an_enum_and_an_info_are_told_in_words(make_backend):

@@ -12,6 +12,7 @@ def test_what_the_type_checker_reads_runs(make_backend, segment_name):
     assert typed_use.asked_for(backend) == 1.0
     assert typed_use.read(backend) == 1.0
     typed_use.served(backend)
+    typed_use.published(backend)
     metered = typed_use.Metered("metered", registry=backend)
     metered.twice()
     assert metered.value == 2.0

@@ -1,0 +1,9 @@
+"""Metrics from the lifecycle events that an application publishes.
+
+Lives here: the table of rules, the handling of an event, the router, and what publishes events of functions.
+May not: know a framework (the integrations do).
+"""
+
+from shm_metrics.events.rules import DEFAULT_RULES, Effect, EventRule, EventRules, counts, observes, sets
+
+__all__ = ["DEFAULT_RULES", "Effect", "EventRule", "EventRules", "counts", "observes", "sets"]

@@ -1,0 +1,112 @@
+"""What a payload says: numbers and label values, or why it cannot be recorded.
+
+Lives here: reading and checking [pure]. May not: know rules or backends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from decimal import Decimal
+from math import isfinite
+from numbers import Real
+from typing import Any, TypeAlias
+
+from shm_metrics.errors import InvalidMetricError
+from shm_metrics.families import COUNTER, HISTOGRAM
+from shm_metrics.labels import label_text
+
+__all__ = ["Read", "Refused", "as_dict", "number_in", "reader", "value_text"]
+
+Read: TypeAlias = Callable[[dict[str, Any]], "float | None"]
+_LARGEST = 1.7976931348623157e308
+
+
+class Refused(Exception):  # it never leaves the package
+    """The event is not recorded. kind: one of few words, each of which is logged once."""
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
+def as_dict(payload: object) -> dict[str, Any]:
+    """The payload as a plain dict; None is an empty one."""
+    if payload is None:
+        return {}
+    if not isinstance(payload, Mapping):
+        raise Refused("payload", f"a payload of type {type(payload).__name__}: give a mapping")
+    return dict(payload)
+
+
+def number_in(value: object) -> float | None:
+    """The finite float in `value`, or None: text, booleans, NaN and the infinite are no numbers here."""
+    kind = type(value)
+    if kind is bool or not (kind is int or kind is float or isinstance(value, Real | Decimal)):
+        return None
+    try:
+        number = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return number if isfinite(number) else None
+
+
+def reader(kind: str, fields: tuple[str, ...], weight: float, signed: bool, metric: str) -> Read:
+    """What reads an effect's value: None where there is none.
+
+    What is no number is left out of a histogram, and refuses the whole event for a counter or a gauge.
+    """
+    if kind == HISTOGRAM:
+        return _observed(fields, signed)
+    (field,) = fields
+
+    def read(payload: dict[str, Any]) -> float | None:
+        value = payload.get(field)
+        if value is None:
+            return None
+        number = number_in(value)
+        if number is not None and kind == COUNTER:
+            number *= weight
+        if number is None or (kind == COUNTER and not 0.0 <= number <= _LARGEST):
+            raise Refused("value", f"{metric}: {field}={_short(value)}: give a finite number{_LEAST.get(kind, '')}")
+        return number
+
+    return read
+
+
+_LEAST = {COUNTER: " of at least 0"}
+
+
+def _observed(fields: tuple[str, ...], signed: bool) -> Read:
+    least = -_LARGEST if signed else 0.0
+
+    def read(payload: dict[str, Any]) -> float | None:
+        for field in fields:
+            value = payload.get(field)
+            if type(value) is not float:
+                if value is None:
+                    continue
+                value = number_in(value)
+                if value is None:
+                    continue
+            if least <= value <= _LARGEST:
+                return value
+        return None
+
+    return read
+
+
+def value_text(value: object, label: str) -> str:
+    """A label's value as text. A class is its name; an Enum that is a str is its value. Raises InvalidMetricError."""
+    if isinstance(value, str):
+        return label_text(str.__str__(value), label)
+    if isinstance(value, type):
+        return label_text(value.__qualname__, label)
+    return label_text(value, label)
+
+
+def _short(value: object) -> str:
+    try:
+        text = repr(value)
+    except Exception:
+        raise InvalidMetricError(f"a {type(value).__name__} that cannot be shown is no number") from None
+    return text if len(text) <= 80 else text[:77] + "..."

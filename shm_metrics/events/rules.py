@@ -1,0 +1,234 @@
+"""The table from events to metrics, as plain data; the first rule whose pattern matches is the one.
+
+Lives here: rules, their checking, and the default table [pure]. May not: count.
+
+    EventRule("order.shipped", [counts("orders_shipped_total"), observes("order_weight_kg", "weight")], ["carrier"])
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+from shm_metrics.buckets import check_buckets
+from shm_metrics.definitions import define
+from shm_metrics.errors import InvalidMetricError
+from shm_metrics.families import COUNTER, GAUGE, HISTOGRAM, Family
+from shm_metrics.labels import check_label_names
+
+__all__ = [
+    "DEFAULT_RULES",
+    "ENTITY",
+    "SAMPLING_LABEL",
+    "Effect",
+    "EventRule",
+    "EventRules",
+    "counts",
+    "entity_of",
+    "observes",
+    "sets",
+]
+
+ENTITY = "{entity}"
+SAMPLING_LABEL = "sampling_rate"
+MAX_LABEL_VALUES = 100
+MAX_LABEL_SETS = 1_000
+
+_NOT_IN_A_NAME = re.compile(r"[^a-zA-Z0-9_]")
+
+
+def entity_of(event_name: str) -> str:
+    """The text before the first dot as part of a metric name: what may not be in one becomes `_`, and a digit in front
+    gets a `_` before it. Empty where there is none."""
+    entity = _NOT_IN_A_NAME.sub("_", event_name.partition(".")[0])
+    return "_" + entity if entity[:1].isdigit() else entity
+
+
+@dataclass(frozen=True)
+class Effect:
+    """One metric that an event moves; made by counts(), sets() and observes().
+
+    metric: its name, in which {entity} stands for the event's. fields: of the payload; the first that has a value.
+    mode: of a gauge. signed: whether a histogram takes numbers below 0, which are left out otherwise.
+    """
+
+    kind: str
+    metric: str
+    fields: tuple[str, ...] = ()
+    mode: str = ""
+    signed: bool = False
+
+    def family(self, entity: str, buckets: tuple[float, ...] | None) -> Family:
+        """What is counted in, for an event of this entity. Raises InvalidMetricError."""
+        options: dict[str, Any] = {}
+        if self.kind == GAUGE and self.mode:
+            options["multiprocess_mode"] = self.mode
+        if self.kind == HISTOGRAM and buckets is not None:
+            options["buckets"] = buckets
+        return define(self.kind, self.metric.replace(ENTITY, entity), **options)
+
+
+def counts(metric: str, amount: str = "") -> Effect:
+    """A counter, by 1; or by what the field `amount` of the payload says, where it says something."""
+    return Effect(COUNTER, metric, (amount,) if amount else ())
+
+
+def sets(metric: str, field: str, *, multiprocess_mode: str = "") -> Effect:
+    """A gauge, to what a field of the payload says, where it says something."""
+    return Effect(GAUGE, metric, (field,), multiprocess_mode)
+
+
+def observes(metric: str, *fields: str, signed: bool = False) -> Effect:
+    """A histogram, of the first of these fields that is a number (at least 0, unless signed)."""
+    return Effect(HISTOGRAM, metric, fields, signed=signed)
+
+
+@dataclass(frozen=True)
+class EventRule:
+    """What the events of one pattern do.
+
+    pattern: an event's name, or a glob of it (`*` stands for dots too); upper and lower case differ.
+    effects: what counts(), sets() and observes() give; none: such an event does nothing.
+    labels: label -> field of the payload, or a list of names that are both. Where a field is absent or None, so is the
+        label.
+    buckets: of the rule's histograms; prometheus_client's if left out.
+    max_label_values, max_label_sets: how many values a label, and how many sets of them an event's name may have in
+        one process; what comes after that is counted as `other`.
+
+    Raises InvalidMetricError.
+    """
+
+    pattern: str
+    effects: Iterable[Effect] = ()
+    labels: Mapping[str, str] | Iterable[Any] = ()
+    buckets: Iterable[float] | None = None
+    max_label_values: int = MAX_LABEL_VALUES
+    max_label_sets: int = MAX_LABEL_SETS
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.pattern, str) or not self.pattern:
+            raise InvalidMetricError(f"event rule {self.pattern!r}: give the name of an event, or a glob")
+        effects = tuple(self.effects)
+        for effect in effects:
+            if not isinstance(effect, Effect):
+                raise InvalidMetricError(
+                    f"event rule {self.pattern}: effect {effect!r}: make it with counts(), sets() or observes()"
+                )
+        buckets = None if self.buckets is None else check_buckets(self.buckets, self.pattern)
+        for what in ("max_label_values", "max_label_sets"):
+            number = getattr(self, what)
+            if type(number) is not int or number < 1:
+                raise InvalidMetricError(f"event rule {self.pattern}: {what}={number!r}: give a whole number from 1")
+        # frozen: one rule may be in the tables of several backends
+        object.__setattr__(self, "effects", effects)
+        object.__setattr__(self, "labels", self._pairs())
+        object.__setattr__(self, "buckets", buckets)
+        for effect in effects:
+            self._check(effect)
+
+    def _pairs(self) -> tuple[tuple[str, str], ...]:
+        told = self.labels
+        if isinstance(told, str):
+            raise InvalidMetricError(f"event rule {self.pattern}: labels {told!r}: give a list or a mapping")
+        items: tuple[Any, ...] = tuple(told.items()) if isinstance(told, Mapping) else tuple(told)
+        pairs: tuple[Any, ...] = tuple([(each, each) if type(each) is str else tuple(each) for each in items])
+        for pair in pairs:
+            if len(pair) != 2 or not all(isinstance(each, str) for each in pair):
+                raise InvalidMetricError(f"event rule {self.pattern}: labels {told!r}: give label -> field")
+        return pairs
+
+    def _check(self, effect: Effect) -> None:
+        if effect.kind not in (COUNTER, GAUGE, HISTOGRAM):
+            raise InvalidMetricError(f"event rule {self.pattern}: effect {effect.kind!r}: no such kind")
+        if effect.kind != COUNTER and not effect.fields:
+            raise InvalidMetricError(f"event rule {self.pattern}: {effect.metric}: say which field has its value")
+        family = effect.family("entity", self.buckets)  # type: ignore[arg-type]
+        names = check_label_names([pair[0] for pair in self.labels], effect.kind, family.name)
+        if SAMPLING_LABEL in names:
+            raise InvalidMetricError(
+                f"event rule {self.pattern}: label {SAMPLING_LABEL!r} marks what a router sampled; choose another"
+            )
+
+    def matches(self, event_name: str) -> bool:
+        """Whether the rule is for events of this name."""
+        return self.pattern == event_name or fnmatchcase(event_name, self.pattern)
+
+
+class EventRules:
+    """The rules of one backend, in order; the first that matches is the one.
+
+    on_change: called after each change, so that nobody goes on with what was derived from the rules before.
+    """
+
+    def __init__(self, rules: Iterable[EventRule], on_change: Callable[[], object] = lambda: None) -> None:
+        self._rules = tuple(rules)
+        self._on_change = on_change
+
+    def __iter__(self) -> Iterator[EventRule]:
+        return iter(self._rules)
+
+    def __len__(self) -> int:
+        return len(self._rules)
+
+    def match(self, event_name: str) -> EventRule | None:
+        """The rule for events of this name."""
+        return next((rule for rule in self._rules if rule.matches(event_name)), None)
+
+    def add(self, rule: EventRule, *, last: bool = False) -> None:
+        """Put a rule in front of all others, so that it wins; or behind them."""
+        self._set((*self._rules, _checked(rule)) if last else (_checked(rule), *self._rules))
+
+    def replace(self, pattern: str, rule: EventRule) -> None:
+        """Put a rule where the one with this pattern is. Raises KeyError when there is none."""
+        place = self._place(pattern)
+        self._set((*self._rules[:place], _checked(rule), *self._rules[place + 1 :]))
+
+    def remove(self, pattern: str) -> None:
+        """Take the rule with this pattern away. Raises KeyError when there is none."""
+        place = self._place(pattern)
+        self._set(self._rules[:place] + self._rules[place + 1 :])
+
+    def clear(self) -> None:
+        """Take all rules away."""
+        self._set(())
+
+    def _place(self, pattern: str) -> int:
+        for place, rule in enumerate(self._rules):
+            if rule.pattern == pattern:
+                return place
+        raise KeyError(f"no event rule has the pattern {pattern!r}; there are {[rule.pattern for rule in self._rules]}")
+
+    def _set(self, rules: tuple[EventRule, ...]) -> None:
+        self._rules = rules
+        self._on_change()
+
+
+def _checked(rule: EventRule) -> EventRule:
+    if not isinstance(rule, EventRule):
+        raise InvalidMetricError(f"event rule {rule!r}: give an EventRule")
+    return rule
+
+
+_LABELS = {"status": "status", "handler": "handler_class", "namespace": "namespace"}
+_SECONDS = observes("{entity}_duration_seconds", "duration", "execution_duration")
+
+DEFAULT_RULES = (
+    EventRule("*.started", [counts("{entity}_started_total")], _LABELS),
+    EventRule("*.completed", [counts("{entity}_completed_total"), _SECONDS], _LABELS),
+    EventRule("*.failed", [counts("{entity}_failed_total"), _SECONDS], _LABELS),
+    EventRule("*.cancelled", [counts("{entity}_cancelled_total")], _LABELS),
+    EventRule(
+        "workflow.iteration",
+        [
+            sets("workflow_active_tasks", "active_task_count"),
+            observes("workflow_iteration_duration_seconds", "iteration_duration"),
+        ],
+    ),
+    EventRule(
+        "system.health",
+        [sets("system_healthy_tasks", "healthy_task_count"), sets("system_failed_tasks", "failed_task_count")],
+    ),
+)

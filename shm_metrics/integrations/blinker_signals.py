@@ -1,0 +1,91 @@
+"""Events from blinker's signals, and from Flask's, which are blinker's.
+
+    from shm_metrics.integrations import blinker_signals
+    blinker_signals.connect_flask(app)                        # request.started, .completed, .failed
+    blinker_signals.connect(orders.signal("order.shipped"))   # any named signal is an event
+
+Each function gives one that disconnects again. Importing this needs neither package.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from time import perf_counter
+from typing import Any
+
+from shm_metrics.events.publishing import emitter, guarded
+
+__all__ = ["connect", "connect_flask"]
+
+
+def connect(
+    signal: Any, event_name: str | None = None, *, to: Any = None, payload: Callable[..., Any] = dict
+) -> Callable[[], None]:
+    """Have each `signal.send(sender, **fields)` be an event of this name (the signal's own if left out).
+
+    payload: called with the fields, gives the event's payload. to: as instrument() has it.
+    """
+    name = signal.name if event_name is None else event_name
+    emit = emitter(to)
+
+    @guarded
+    def receive(sender: Any, **fields: Any) -> None:
+        emit(name, payload(**fields))
+
+    signal.connect(receive, weak=False)
+    return lambda: signal.disconnect(receive)
+
+
+def connect_flask(app: Any, *, entity: str = "request", to: Any = None) -> Callable[[], None]:
+    """Have the requests of a Flask application be events, with the duration up to the end of the request's context.
+
+    status: of the response; handler_class: the endpoint; namespace: its blueprint. A request whose view raised, so that
+    Flask answers 500 or the exception goes on, failed; any other was completed, whatever its status.
+    """
+    import flask
+
+    emit = emitter(to)
+
+    def fields() -> dict[str, Any]:
+        return {"handler_class": flask.request.endpoint, "namespace": flask.request.blueprint}
+
+    @guarded
+    def started(sender: Any, **_: Any) -> None:
+        emit(f"{entity}.started", fields())
+        flask.g._shm_metrics_request = {"began": perf_counter()}
+
+    @guarded
+    def finished(sender: Any, response: Any, **_: Any) -> None:
+        state = flask.g.get("_shm_metrics_request")
+        if state is not None:
+            state["status"] = str(response.status_code)
+
+    @guarded
+    def failed(sender: Any, **_: Any) -> None:
+        state = flask.g.get("_shm_metrics_request")
+        if state is not None:
+            state["failed"] = True
+
+    @guarded
+    def torn_down(sender: Any, exc: BaseException | None = None, **_: Any) -> None:
+        state = flask.g.pop("_shm_metrics_request", None)
+        if state is None or not flask.has_request_context():
+            return
+        how = "failed" if state.get("failed") or exc is not None else "completed"
+        status = state.get("status", "500" if how == "failed" else None)
+        emit(f"{entity}.{how}", {"duration": perf_counter() - state["began"], "status": status, **fields()})
+
+    pairs = (
+        (flask.request_started, started),
+        (flask.request_finished, finished),
+        (flask.got_request_exception, failed),
+        (flask.request_tearing_down, torn_down),
+    )
+    for signal, receive in pairs:
+        signal.connect(receive, sender=app, weak=False)
+
+    def disconnect() -> None:
+        for signal, receive in pairs:
+            signal.disconnect(receive, sender=app)
+
+    return disconnect
