@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from shm_metrics.default import configure, get_backend
     from shm_metrics.edges import generate_latest, make_asgi_app, make_wsgi_app, start_http_server
     from shm_metrics.errors import (
+        ExportError,
         InvalidMetricError,
         LockLostError,
         MetricConflictError,
@@ -41,6 +42,7 @@ __all__ = [
     "CacheStrategy",
     "Counter",
     "Enum",
+    "ExportError",
     "Gauge",
     "Histogram",
     "Info",
@@ -73,6 +75,7 @@ _MODULES = {
     "default": ("configure", "get_backend"),
     "edges": ("generate_latest", "make_asgi_app", "make_wsgi_app", "start_http_server"),
     "errors": (
+        "ExportError",
         "InvalidMetricError",
         "LockLostError",
         "MetricConflictError",

@@ -28,6 +28,7 @@ LAYERS = (
     ("reader", "exemplar_scan export exporter ledger mirror plan reader scan scraping self_metrics snapshot"),
     ("faces", "backend default handles metrics series"),
     ("sync", "sync sync.*"),
+    ("exporters", "exporters exporters.*"),
     (
         "edges",
         "__main__ cli cli.* edges integrations integrations.* prometheus prometheus.* pytest_plugin serving serving.*",
@@ -67,7 +68,7 @@ WORLD = {
 ALLOWED_WORLD = {("exposition.csv_table", "io")}  # a StringIO for the csv module: memory, no file
 
 # Upwards, within a function: a process that only counts never loads numpy, so the reading half comes when asked for.
-LAZY = {("allocator", "mirror"), ("writer", "reader")}
+LAZY = {("allocator", "mirror"), ("writer", "reader"), ("backend", "exporters.registry")}
 
 
 def module_name(path: Path) -> str:

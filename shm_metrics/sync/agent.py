@@ -96,6 +96,12 @@ class SyncAgent:
     def running(self) -> bool:
         return self._thread is not None and self._thread.is_alive()
 
+    @property
+    def leads(self) -> bool:
+        """Whether the segment's lease is ours at this moment."""
+        with self._lock:
+            return self.member.segment_lease.held
+
     def stop(self) -> None:
         """End the thread, give the leases back, let the port go. Nobody has to wait for the next leader then."""
         thread, self._thread = self._thread, None
