@@ -67,7 +67,9 @@ def packets(lines: Iterable[tuple[str, What]], most: int) -> Iterator[tuple[byte
 
     A line that is longer comes as a packet of its own.
     """
-    packet, size, along = [], 0, []
+    packet: list[bytes] = []
+    along: list[What] = []
+    size = 0
     for line, what in lines:
         data = line.encode("utf-8", "replace")
         if packet and size + 1 + len(data) > most:
