@@ -21,6 +21,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from shm_metrics import forks
 from shm_metrics.errors import ExportError
 from shm_metrics.exporters.flow import LEVEL, SUM, Series
 from shm_metrics.locks import FileLocks
@@ -73,6 +74,7 @@ class PushedTotals:
             locks = FileLocks(os.open(f"{self.path}.lock", flags, 0o600))
         except OSError as error:
             raise ExportError(f"{self.path}.lock: cannot be opened: {error.strerror}") from error
+        _taken.add(locks)
         try:
             if not locks.wait_exclusive(_LOCK, self._wait):
                 raise ExportError(f"{self.path}: another process has been sending for more than {self._wait:g} s")
@@ -80,6 +82,7 @@ class PushedTotals:
             # Said, not left to close(): a child forked meanwhile has the same description open.
             locks.release(_LOCK)
         finally:
+            _taken.discard(locks)
             locks.close()
 
     def _read(self, incarnation: str) -> dict[str, Kept]:
@@ -115,3 +118,14 @@ class PushedTotals:
             except OSError:
                 pass
             raise ExportError(f"{self.path}: cannot be written: {error.strerror}; nothing was sent") from error
+
+
+_taken: set[FileLocks] = set()
+
+
+@forks.in_child
+def _after_fork_in_child() -> None:
+    # A thread of the parent may be in the middle of a push: with the parent dead, this child would hold its lock on.
+    for locks in list(_taken):
+        locks.close()
+    _taken.clear()

@@ -16,16 +16,13 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from shm_metrics import forks
 from shm_metrics import layout as L
+from shm_metrics.backend import MetricsBackend  # first: in a child the writer has its own locks before we ask for one
 from shm_metrics.errors import ExportError, InvalidMetricError, MetricsError
 from shm_metrics.exporters.http_request import check_seconds
 from shm_metrics.exporters.registry import Exporter
-
-if TYPE_CHECKING:
-    from shm_metrics.backend import MetricsBackend
 
 __all__ = ["PushSchedule"]
 
@@ -79,13 +76,16 @@ class PushSchedule:
     def start(self) -> PushSchedule:
         """Begin the thread, if it does not run; with a cache also the one that asks for the lease."""
         self._backend.start_sync()
+        self._start()
+        return self
+
+    def _start(self) -> None:
         with self._lock:
             if self._thread is None or not self._thread.is_alive():
                 self._stop = threading.Event()
                 arguments = (weakref.ref(self), self._stop)
                 self._thread = threading.Thread(target=_run, args=arguments, name="shm_metrics-push", daemon=True)
                 self._thread.start()
-        return self
 
     @property
     def running(self) -> bool:
@@ -185,7 +185,7 @@ class PushSchedule:
         self._told = self.last_error = None
         self._begin()
         if ran:
-            self.start()
+            self._start()  # the agent's thread begins by itself
 
 
 _schedules: weakref.WeakSet[PushSchedule] = weakref.WeakSet()

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from hashlib import blake2b
 from math import isfinite
+from time import monotonic
 from typing import TYPE_CHECKING
 
 from shm_metrics.errors import ExportError, InvalidMetricError
@@ -30,6 +31,7 @@ __all__ = ["StatsdExporter"]
 _UDP_BYTES = 1432
 """What fits an Ethernet frame of 1500 with the headers of IP, UDP and a tunnel; StatsD's own advice."""
 _UNIX_BYTES = 8192
+_SHORTEST_WAIT = 0.001
 
 
 class StatsdExporter:
@@ -38,7 +40,8 @@ class StatsdExporter:
     dialect: dogstatsd, labels as tags; or statsd, labels as parts of the name. prefix: before every name. tags: on
     every line. buckets: whether histograms send their buckets beside count and sum. names: the families to send.
     packet_bytes: the longest datagram; 1432 by UDP, 8192 else. state: the file that says what was sent, by default
-    beside the segment. timeout: seconds, for the lock of that file and for each datagram.
+    beside the segment. timeout: seconds to wait
+    for the lock of that file, and for a receiver that is slow to take all the datagrams.
     Raises InvalidMetricError.
     """
 
@@ -141,7 +144,10 @@ class StatsdExporter:
         totals.write(incarnation, kept)
         sent = 0
         try:
+            deadline = monotonic() + self._timeout
             for data, _ in ready:
+                # Never 0, which would mean not to wait at all.
+                connection.settimeout(max(_SHORTEST_WAIT, deadline - monotonic()))
                 connection.send(data)
                 sent += 1
             refused = connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)

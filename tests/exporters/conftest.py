@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from shm_metrics import MetricsBackend
+from tests.behaviour.conftest import fork
 from tests.exporters.receivers import Datagrams, Pushgateway, Receiver
 from tests.sync.conftest import namespace, valkey
 
-__all__ = ["namespace", "valkey"]
+__all__ = ["fork", "namespace", "valkey"]
 
 
 @pytest.fixture(scope="session")
