@@ -94,6 +94,9 @@ class StatsdExporter:
 
         Raises ExportError. What was not taken is sent by the next push.
         """
+        if backend.detached:
+            # Each process has totals of its own then, and the next one would take the file for that of an earlier life.
+            raise ExportError(f"{backend.place.path}: there is no segment, and so nothing that says what was sent")
         totals = PushedTotals(self.state_path(backend), self._timeout)
         incarnation, dropped = backend.instance_id, list[Dropped]()
         with self._connected() as connection, totals.locked(incarnation) as kept:

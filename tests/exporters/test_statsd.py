@@ -318,3 +318,11 @@ def test_what_is_kept_is_for_its_owner_alone(backend, udp, tmp_path):
 def test_what_cannot_be_meant_is_refused_when_it_is_made(options):
     with pytest.raises(InvalidMetricError):
         exporter("statsd", **options)
+
+
+def test_a_process_without_a_segment_sends_no_deltas(make, udp):
+    backend = make(_private=True)
+    backend.counter("orders_total").inc()
+    with pytest.raises(ExportError, match="there is no segment"):
+        push(backend, udp)
+    assert udp.receive() == []
