@@ -22,6 +22,7 @@ COMPILED := $(PY) -c 'import importlib.util as u; exit(not u.find_spec("shm_metr
 
 help:
 	@echo 'make demo      gunicorn with 4 workers, real requests, a worker killed on the way; KEEP=1 leaves it running'
+	@echo '               then two hosts and a Valkey: the total of the cluster, though a leader is killed'
 	@echo 'make test      the whole suite, on the compiled cells and again on the interpreted ones (ARGS="-k name")'
 	@echo 'make quick     the fast tests only, on both builds'
 	@echo 'make conformance  the tests of prometheus_client itself, unmodified, on our engine'
@@ -56,8 +57,10 @@ $(VENV)/.with-%: $(VENV)/.ready $(BUILD)
 
 # ---- what people run -------------------------------------------------------------------------------------------
 
-demo: $(VENV)/.with-gunicorn
+# One that is kept has no second act: it ends when somebody wants to end.
+demo: $(VENV)/.with-demo
 	@$(PY) -m demo $(if $(KEEP),--keep) $(ARGS)
+	@$(if $(KEEP),:,echo && $(PY) -m demo.cluster)
 
 # Without a compiler only the second run can be had. In CI that is a failure, not a shorter run.
 test: $(VENV)/.with-test

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from shm_metrics.families import Sample, SampleFamily
     from shm_metrics.metrics import Counter, Enum, Gauge, Histogram, Info, Summary
     from shm_metrics.snapshot import Snapshot
+    from shm_metrics.sync.agent import SyncAgent
+    from shm_metrics.sync.config import SyncConfig
     from shm_metrics.sync.strategy import CacheStrategy
 
 __version__ = "0.1.0"
@@ -58,6 +60,8 @@ __all__ = [
     "SegmentFullError",
     "Snapshot",
     "Summary",
+    "SyncAgent",
+    "SyncConfig",
     "SyncError",
     "WireFormatError",
     "__version__",
@@ -89,6 +93,8 @@ _MODULES = {
     "families": ("Sample", "SampleFamily"),
     "metrics": ("Counter", "Enum", "Gauge", "Histogram", "Info", "Summary"),
     "snapshot": ("Snapshot",),
+    "sync.agent": ("SyncAgent",),
+    "sync.config": ("SyncConfig",),
     "sync.strategy": ("CacheStrategy",),
 }
 _WHERE = {name: module for module, names in _MODULES.items() for name in names}

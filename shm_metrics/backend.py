@@ -13,7 +13,6 @@ import weakref
 from array import array
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from shm_metrics import series as S
@@ -34,6 +33,7 @@ from shm_metrics.families import (
 )
 from shm_metrics.gauge_modes import MODES
 from shm_metrics.handles import FamilyHandle, sample_names
+from shm_metrics.kept import cached_property
 from shm_metrics.labels import check_label_names, label_pairs
 from shm_metrics.layout import DEFAULT_ROWS, DEFAULT_SLOTS, Layout
 from shm_metrics.place import Place
@@ -419,9 +419,15 @@ class MetricsBackend(build.Getters):
         agent: SyncAgent | None = self.__dict__.get("sync_agent")
         return agent is not None and not self.has_cache and agent.leads
 
+    @property
+    def syncing(self) -> bool:
+        """Whether start_sync() was called, and its thread runs."""
+        agent = self.__dict__.get("sync_agent")
+        return agent is not None and bool(agent.running)
+
     def start_sync(self) -> SyncAgent | None:
         """Begin the thread that keeps the cluster informed, if a cache is configured; in a child of fork it begins by
-        itself. The gunicorn hooks call this; elsewhere call it in each process, or before the fork."""
+        itself. The hooks for gunicorn and uWSGI call this; elsewhere call it in each process, or before the fork."""
         if self._arguments["cache"] is None or self.read_only:
             return None
         self.sync_agent.start()

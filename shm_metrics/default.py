@@ -13,7 +13,8 @@ from typing import Any
 
 from shm_metrics import forks
 from shm_metrics.backend import MetricsBackend
-from shm_metrics.errors import MetricConflictError, SegmentError
+from shm_metrics.environment import cluster_options
+from shm_metrics.errors import InvalidMetricError, MetricConflictError, MetricsError, SegmentError
 
 __all__ = ["configure", "current_backend", "follow_default", "get_backend", "use_backend"]
 
@@ -31,6 +32,8 @@ _lock = RLock()
 def get_backend() -> MetricsBackend:
     """The default backend; made at the first call, on the segment that SHM_METRICS_SEGMENT names, else "default".
 
+    SHM_METRICS_CACHE names the cache of its cluster, if it is in one; see docs/cluster.md.
+
     If the segment cannot be had, the application must not suffer: the error is logged, and this process (with its
     children) counts in a segment of its own, which its scrapes show with `shm_metrics_detached 1`.
     """
@@ -38,10 +41,15 @@ def get_backend() -> MetricsBackend:
     with _lock:
         if _default is None:
             try:
-                _default = MetricsBackend()
+                options = cluster_options()
+            except InvalidMetricError as error:
+                log.error("shm_metrics: %s; until that is put right this process takes part in no cluster", error)
+                options = {}
+            try:
+                _default = MetricsBackend(**options)
             except SegmentError as error:
                 log.error("shm_metrics: %s; this process counts for itself until configure() finds a segment", error)
-                _default = MetricsBackend(_private=True)
+                _default = MetricsBackend(_private=True, **options)
             _attach_declared(_default)
         return _default
 
@@ -55,16 +63,33 @@ def configure(name: str | None = None, **options: Any) -> MetricsBackend:
     """Make `MetricsBackend(name, **options)` the default one. May come before or after metrics are declared.
 
     Metrics that exist already count there from now on. What was counted before goes along if nobody else was using
-    the segment they counted in; otherwise it stays there.
+    the segment they counted in, and no cluster knows of it; otherwise it stays there.
+    Without `cache` among the options the environment says in which cluster the backend is, as for get_backend(). If the
+    one before was syncing, this one begins to.
 
     Raises what MetricsBackend raises; then everything stays as it was.
     """
     with _lock:
-        backend = MetricsBackend(name, **options)
-        previous = use_backend(backend, move=True)
+        backend = MetricsBackend(name, **_with_the_environments(options))
+        goes_on = _default is not None and _default.syncing
+        previous = use_backend(backend, move=not goes_on)  # the cluster has what it published, and would count it twice
         if previous is not None:
             previous.close()
+        if goes_on:
+            try:
+                backend.start_sync()
+            except MetricsError as error:  # a cache that cannot be used; the backend is the default one all the same
+                log.error("shm_metrics: this process takes part in no cluster any more: %s", error)
         return backend
+
+
+def _with_the_environments(options: dict[str, Any]) -> dict[str, Any]:
+    if "cache" in options:
+        return options
+    told = cluster_options()
+    if not told:
+        return options
+    return {**told, **options, "sync_options": {**told["sync_options"], **(options.get("sync_options") or {})}}
 
 
 def use_backend(backend: MetricsBackend | None, *, move: bool = False) -> MetricsBackend | None:

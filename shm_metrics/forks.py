@@ -51,7 +51,7 @@ def notice() -> None:
 def _run() -> None:
     global _pid
     _pid = os.getpid()
-    for function in _functions:
+    for function in tuple(_functions):  # one that loads a module may add to them what is only for the next child
         try:
             function()
         except Exception:  # the child must live, and the others have their turn

@@ -8,7 +8,6 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from operator import itemgetter
 
 import numpy as np
@@ -31,6 +30,7 @@ from shm_metrics.families import (
     SeriesLabels,
 )
 from shm_metrics.gauge_modes import MODES, GaugeMode
+from shm_metrics.kept import cached_property
 from shm_metrics.mirror import Mirror, SeriesEntry
 from shm_metrics.scan import Guarded, guarded_gauges, guarded_histograms
 

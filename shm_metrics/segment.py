@@ -25,12 +25,12 @@ import struct
 import time
 import uuid
 from collections.abc import Callable
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 from shm_metrics import layout as L
 from shm_metrics import records
 from shm_metrics.errors import SegmentError, SegmentFormatError, SegmentFullError
+from shm_metrics.kept import cached_property
 from shm_metrics.layout import Header, Layout, parse_header
 from shm_metrics.locks import FileLocks
 from shm_metrics.place import Place

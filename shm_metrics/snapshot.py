@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
 
 from shm_metrics.exposition.run import FamilyRun
 from shm_metrics.families import FamilySnapshot, LabelPairs
+from shm_metrics.kept import cached_property
 
 __all__ = ["Snapshot"]
 

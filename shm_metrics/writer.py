@@ -18,7 +18,6 @@ import mmap
 import os
 import time
 import weakref
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from shm_metrics import forks
@@ -28,6 +27,7 @@ from shm_metrics.cells import build
 from shm_metrics.errors import SegmentError, SegmentFullError
 from shm_metrics.exemplar_table import ExemplarTable
 from shm_metrics.families import Family, LabelPairs
+from shm_metrics.kept import cached_property
 from shm_metrics.layout import Layout
 from shm_metrics.place import Place
 from shm_metrics.process.procfs import own_start_ticks

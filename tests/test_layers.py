@@ -18,26 +18,27 @@ PACKAGE = Path(shm_metrics.__file__).parent
 LAYERS = (
     (
         "pure leaves",
-        "_no_cython aggregate arrays buckets definitions errors exemplars families gauge_modes labels layout records "
-        "slots process.families process.parsing process.usage",
+        "_no_cython aggregate arrays buckets definitions errors exemplars families gauge_modes kept labels layout "
+        "records slots process.families process.parsing process.usage",
     ),
     ("cells", "_cells_cy cells timing"),
     ("segment", "forks locks place presence process process.procfs segment"),
     ("writer", "allocator catalog exemplar_table index rows writer"),
     ("exposition", "exposition exposition.*"),
     ("reader", "exemplar_scan export exporter ledger mirror plan reader scan scraping self_metrics snapshot"),
-    ("faces", "backend default handles metrics series"),
+    ("faces", "backend default environment handles metrics series"),
+    ("serving", "serving serving.*"),
     ("sync", "sync sync.*"),
     ("exporters", "exporters exporters.*"),
     (
         "edges",
-        "__main__ cli cli.* edges integrations integrations.* prometheus prometheus.* pytest_plugin serving serving.*",
+        "__main__ cli cli.* edges integrations integrations.* prometheus prometheus.* pytest_plugin",
     ),
 )
 
 PURE = (
-    "aggregate arrays buckets definitions errors exemplars export exposition exposition.* families gauge_modes labels "
-    "layout plan process.families process.parsing process.usage records self_metrics slots snapshot "
+    "aggregate arrays buckets definitions errors exemplars export exposition exposition.* families gauge_modes kept "
+    "labels layout plan process.families process.parsing process.usage records self_metrics slots snapshot "
     "sync sync.blob sync.capture sync.chunks sync.cluster sync.exact sync.fold sync.said sync.table_format sync.tables "
     "sync.union sync.wire sync.stores sync.stores.memcached_records sync.stores.protocol sync.stores.redis_scripts"
 )
@@ -67,8 +68,18 @@ WORLD = {
 }
 ALLOWED_WORLD = {("exposition.csv_table", "io")}  # a StringIO for the csv module: memory, no file
 
-# Upwards, within a function: a process that only counts never loads numpy, so the reading half comes when asked for.
-LAZY = {("allocator", "mirror"), ("writer", "reader"), ("backend", "exporters.registry")}
+# Upwards, within a function: a process that only counts never loads numpy, so the reading half comes when asked for;
+# and one without a cache never loads what a cluster needs.
+LAZY = {
+    ("allocator", "mirror"),
+    ("writer", "reader"),
+    ("backend", "exporters.registry"),
+    ("backend", "sync.agent"),
+    ("backend", "sync.config"),
+    ("backend", "sync.distributed"),
+    ("backend", "sync.strategy"),
+    ("environment", "sync.config"),
+}
 
 
 def module_name(path: Path) -> str:

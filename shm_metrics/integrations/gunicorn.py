@@ -6,7 +6,7 @@
 
 or, by the names under which gunicorn looks for them in that file:
 
-    from shm_metrics.integrations.gunicorn import on_reload, on_starting, post_fork, post_worker_init
+    from shm_metrics.integrations.gunicorn import on_exit, on_reload, on_starting, post_fork, post_worker_init
 
 Lives here: what a gunicorn master does for its workers. May not: import gunicorn; what is handed in is enough.
 
@@ -15,7 +15,9 @@ No count depends on them. What they add:
     on_starting, on_reload   the master is present at the segment: its workers may all die at once, and the next ones go
                              on where they stopped; a rolling reload (HUP) and a new binary (USR2) keep the counters too
     post_fork                the worker table and per-worker metrics say `gunicorn worker 3`
-    post_worker_init         a warning if the application counts in another segment than the one the master holds
+    post_worker_init         with a cache, the thread that keeps the cluster informed; and a warning if the application
+                             counts in another segment than the one the master holds
+    on_exit                  with a cache, what was counted since the last publish is published: all workers are gone
 
 With SHM_METRICS_PROMETHEUS=1 in the environment, on_starting also installs the drop-in for prometheus_client, in the
 master, so that every worker has it before its application is loaded.
@@ -25,21 +27,22 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from shm_metrics import prometheus
-from shm_metrics.backend import SEGMENT_VARIABLE, place_for
-from shm_metrics.default import current_backend
+from shm_metrics.backend import SEGMENT_VARIABLE, MetricsBackend, place_for
+from shm_metrics.default import current_backend, get_backend
+from shm_metrics.environment import cluster_options, cluster_wanted, tell_workers
 from shm_metrics.errors import MetricsError, SegmentError
 from shm_metrics.layout import DEFAULT_ROWS, DEFAULT_SLOTS, Layout
 from shm_metrics.place import Place
 from shm_metrics.presence import Presence
 from shm_metrics.writer import set_process_role
 
-__all__ = ["on_reload", "on_starting", "post_fork", "post_worker_init", "setup"]
+__all__ = ["on_exit", "on_reload", "on_starting", "post_fork", "post_worker_init", "setup"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +64,10 @@ def setup(
     rows: int = DEFAULT_ROWS,
     slots: int = DEFAULT_SLOTS,
     keep: bool = False,
+    cache: str | os.PathLike[str] | None = None,
+    sync_interval: float | None = None,
+    namespace: str | None = None,
+    sync_options: Mapping[str, Any] | None = None,
 ) -> None:
     """Put the hooks into a gunicorn configuration; hooks that it has already run first.
 
@@ -68,12 +75,17 @@ def setup(
     segment: name, or path if it has a slash; becomes SHM_METRICS_SEGMENT, so that the application need not say it
         again. Left out: what the variable says, else "default".
     rows, slots, keep: of the segment, which the master makes, being the first; see MetricsBackend.
+    cache, sync_interval, namespace, sync_options: of the cluster; see MetricsBackend. They become variables of the
+        environment, from SHM_METRICS_CACHE on, and the workers publish without being asked. The cache is a URL here.
+
+    Raises InvalidMetricError for options that cannot be meant.
     """
     global _options
     _options = _Options(rows, slots, keep)
     if segment is not None:
         os.environ[SEGMENT_VARIABLE] = os.fspath(segment)
-    for hook in (on_starting, on_reload, post_fork, post_worker_init):
+    tell_workers(cache, sync_interval, namespace, sync_options)
+    for hook in (on_starting, on_reload, post_fork, post_worker_init, on_exit):
         conf[hook.__name__] = _chained(conf.get(hook.__name__), hook)
 
 
@@ -110,7 +122,9 @@ def post_fork(server: Any, worker: Any) -> None:
 
 
 def post_worker_init(worker: Any) -> None:
-    """In the worker, with the application loaded: compare where it counts with what the master holds."""
+    """In the worker, with the application loaded: keep the cluster informed, and compare where it counts with what the
+    master holds."""
+    _start_sync(worker)
     backend = current_backend()
     if backend is not None and _held_path and backend.place.path != _held_path:
         worker.log.warning(
@@ -119,6 +133,34 @@ def post_worker_init(worker: Any) -> None:
             backend.place.path,
             _held_path,
         )
+
+
+def on_exit(server: Any) -> None:
+    """In the master, when its workers are gone: nobody else will publish what they counted last."""
+    if not cluster_wanted() or _held is None or _held.segment is None or _held.segment.abandoned:
+        return
+    try:
+        backend = MetricsBackend(path=_held_path, read_only=True, **cluster_options())
+        try:
+            agent = backend.sync_agent
+            # Refused: another master with the same segment has workers; they publish.
+            if agent.member.segment_lease.tick():
+                agent.member.publish()
+        finally:
+            backend.close()
+    except Exception as error:
+        server.log.warning("shm_metrics: what was counted last was not published: %s", error)
+
+
+def _start_sync(worker: Any) -> None:
+    """Where the environment names a cache every worker has the thread, also one that has met no metric yet: its
+    segment is the others', and whoever holds the lease publishes for all."""
+    try:
+        backend = get_backend() if cluster_wanted() else current_backend()
+        if backend is not None:
+            backend.start_sync()
+    except Exception as error:  # the application must not suffer
+        worker.log.error("shm_metrics: this worker cannot take part in the cluster: %s", error)
 
 
 def _install_drop_in(server: Any) -> None:

@@ -14,6 +14,8 @@ No count depends on it. What it adds:
     drop-in    with SHM_METRICS_PROMETHEUS=1 in the environment it is installed in the master, before the application
     presence   the master is present at the segment: its workers may all die at once, and the next ones go on where they
                stopped; so does a chain reload. (A preloaded application makes the master present by itself.)
+    cluster    with a cache (setup(cache=...) or SHM_METRICS_CACHE) each worker has the thread that keeps the cluster
+               informed; uWSGI runs threads only with `enable-threads = true`
     roles      the worker table and per-worker metrics say `uwsgi worker 3`, `uwsgi mule 1`, `uwsgi spooler`
 """
 
@@ -22,10 +24,13 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 from shm_metrics import forks, prometheus
 from shm_metrics.backend import SEGMENT_VARIABLE, place_for
+from shm_metrics.default import get_backend
+from shm_metrics.environment import cluster_wanted, tell_workers
 from shm_metrics.errors import MetricsError, SegmentError
 from shm_metrics.layout import DEFAULT_ROWS, DEFAULT_SLOTS, Layout
 from shm_metrics.presence import Presence
@@ -44,16 +49,25 @@ def setup(
     rows: int = DEFAULT_ROWS,
     slots: int = DEFAULT_SLOTS,
     keep: bool = False,
+    cache: str | os.PathLike[str] | None = None,
+    sync_interval: float | None = None,
+    namespace: str | None = None,
+    sync_options: Mapping[str, Any] | None = None,
 ) -> None:
     """Called in the master, from a file that `shared-import` names. Outside uWSGI it only says which segment.
 
     segment: name, or path if it has a slash; becomes SHM_METRICS_SEGMENT, so that the application need not say it
         again. Left out: what the variable says, else "default".
     rows, slots, keep: of the segment, which the master makes, being the first; see MetricsBackend.
+    cache, sync_interval, namespace, sync_options: of the cluster; see MetricsBackend. They become variables of the
+        environment, from SHM_METRICS_CACHE on, and the workers publish without being asked. The cache is a URL here.
+
+    Raises InvalidMetricError for options that cannot be meant.
     """
     global _held
     if segment is not None:
         os.environ[SEGMENT_VARIABLE] = os.fspath(segment)
+    tell_workers(cache, sync_interval, namespace, sync_options)
     if "uwsgi" not in sys.modules:
         return
     _say_who_it_is()
@@ -87,3 +101,14 @@ def _say_who_it_is() -> None:
         set_process_role(f"uwsgi worker {uwsgi.worker_id()}")
     else:
         set_process_role("uwsgi master")
+
+
+@forks.in_child
+def _start_sync() -> None:
+    uwsgi: Any = sys.modules.get("uwsgi")
+    if uwsgi is None or not uwsgi.worker_id() or not cluster_wanted():
+        return
+    try:
+        get_backend().start_sync()
+    except Exception as error:  # the application must not suffer
+        log.error("shm_metrics: this worker cannot take part in the cluster: %s", error)

@@ -8,6 +8,7 @@ the application: it is counted, and logged once until it goes right again.
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import threading
@@ -109,20 +110,33 @@ class SyncAgent:
             lock.release()
 
     def stop(self) -> None:
-        """End the thread, give the leases back, let the port go. Nobody has to wait for the next leader then."""
+        """End the thread, give the leases back, let the port go. Nobody has to wait for the next leader then.
+
+        A cache that hangs is waited for no longer than for one request, and one more if it was well until then; the
+        leases then run out by themselves.
+        """
         thread, self._thread = self._thread, None
         self._stop.set()
+        self.endpoint.close()
         if thread is not None and thread is not threading.current_thread():
-            thread.join(self.config.timeout + _LONGEST_WAIT)
-        with self._lock:
-            self.endpoint.close()
-            for lease in (self.member.cluster_lease, self.member.segment_lease):
-                try:
+            thread.join(self.config.timeout)
+        if self._lock.acquire(timeout=self.config.timeout if self._answers else 0):
+            try:
+                self._end()
+            finally:
+                self._lock.release()
+
+    def _end(self) -> None:
+        """By stop(), or by the thread that stop() did not wait for. What is over stays over."""
+        self.endpoint.close()
+        for lease in (self.member.cluster_lease, self.member.segment_lease):
+            try:
+                if self._answers:
                     lease.release()
-                except SyncError as error:
-                    self._failure(error)
-                lease.close()
-            self.store.close()
+            except SyncError as error:
+                self._failure(error)
+            lease.close()
+        self.store.close()
 
     # -- a step ---------------------------------------------------------------------------------------------------
 
@@ -139,7 +153,13 @@ class SyncAgent:
 
     def _step(self) -> None:
         member, now = self.member, self._now
-        if not member.segment_lease.tick():
+        asks = member.segment_lease.seconds_to_wait == 0
+        held = member.segment_lease.tick()
+        if self._stop.is_set():
+            return  # the segment may be closed by now
+        if not held:
+            if asks:
+                self._success()
             return
         self.endpoint.open()
         if now() >= self._publish_due:
@@ -167,6 +187,11 @@ class SyncAgent:
                 leases.append(self.member.cluster_lease)
         waits += [lease.seconds_to_wait for lease in leases]
         return max(0.01, min(waits))
+
+    @property
+    def _answers(self) -> bool:
+        """Whether the cache did, when it was asked last."""
+        return self._told in (None, LockLostError.__name__)
 
     def _failure(self, error: Exception) -> None:
         self.failed += 1
@@ -201,6 +226,7 @@ class SyncAgent:
                     )
                 published = self.member.publish()
                 self._publish_due = self._now() + self.config.interval
+                self._success()
             except Exception as raised:
                 error = raised
                 self._failure(raised)
@@ -240,6 +266,17 @@ class SyncAgent:
 _agents: weakref.WeakSet[SyncAgent] = weakref.WeakSet()
 
 
+@atexit.register
+def _at_exit() -> None:
+    """Whoever ends in good order says what it still knows, and leaves no lease that the next one would wait for."""
+    # Registered after the segments' own: a thread that publishes must not meet a segment that is closed.
+    for agent in list(_agents):
+        if agent.running:
+            if agent.member.segment_lease.held and agent._told is None:
+                agent.sync_now()
+            agent.stop()
+
+
 @forks.in_child
 def _after_fork_in_child() -> None:
     for agent in list(_agents):
@@ -253,6 +290,10 @@ def _run(reference: weakref.ref[SyncAgent], stop: threading.Event) -> None:
         if agent is None:
             return
         wait = agent.step()
+        if stop.is_set():
+            with agent._lock:
+                agent._end()
+            return
         del agent  # it may go while nobody else has it
         if stop.wait(wait):
             return

@@ -22,8 +22,8 @@ class SyncConfig:
     lease_ttl: how long after its death, or after losing the cache, a leader's place is taken.
     stale_after: an instance that was not published for so long counts as stale: its live gauges count no more.
     retention: one that was not published for so long is folded into the retired totals.
-    return_within: one that comes back so long after it was folded is still counted exactly; later it is not counted
-        at all until its segment begins anew.
+    return_within: one that comes back so long after it was folded is still counted exactly; later it is taken for a
+        new one, and what was folded of it counts twice.
     timeout: of any single request to the cache.
     export_port, export_addr: where each segment's leader serves its host and the cluster; None: nowhere.
     """
@@ -45,6 +45,9 @@ class SyncConfig:
                 raise InvalidMetricError(f"{name}={value!r}: give seconds, more than 0")
         if not isinstance(self.namespace, str) or not self.namespace:
             raise InvalidMetricError(f"namespace={self.namespace!r}: give text, the same on all hosts of the cluster")
+        port = self.export_port
+        if port is not None and (isinstance(port, bool) or not isinstance(port, int) or not 0 <= port < 65_536):
+            raise InvalidMetricError(f"export_port={port!r}: give a port, 0 for any that is free, or None")
         if self.retention < 2 * self.interval:
             raise InvalidMetricError(
                 f"retention={self.retention}: with interval={self.interval} an instance that lives would be taken for "

@@ -69,6 +69,7 @@ class LeaderEndpoint:
         self._server: MetricsServer | None = None
         self._thread: threading.Thread | None = None
         self._told = False
+        self._lock = threading.Lock()  # stop() may close while the agent's thread opens
 
     @property
     def port(self) -> int | None:
@@ -77,6 +78,10 @@ class LeaderEndpoint:
 
     def open(self) -> None:
         """Bind the port, if one is configured and it is free; the leader before us may need a moment to let go."""
+        with self._lock:
+            self._open()
+
+    def _open(self) -> None:
         if self._port is None or self._server is not None:
             return
         paths = _Paths({CLUSTER_PATH: Endpoint(ClusterSource(self._view))}, Endpoint(self._backend))
@@ -100,8 +105,9 @@ class LeaderEndpoint:
 
     def close(self) -> None:
         """Let the port go."""
-        server, thread = self._server, self._thread
-        self._server = self._thread = None
+        with self._lock:
+            server, thread = self._server, self._thread
+            self._server = self._thread = None
         if server is not None and thread is not None:
             server.shutdown()
             thread.join()

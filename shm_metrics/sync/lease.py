@@ -53,7 +53,7 @@ TRANSITIONS: dict[str, dict[str, str]] = {
 
 RENEWALS_IN_A_LIFE = 3
 
-# How long a contender waits that was not told when the lease runs out, and how much all of them are spread.
+# How long a contender waits that cannot be told when the lease runs out, and how much all of them are spread.
 _LOOK_SECONDS = 0.5
 _SPREAD = 0.25
 
@@ -145,8 +145,13 @@ class Lease:
             return
         self._to("REFUSED")
         longest = self.ttl / RENEWALS_IN_A_LIFE
-        told = answer.remaining if answer.remaining is not None else _LOOK_SECONDS
-        self._due = self._now() + self._pause(min(told, longest))
+        told = _LOOK_SECONDS if answer.remaining is None else answer.remaining
+        if answer.watched:
+            # Early and not late: what a look misses of the holder's last renewal is added to the time to live.
+            wait = min(told, longest, _LOOK_SECONDS) * (1 - _SPREAD * self._spread())
+        else:
+            wait = self._pause(min(told, longest))
+        self._due = self._now() + wait
 
     def _pause(self, seconds: float) -> float:
         """`seconds`, and a little: all contenders at the same moment would be too many."""

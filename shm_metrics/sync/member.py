@@ -78,6 +78,10 @@ class Member:
         """instance -> the sequence of its blob, and since when it is that one."""
         self._kept_retired: tuple[int, bytes] = (0, b"")
         """The newest record that this process has met: to put back when the cache has lost it."""
+        self._kept_tombs: dict[tuple[str, int], bytes] = {}
+        """The tombs of those that have returned: without them the record alone would count them for less."""
+        self._read_retired: tuple[bytes, Retired] | None = None
+        """The record that was decoded last: it changes seldom, and each look needs it."""
 
     # -- publishing -----------------------------------------------------------------------------------------------
 
@@ -122,6 +126,8 @@ class Member:
             if known is None or known[0] != sequence:
                 self._seen[instance] = sequence, now
         self._seen = {instance: seen for instance, seen in self._seen.items() if instance in there}
+        retired = self._decoded_retired(record)
+        self._keep_tombs(there, retired)
         if not self.cluster_lease.held:
             return
         silent = [
@@ -129,7 +135,6 @@ class Member:
             for instance, (_, since) in self._seen.items()
             if instance != self.instance and now - since >= self.config.retention
         ]
-        retired = self._decoded_retired(record)
         if silent or self._is_due_to_forget(retired):
             self._fold(silent, retired)
 
@@ -173,9 +178,23 @@ class Member:
         if version > kept_version and record is not None:
             self._kept_retired = version, record
         elif version < kept_version:
-            self.store.restore_retired(kept, kept_version)
+            self.store.restore_retired(kept, kept_version, self._kept_tombs)
             record = self.store.retired()
         return record
+
+    def _keep_tombs(self, there: dict[str, int], retired: Retired | None) -> None:
+        """Have the tombs of those that have returned; what the cache has lost of them is put back."""
+        if retired is None:
+            return
+        folded = {instance: entry.sequence for instance, entry in retired.folded.items()}
+        wanted = {i: folded[i] for i, sequence in there.items() if i in folded and sequence > folded[i]}
+        found = self.store.tombs(wanted) if wanted else {}
+        kept = {key: tomb for key, tomb in self._kept_tombs.items() if folded.get(key[0]) == key[1]}
+        lost = {key: tomb for key, tomb in kept.items() if key[0] in wanted and key[0] not in found}
+        if lost:
+            version, record = self._kept_retired
+            self.store.restore_retired(record, version, lost)
+        self._kept_tombs = kept | {(i, wanted[i]): tomb for i, tomb in found.items()}
 
     def _version(self, record: bytes | None) -> int:
         retired = self._decoded_retired(record)
@@ -219,11 +238,13 @@ class Member:
     def _decoded_retired(self, record: bytes | None) -> Retired | None:
         if record is None:
             return None
-        try:
-            return decode_retired(record)
-        except WireFormatError:
-            self.damaged += 1
-            return None
+        if self._read_retired is None or self._read_retired[0] != record:
+            try:
+                self._read_retired = record, decode_retired(record)
+            except WireFormatError:
+                self.damaged += 1
+                return None
+        return self._read_retired[1]
 
 
 def _count(blob: Blob) -> dict[str, int]:

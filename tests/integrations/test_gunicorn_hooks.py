@@ -12,7 +12,7 @@ from shm_metrics import MetricsBackend
 from shm_metrics.integrations import gunicorn as hooks
 from shm_metrics.place import Place
 
-HOOKS = {"on_starting": 1, "on_reload": 1, "post_fork": 2, "post_worker_init": 1}
+HOOKS = {"on_starting": 1, "on_reload": 1, "post_fork": 2, "post_worker_init": 1, "on_exit": 1}
 
 
 class Log(list):
@@ -154,3 +154,33 @@ def test_a_forked_child_is_not_present_in_its_parents_place(monkeypatch, segment
     os.close(reader)
     os.close(writer)
     assert held.segment is not None
+
+
+def test_a_cache_that_setup_is_told_becomes_the_environments(monkeypatch, segment_name, server):
+    monkeypatch.setattr(hooks.os, "environ", {})
+    hooks.setup({}, segment_name, cache="redis://cache/0", sync_interval=5, sync_options={"export_port": 9464})
+    assert hooks.os.environ == {
+        "SHM_METRICS_SEGMENT": segment_name,
+        "SHM_METRICS_CACHE": "redis://cache/0",
+        "SHM_METRICS_SYNC_INTERVAL": "5",
+        "SHM_METRICS_EXPORT_PORT": "9464",
+    }
+
+
+def test_a_worker_whose_cache_cannot_be_used_is_told_so_and_works_on(monkeypatch, segment_name, server):
+    monkeypatch.setenv("SHM_METRICS_CACHE", "ftp://cache")
+    backend = MetricsBackend(segment_name, cache="ftp://cache")
+    monkeypatch.setattr(hooks, "get_backend", lambda: backend)
+    worker = SimpleNamespace(log=Log())
+    hooks.post_worker_init(worker)
+    assert len(worker.log) == 1
+    assert "'ftp'" in worker.log[0]
+    backend.close()
+
+
+def test_without_a_cache_no_worker_is_made_to_have_a_backend_or_a_thread(monkeypatch, segment_name, server):
+    monkeypatch.delenv("SHM_METRICS_CACHE", raising=False)
+    monkeypatch.setattr(hooks, "get_backend", lambda: pytest.fail("nobody has asked for one"))
+    worker = SimpleNamespace(log=Log())
+    hooks.post_worker_init(worker)
+    assert worker.log == []

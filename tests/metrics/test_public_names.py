@@ -30,6 +30,8 @@ NAMES = {
     "SegmentFullError",
     "Snapshot",
     "Summary",
+    "SyncAgent",
+    "SyncConfig",
     "SyncError",
     "WireFormatError",
     "__version__",
@@ -82,10 +84,13 @@ BACKEND = {
     "collect": "(self)",
     "export": "(self)",
     "export_as": "(self, name, **options)",
+    "export_distributed_metrics": "(self, *, include_instances=False)",
     "register_collector": "(self, collector)",
     "set_role": "(self, role)",
     "snapshot": "(self, *, stamps=False)",
+    "start_sync": "(self)",
     "stats": "(self)",
+    "sync_to_cache": "(self)",
     "unlink": "(self)",
     "unregister_collector": "(self, collector)",
 }
@@ -98,7 +103,12 @@ FUNCTIONS = {
     "make_wsgi_app": "(backend=None)",
     "start_http_server": "(port, addr='127.0.0.1', backend=None, **tls)",
     "MetricsBackend": "(name=None, *, path=None, rows=256, slots=131072, keep=False, read_only=False, role='', "
-    "process_metrics=True, per_worker=False, _private=False, _pid=None)",
+    "process_metrics=True, per_worker=False, cache=None, sync_interval=15.0, namespace='shm_metrics', "
+    "sync_options=None, _private=False, _pid=None)",
+    "SyncAgent": "(backend, cache=None, config=None, *, now=<built-in function monotonic>, "
+    "wall=<built-in function time>)",
+    "SyncConfig": "(namespace='shm_metrics', interval=15.0, lease_ttl=15.0, stale_after=60.0, retention=600.0, "
+    "return_within=604800.0, timeout=2.0, export_port=None, export_addr='127.0.0.1')",
 }
 
 

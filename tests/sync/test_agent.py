@@ -299,3 +299,19 @@ def test_an_agent_needs_nothing_but_a_backend(make_backend):
     agent = SyncAgent(make_backend())
     assert agent.sync_now()["success"]
     agent.stop()
+
+
+def test_a_process_that_ends_in_good_order_has_published_all_it_counted(hosts, server, namespace, python, tmp_path):
+    code = """
+import sys, time
+from shm_metrics import MetricsBackend
+path, cache, namespace = sys.argv[1:]
+backend = MetricsBackend(path=path, cache=cache, namespace=namespace, sync_interval=100)
+backend.counter("orders").inc(2)
+agent = backend.start_sync()
+while not agent.store.instances():
+    time.sleep(0.01)
+backend.counter("orders").inc(3)
+"""
+    python(code, str(tmp_path / "another"), server.url, namespace)
+    assert hosts.host().total("orders") == 5

@@ -181,3 +181,29 @@ def test_what_is_not_in_the_table_is_an_error(contend):
 
 def test_every_state_of_the_table_is_known():
     assert {following for events in TRANSITIONS.values() for following in events.values()} <= set(TRANSITIONS)
+
+
+def test_who_can_only_watch_looks_often_enough_to_be_there_within_a_second(clock):
+    """Memcached tells of a renewal only to who looks; what is noticed late is waited for in addition."""
+
+    class Watched:
+        seen, since = -1, 0.0
+
+        def acquire(self, scope, owner, ttl):
+            renewals = int((min(clock(), dies) - 100.0) / (ttl / 3))
+            if renewals != self.seen:
+                self.seen, self.since = renewals, clock()
+            left = self.since + ttl - clock()
+            return Refused(left, watched=True) if left > 0 else Grant(scope, owner, 1)
+
+    for ttl, spread in [(15.0, 0.0), (15.0, 1.0), (2.0, 0.5), (60.0, 0.9)]:
+        clock.now = 100.0
+        dies = 100.0 + ttl * 1.9
+        lease = Lease(Watched(), "s", "b", ttl, now=clock, spread=lambda spread=spread: spread)
+        asked = 0
+        while not lease.tick():
+            asked += 1
+            clock.now += max(0.01, lease.seconds_to_wait)
+        last_renewal = 100.0 + int(1.9 * 3) * ttl / 3
+        assert clock.now - last_renewal <= ttl + 1.0
+        assert asked < 4 * (ttl * 3) + 10

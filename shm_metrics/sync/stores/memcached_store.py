@@ -103,7 +103,7 @@ class MemcachedStore:
             else:
                 left = self._left(scope, data, lease)
                 if left > 0:
-                    return Refused(left)
+                    return Refused(left, watched=True)
                 taken = self._ring.cas(key, wanted, unique, _expiry(ttl))
             if taken:
                 return self._with_token(scope, owner, ttl)

@@ -19,7 +19,7 @@ one is refused:
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from shm_metrics.errors import SyncError
@@ -75,9 +75,13 @@ class Grant:
 
 @dataclass(frozen=True)
 class Refused:
-    """Somebody else holds it. remaining: seconds until it runs out unless renewed; None if the store cannot tell."""
+    """Somebody else holds it. remaining: seconds until it runs out unless renewed; None if the store cannot tell.
+
+    watched: `remaining` counts from when this store saw the last renewal, so who asks seldom learns late.
+    """
 
     remaining: float | None = None
+    watched: bool = field(default=False, compare=False)
 
 
 class OldSequenceError(SyncError):

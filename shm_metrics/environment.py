@@ -1,0 +1,94 @@
+"""What the environment says about the cluster: for the default backend, and from a server's master to its workers.
+
+Lives here: the variables, reading and setting them. May not: read them at import time.
+
+    SHM_METRICS_CACHE             cache=, as a URL or a path; without it the others say nothing
+    SHM_METRICS_NAMESPACE         namespace=
+    SHM_METRICS_SYNC_INTERVAL     sync_interval=
+    SHM_METRICS_EXPORT_PORT       sync_options={"export_port": ...}, and so on for the other fields of SyncConfig
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from shm_metrics.errors import InvalidMetricError
+
+__all__ = ["CACHE_VARIABLE", "cluster_options", "cluster_wanted", "tell_workers"]
+
+CACHE_VARIABLE = "SHM_METRICS_CACHE"
+
+# Field of SyncConfig -> its variable, and what its text becomes.
+_FIELDS: Mapping[str, tuple[str, type[str] | type[float] | type[int]]] = {
+    "namespace": ("SHM_METRICS_NAMESPACE", str),
+    "interval": ("SHM_METRICS_SYNC_INTERVAL", float),
+    "lease_ttl": ("SHM_METRICS_LEASE_TTL", float),
+    "stale_after": ("SHM_METRICS_STALE_AFTER", float),
+    "retention": ("SHM_METRICS_RETENTION", float),
+    "return_within": ("SHM_METRICS_RETURN_WITHIN", float),
+    "timeout": ("SHM_METRICS_CACHE_TIMEOUT", float),
+    "export_port": ("SHM_METRICS_EXPORT_PORT", int),
+    "export_addr": ("SHM_METRICS_EXPORT_ADDR", str),
+}
+# Two fields are arguments of MetricsBackend; the others go by its sync_options.
+_ARGUMENTS = {"interval": "sync_interval", "namespace": "namespace"}
+
+
+def cluster_wanted() -> bool:
+    """Whether the environment names a cache."""
+    return bool(os.environ.get(CACHE_VARIABLE))
+
+
+def cluster_options() -> dict[str, Any]:
+    """What the environment says, as arguments of MetricsBackend; {} when it names no cache.
+
+    Raises InvalidMetricError, which names the variable.
+    """
+    if not cluster_wanted():
+        return {}
+    said: dict[str, Any] = {}
+    variables = []
+    for field, (variable, kind) in _FIELDS.items():
+        text = os.environ.get(variable)
+        if not text:
+            continue
+        variables.append(f"{variable}={text}")
+        try:
+            said[field] = kind(text)
+        except ValueError:
+            wanted = "a whole number" if kind is int else "a number"
+            raise InvalidMetricError(f"{variable}={text!r}: give {wanted}") from None
+    from shm_metrics.sync.config import SyncConfig
+
+    try:
+        SyncConfig(**said)
+    except InvalidMetricError as error:
+        raise InvalidMetricError(f"{', '.join(variables)}: {error}") from None
+    arguments = {argument: said.pop(field) for field, argument in _ARGUMENTS.items() if field in said}
+    return {"cache": os.environ[CACHE_VARIABLE], **arguments, "sync_options": said}
+
+
+def tell_workers(
+    cache: str | os.PathLike[str] | None,
+    sync_interval: float | None,
+    namespace: str | None,
+    sync_options: Mapping[str, Any] | None,
+) -> None:
+    """Put these arguments of MetricsBackend into the environment, for the processes to come; None leaves a variable.
+
+    Raises InvalidMetricError for what cannot be meant.
+    """
+    if cache is not None:
+        if not isinstance(cache, str | os.PathLike):
+            raise InvalidMetricError(f"cache={cache!r}: a server's workers are told by the environment; give a URL")
+        os.environ[CACHE_VARIABLE] = os.fspath(cache)
+    fields = {"interval": sync_interval, "namespace": namespace, **(sync_options or {})}
+    for field, value in fields.items():
+        if field not in _FIELDS:
+            raise InvalidMetricError(f"sync_options: there is no {field!r}; there are {', '.join(_FIELDS)}")
+        if value is not None:
+            os.environ[_FIELDS[field][0]] = str(value)
+    if any(value is not None for value in (cache, *fields.values())):
+        cluster_options()
