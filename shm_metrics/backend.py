@@ -409,6 +409,11 @@ class MetricsBackend(build.Getters):
         return SyncAgent(self, self._arguments["cache"], self.sync_config)
 
     @property
+    def closed(self) -> bool:
+        """Whether close() was called, here or in the parent of this process."""
+        return self._writer_or_none is not None and self._writer_or_none.closed
+
+    @property
     def has_cache(self) -> bool:
         """Whether this backend was given a cache, and so the segment's leader is whoever holds its lease there."""
         return self._arguments["cache"] is not None

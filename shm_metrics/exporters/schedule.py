@@ -128,6 +128,8 @@ class PushSchedule:
     def leads(self) -> bool:
         """Whether this worker is the one that pushes, at this moment; it becomes that if nobody else is."""
         with self._lock:
+            if self._backend.closed:
+                return False
             if self._backend.has_cache:
                 return self._backend.sync_agent.leads
             # Asked anew each time: on one description it is granted again, and after a fork or a close it is not.

@@ -141,16 +141,20 @@ def test_a_defect_of_an_exporter_does_not_end_the_schedule(backend, schedule, ca
     assert caplog.records[0].levelno == logging.ERROR
 
 
-def test_a_backend_that_is_closed_is_not_pushed(make, schedule):
-    backend = make()
+@pytest.mark.parametrize("cache", [None, "redis://127.0.0.1:1/0"])
+def test_a_backend_that_is_closed_is_not_pushed(make, schedule, cache, caplog):
+    backend = make(cache=cache)
     one = schedule(backend)
     one.step()
+    sent = one.exporter.sent
     backend.close()
     one.step()
     one.stop()
-    assert one.exporter.sent == 1
+    assert (one.exporter.sent, one.failed, one.last_error) == (sent, 0, None)
+    assert "sync_agent" not in vars(backend)
 
 
+@pytest.mark.slow
 def test_a_lost_lease_ends_the_pushing_at_once(make, schedule, clock, valkey, namespace):
     backend = make(cache=valkey.url, namespace=namespace, sync_options={"lease_ttl": 30.0})
     one = schedule(backend)
@@ -217,7 +221,7 @@ def ask(worker, what, number=0):
 def leader(workers):
     """The one that leads, once there is one; never two."""
     while True:
-        (*found,) = [each for each in workers if ask(each, "leads")[0]]
+        found = [each for each in workers if ask(each, "leads")[0]]
         assert len(found) <= 1
         if found:
             return found[0]
