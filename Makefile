@@ -35,6 +35,7 @@ help:
 	@echo
 	@echo 'The tests against a real Prometheus need its program: apt-get install prometheus (Debian, Ubuntu).'
 	@echo 'Those against real caches need apt-get install redis-server redis-sentinel memcached; a Valkey comes with pip.'
+	@echo 'Those of pushes need apt-get install prometheus-pushgateway.'
 	@echo 'Without them they are skipped; with CI=true in the environment they fail.'
 
 # ---- the virtual environment -----------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from shm_metrics.default import configure, get_backend
     from shm_metrics.edges import generate_latest, make_asgi_app, make_wsgi_app, start_http_server
     from shm_metrics.errors import (
+        ExportError,
         InvalidMetricError,
         LockLostError,
         MetricConflictError,
@@ -49,6 +50,7 @@ __all__ = [
     "EventMapping",
     "EventRouter",
     "EventRule",
+    "ExportError",
     "Gauge",
     "Histogram",
     "Info",
@@ -84,6 +86,7 @@ _MODULES = {
     "default": ("configure", "get_backend"),
     "edges": ("generate_latest", "make_asgi_app", "make_wsgi_app", "start_http_server"),
     "errors": (
+        "ExportError",
         "InvalidMetricError",
         "LockLostError",
         "MetricConflictError",

@@ -379,6 +379,16 @@ class MetricsBackend(build.Getters):
             "metrics": metrics,
         }
 
+    def export_as(self, name: str, **options: Any) -> bytes:
+        """What the exporter of this name makes of a scrape (`text`, `json`, ...), or what it sent and was taken.
+
+        options: the exporter's own, see docs/exporters.md. Raises InvalidMetricError for a name or option that there
+        is not, ExportError when not all of it could be delivered.
+        """
+        from shm_metrics.exporters.registry import exporter
+
+        return exporter(name, **options).export(self)
+
     def stats(self) -> dict[str, Any]:
         """How many metrics of which type, and the segment's own figures."""
         from shm_metrics.export import stats_of
@@ -450,6 +460,22 @@ class MetricsBackend(build.Getters):
         from shm_metrics.sync.agent import SyncAgent
 
         return SyncAgent(self, self._arguments["cache"], self.sync_config)
+
+    @property
+    def closed(self) -> bool:
+        """Whether close() was called, here or in the parent of this process."""
+        return self._writer_or_none is not None and self._writer_or_none.closed
+
+    @property
+    def has_cache(self) -> bool:
+        """Whether this backend was given a cache, and so the segment's leader is whoever holds its lease there."""
+        return self._arguments["cache"] is not None
+
+    @property
+    def leads_by_byte(self) -> bool:
+        """Whether this backend's agent has the segment's leader byte, as it does where there is no cache."""
+        agent: SyncAgent | None = self.__dict__.get("sync_agent")
+        return agent is not None and not self.has_cache and agent.leads
 
     @property
     def syncing(self) -> bool:

@@ -6,6 +6,7 @@ MetricsError
 ├── SegmentError
 │   ├── SegmentFormatError             the file is not a segment of this version, or is damaged or truncated
 │   └── SegmentFullError               no slot, no row, or no memory left
+├── ExportError                        an exporter could not deliver, or not all; what was not delivered is still due
 └── SyncError
     ├── LockLostError                  the leader lease went to somebody else
     └── WireFormatError                a published blob of unknown version, or damaged
@@ -14,6 +15,7 @@ A message names the thing, the value, and what to do about it.
 """
 
 __all__ = [
+    "ExportError",
     "InvalidMetricError",
     "LockLostError",
     "MetricConflictError",
@@ -48,6 +50,10 @@ class SegmentFormatError(SegmentError):
 
 class SegmentFullError(SegmentError):
     """No slot, row or memory left where one is needed."""
+
+
+class ExportError(MetricsError):
+    """An exporter could not deliver, or not all of it."""
 
 
 class SyncError(MetricsError):

@@ -30,6 +30,7 @@ LAYERS = (
     ("serving", "serving serving.*"),
     ("sync", "sync sync.*"),
     ("events", "events events.*"),
+    ("exporters", "exporters exporters.*"),
     (
         "edges",
         "__main__ cli cli.* edges integrations integrations.* prometheus prometheus.* pytest_plugin",
@@ -75,6 +76,7 @@ LAZY = {
     ("allocator", "mirror"),
     ("writer", "reader"),
     ("backend", "events.handling"),
+    ("backend", "exporters.registry"),
     ("backend", "sync.agent"),
     ("backend", "sync.config"),
     ("backend", "sync.distributed"),

@@ -12,12 +12,12 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from shm_metrics.cli import dump, serve
+from shm_metrics.cli import dump, push, serve
 from shm_metrics.errors import InvalidMetricError, MetricsError
 
 __all__ = ["main"]
 
-COMMANDS = {"dump": dump, "serve": serve}
+COMMANDS = {"dump": dump, "push": push, "serve": serve}
 
 FAILED = 1
 NOTHING_THERE = 2
@@ -43,7 +43,7 @@ def _failed(error: Exception, status: int) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="shm-metrics", description="Look into metrics segments, and serve them.")
+    parser = argparse.ArgumentParser(prog="shm-metrics", description="Look into metrics segments, serve and send them.")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for name, module in COMMANDS.items():
         command = commands.add_parser(name, help=module.HELP, description=module.HELP)

@@ -27,7 +27,7 @@ from shm_metrics.exposition.names import OnDropped, ignore, settle
 from shm_metrics.exposition.samples import MetricLike, Renderable, as_samples, base_name, one_by_one
 from shm_metrics.families import STATESET, SUMMARY
 
-__all__ = ["CONTENT_TYPE_JSON", "render_json"]
+__all__ = ["CONTENT_TYPE_JSON", "json_family", "render_json"]
 
 CONTENT_TYPE_JSON = "application/json; charset=utf-8"
 
@@ -43,7 +43,7 @@ _FIELDS = {
 def render_json(families: Iterable[Renderable], *, on_dropped: OnDropped = ignore) -> bytes:
     """All families as one JSON document (drawn above)."""
     parts = one_by_one(settle(families, on_dropped)[0])
-    return utf8(json.dumps({"families": [_family(as_samples(part)) for part in parts]}, ensure_ascii=False))
+    return utf8(json.dumps({"families": [json_family(as_samples(part)) for part in parts]}, ensure_ascii=False))
 
 
 def _number(value: Any) -> float | str:
@@ -51,7 +51,8 @@ def _number(value: Any) -> float | str:
     return value if isfinite(value) else go_text(value)
 
 
-def _family(metric: MetricLike) -> dict[str, Any]:
+def json_family(metric: MetricLike) -> dict[str, Any]:
+    """One family of the document."""
     name = base_name(metric.name, metric.type)
     series: dict[Any, dict[str, Any]] = {}
     for sample in metric.samples:

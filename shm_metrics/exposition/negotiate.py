@@ -11,10 +11,11 @@ from typing import NamedTuple
 
 from shm_metrics.exposition.csv_table import CONTENT_TYPE_CSV, render_csv
 from shm_metrics.exposition.json_document import CONTENT_TYPE_JSON, render_json
+from shm_metrics.exposition.json_lines import CONTENT_TYPE_JSON_LINES, render_json_lines
 from shm_metrics.exposition.openmetrics import CONTENT_TYPE_OPENMETRICS, render_openmetrics
 from shm_metrics.exposition.text import CONTENT_TYPE_TEXT, render_text
 
-__all__ = ["CSV", "FORMATS", "JSON", "OPENMETRICS", "TEXT", "Format", "negotiate"]
+__all__ = ["CSV", "FORMATS", "JSON", "JSON_LINES", "OPENMETRICS", "TEXT", "Format", "negotiate"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,9 +30,10 @@ class Format:
 TEXT = Format("text", CONTENT_TYPE_TEXT, render_text)
 OPENMETRICS = Format("openmetrics", CONTENT_TYPE_OPENMETRICS, render_openmetrics)
 JSON = Format("json", CONTENT_TYPE_JSON, render_json)
+JSON_LINES = Format("jsonl", CONTENT_TYPE_JSON_LINES, render_json_lines)
 CSV = Format("csv", CONTENT_TYPE_CSV, render_csv)
 
-FORMATS = {each.name: each for each in (TEXT, OPENMETRICS, JSON, CSV)}
+FORMATS = {each.name: each for each in (TEXT, OPENMETRICS, JSON, JSON_LINES, CSV)}
 """By name, for a command line or a query parameter."""
 
 _OFFERS = (

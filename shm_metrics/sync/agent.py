@@ -97,6 +97,18 @@ class SyncAgent:
     def running(self) -> bool:
         return self._thread is not None and self._thread.is_alive()
 
+    @property
+    def leads(self) -> bool:
+        """Whether the segment's lease is ours at this moment. False also while a slow cache keeps us from knowing it,
+        and in a child of fork that has not begun anew yet."""
+        lock = self._lock
+        if not lock.acquire(timeout=_LONGEST_WAIT):
+            return False
+        try:
+            return self.member.segment_lease.held
+        finally:
+            lock.release()
+
     def stop(self) -> None:
         """End the thread, give the leases back, let the port go. Nobody has to wait for the next leader then.
 

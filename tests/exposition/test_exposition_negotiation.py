@@ -77,7 +77,7 @@ def test_a_format_knows_its_content_type_and_its_renderer():
 
 
 def test_every_format_can_be_had_by_name():
-    assert sorted(FORMATS) == ["csv", "json", "openmetrics", "text"]
+    assert sorted(FORMATS) == ["csv", "json", "jsonl", "openmetrics", "text"]
     dropped = []
     for each in FORMATS.values():
         assert b"jobs" in each.render([counter()], on_dropped=dropped.append)

@@ -1,0 +1,70 @@
+"""`push`: a segment's metrics to a receiver, once: at the end of a job, or from cron.
+
+Lives here: the options of an exporter as words of a command line. May not: go on pushing (a PushSchedule in the
+application does, and knows who of many leads).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+
+from shm_metrics.backend import MetricsBackend
+from shm_metrics.cli.target import add_target, others_there, target
+from shm_metrics.errors import InvalidMetricError
+from shm_metrics.exporters import exporter
+
+__all__ = ["HELP", "add_arguments", "run"]
+
+HELP = "send the metrics of a segment to a receiver, once"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_target(parser)
+    parser.add_argument(
+        "--to", required=True, metavar="EXPORTER", help="pushgateway, statsd, otlp, or another that is installed"
+    )
+    parser.add_argument(
+        "--option",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="of the exporter, see docs/exporters.md; url=http://127.0.0.1:9091, port=8125, grouping.instance=a",
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    sending = exporter(arguments.to, **_options(arguments.option))
+    place = target(arguments)
+    try:
+        backend = MetricsBackend(
+            path=place.path,
+            read_only=True,
+            process_metrics=not arguments.no_process_metrics,
+            per_worker=arguments.per_worker,
+        )
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{error}{others_there(place)}") from None
+    sent = sending.export(backend)
+    backend.close()
+    print(f"{arguments.to}: {len(sent)} bytes of {place.path}")
+    return 0
+
+
+def _options(words: list[str]) -> dict[str, Any]:
+    """`a=1` and `b.c=x` as {"a": 1, "b": {"c": "x"}}: a value is JSON where it can be, else text."""
+    options: dict[str, Any] = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not name or not equals:
+            raise InvalidMetricError(f"--option {word!r}: give NAME=VALUE")
+        outer, dot, inner = name.partition(".")
+        if dot:
+            options.setdefault(outer, {})[inner] = value
+            continue
+        try:
+            options[name] = json.loads(value)
+        except ValueError:
+            options[name] = value
+    return options

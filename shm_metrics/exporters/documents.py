@@ -1,0 +1,96 @@
+"""The exporters that give a document: text, openmetrics, json, jsonl and csv.
+
+Lives here: a scrape, an optional choice of names, the renderer. May not: make text itself (the exposition does).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from shm_metrics.errors import ExportError
+from shm_metrics.exposition import FORMATS, Dropped, filter_families
+from shm_metrics.exposition.samples import Renderable
+
+if TYPE_CHECKING:
+    from shm_metrics.backend import MetricsBackend
+
+__all__ = ["DocumentExporter", "chosen", "csv", "json", "jsonl", "openmetrics", "text", "told_of", "wanted"]
+
+
+class DocumentExporter:
+    """render: an exposition's. names: the families or samples to show, as `name[]` of a scrape; all if left out.
+
+    partial: leave a family out that cannot be shown beside the others, as a scrape does, instead of failing.
+    """
+
+    def __init__(
+        self, render: Callable[..., bytes], *, names: Iterable[str] | None = None, partial: bool = False
+    ) -> None:
+        self._render = render
+        self._names = wanted(names)
+        self._partial = partial
+
+    def export(self, backend: MetricsBackend) -> bytes:
+        """The document. Raises ExportError for a family that cannot be shown."""
+        document, dropped = self.render(backend)
+        if dropped and not self._partial:
+            raise ExportError(f"{told_of(dropped)}; say partial=True to get the others")
+        return document
+
+    def render(self, backend: MetricsBackend) -> tuple[bytes, list[Dropped]]:
+        """The document without the families that cannot be shown, and these."""
+        dropped: list[Dropped] = []
+        return self._render(chosen(backend, self._names), on_dropped=dropped.append), dropped
+
+
+def chosen(backend: MetricsBackend, names: frozenset[str] | None) -> Sequence[Renderable]:
+    """What a scrape shows, or the part of it that `names` ask for."""
+    families = backend.collect()
+    return families if names is None else filter_families(families, names)
+
+
+def wanted(names: Iterable[str] | None) -> frozenset[str] | None:
+    """`names` as chosen() takes them; one name may stand alone."""
+    return None if names is None else frozenset([names] if isinstance(names, str) else names)
+
+
+def told_of(dropped: Iterable[Dropped]) -> str:
+    """A sentence on what was left out."""
+    return "not all families can be shown: " + "; ".join(f"{each.name}: {each.reason}" for each in dropped)
+
+
+def text(*, names: Iterable[str] | None = None, created: bool = False, partial: bool = False) -> DocumentExporter:
+    """Prometheus text 0.0.4. created: also when each series began."""
+    return DocumentExporter(_with_created("text", created), names=names, partial=partial)
+
+
+def openmetrics(
+    *, names: Iterable[str] | None = None, created: bool = False, partial: bool = False
+) -> DocumentExporter:
+    """OpenMetrics 1.0.0, with exemplars. created: also when each series began."""
+    return DocumentExporter(_with_created("openmetrics", created), names=names, partial=partial)
+
+
+def json(*, names: Iterable[str] | None = None, partial: bool = False) -> DocumentExporter:
+    """One JSON document."""
+    return DocumentExporter(FORMATS["json"].render, names=names, partial=partial)
+
+
+def jsonl(*, names: Iterable[str] | None = None, partial: bool = False) -> DocumentExporter:
+    """JSON Lines, a line a series."""
+    return DocumentExporter(FORMATS["jsonl"].render, names=names, partial=partial)
+
+
+def csv(*, names: Iterable[str] | None = None, partial: bool = False) -> DocumentExporter:
+    """CSV, a row a sample."""
+    return DocumentExporter(FORMATS["csv"].render, names=names, partial=partial)
+
+
+def _with_created(name: str, created: bool) -> Callable[..., bytes]:
+    render = FORMATS[name].render
+
+    def with_created(families: Iterable[object], *, on_dropped: Callable[[Dropped], None]) -> bytes:
+        return render(families, on_dropped=on_dropped, created=created)
+
+    return with_created

@@ -1,0 +1,93 @@
+"""The exporter `pushgateway`: a scrape's page to a Prometheus Pushgateway.
+
+Lives here: its HTTP API. May not: know when to push.
+https://github.com/prometheus/pushgateway#api
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+from base64 import b64encode, urlsafe_b64encode
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+from shm_metrics.errors import ExportError, InvalidMetricError
+from shm_metrics.exporters.documents import text, told_of
+from shm_metrics.exporters.http_request import check_seconds, check_url, send
+from shm_metrics.exposition import CONTENT_TYPE_TEXT
+
+if TYPE_CHECKING:
+    from shm_metrics.backend import MetricsBackend
+
+__all__ = ["PushgatewayExporter", "group_path"]
+
+_LABEL = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
+
+
+class PushgatewayExporter:
+    """url: of the Pushgateway, with its --web.route-prefix if it has one. job: the first label of the grouping key.
+
+    grouping: the other labels; {"instance": this host's name} if left out, so that no host replaces another's group.
+    method: PUT replaces the whole group, POST only the families that are pushed.
+    names: the families to push, all if left out. headers, auth (user, password): sent along. timeout: seconds.
+    Raises InvalidMetricError.
+    """
+
+    def __init__(
+        self,
+        *,
+        url: str,
+        job: str,
+        grouping: Mapping[str, str] | None = None,
+        method: str = "PUT",
+        names: Iterable[str] | None = None,
+        headers: Mapping[str, str] | None = None,
+        auth: tuple[str, str] | None = None,
+        timeout: float = 10.0,
+    ) -> None:
+        if method not in ("PUT", "POST"):
+            raise InvalidMetricError(f"method={method!r}: give PUT or POST; delete() removes the group")
+        self.grouping = {"instance": socket.gethostname()} if grouping is None else dict(grouping)
+        self.url = f"{check_url(url)}/metrics{group_path(job, self.grouping)}"
+        self._method = method
+        self._page = text(names=names)
+        self._headers = {**(headers or {})}
+        if auth is not None:
+            self._headers["Authorization"] = f"Basic {b64encode(':'.join(auth).encode()).decode()}"
+        self._timeout = check_seconds("timeout", timeout)
+
+    def export(self, backend: MetricsBackend) -> bytes:
+        """Push now; the page that was taken. Raises ExportError, of a family that cannot be shown after the others."""
+        page, dropped = self._page.render(backend)
+        send(self._method, self.url, page, {**self._headers, "Content-Type": CONTENT_TYPE_TEXT}, self._timeout)
+        if dropped:
+            raise ExportError(f"{told_of(dropped)}; the others were pushed")
+        return page
+
+    def delete(self) -> None:
+        """Remove the group. Raises ExportError."""
+        send("DELETE", self.url, b"", self._headers, self._timeout)
+
+
+def group_path(job: str, grouping: Mapping[str, str]) -> str:
+    """`/job/JOB/LABEL/VALUE...`; what a path cannot hold in base64. Raises InvalidMetricError."""
+    if not isinstance(job, str) or not job:
+        raise InvalidMetricError(f"job={job!r}: give text, the Pushgateway takes no group without it")
+    path = ""
+    for label, value in [("job", job), *sorted(grouping.items())]:
+        if not _LABEL.fullmatch(label) or label.startswith("__") or (path and label == "job"):
+            raise InvalidMetricError(f"grouping label {label!r}: give a label's name, and not `job`")
+        if not isinstance(value, str):
+            raise InvalidMetricError(f"grouping label {label}={value!r}: give text")
+        path += _pair(label, value)
+    return path
+
+
+def _pair(label: str, value: str) -> str:
+    # An empty value would be a double slash, which proxies merge; "=" is base64 of nothing (the API says so). "." and
+    # ".." would be taken for a directory.
+    if not value or "/" in value or value in (".", ".."):
+        return f"/{label}@base64/{urlsafe_b64encode(value.encode()).decode() or '='}"
+    return f"/{label}/{quote(value, safe='')}"

@@ -1,0 +1,119 @@
+"""Which exporters there are: ours, those of installed packages, and those that the application registers.
+
+Lives here: names, and making an exporter by its name. May not: load one that nobody asked for.
+
+A name that the application registers goes before ours, ours before a package's. A package offers one by an entry point:
+
+    [project.entry-points."shm_metrics.exporters"]
+    carbon = "my_package:CarbonExporter"
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
+from typing import TYPE_CHECKING, Any, Protocol
+
+from shm_metrics.errors import InvalidMetricError
+
+if TYPE_CHECKING:
+    from shm_metrics.backend import MetricsBackend
+
+__all__ = ["GROUP", "Exporter", "exporter", "exporters", "register_exporter"]
+
+log = logging.getLogger("shm_metrics")
+
+GROUP = "shm_metrics.exporters"
+
+
+class Exporter(Protocol):
+    """What a factory makes. It must be usable in a child of fork, and from one thread at a time."""
+
+    def export(self, backend: MetricsBackend) -> bytes:
+        """The document, or what was sent and taken. Raises ExportError when not all of it was delivered."""
+        ...
+
+
+Factory = Callable[..., Exporter]
+
+_OURS = {
+    "csv": "documents:csv",
+    "json": "documents:json",
+    "jsonl": "documents:jsonl",
+    "openmetrics": "documents:openmetrics",
+    "otlp": "otlp:OtlpExporter",
+    "pushgateway": "pushgateway:PushgatewayExporter",
+    "statsd": "statsd:StatsdExporter",
+    "text": "documents:text",
+}
+_registered: dict[str, Factory] = {}
+_broken: dict[str, str] = {}
+"""Entry points that could not be loaded, each told once."""
+
+
+def register_exporter(name: str, factory: Factory, *, replace: bool = False) -> None:
+    """Offer `factory(**options)` as the exporter `name`, in this process.
+
+    Raises InvalidMetricError when the name is taken and `replace` was not said.
+    """
+    if not isinstance(name, str) or not name or not callable(factory):
+        raise InvalidMetricError(f"register_exporter({name!r}, {factory!r}): give a name, and a callable")
+    if not replace and (name in _OURS or _registered.get(name, factory) is not factory):
+        raise InvalidMetricError(f"exporter {name!r} is there already; choose another name, or say replace=True")
+    _registered[name] = factory
+
+
+def exporters() -> tuple[str, ...]:
+    """The names of all exporters that can be had. A package's that cannot be loaded is left out, and logged once."""
+    return tuple(sorted(name for name in _names() if name in _registered or name in _OURS or _loaded(name)))
+
+
+def exporter(name: str, **options: Any) -> Exporter:
+    """A new exporter. Raises InvalidMetricError for a name or an option that there is not."""
+    factory = _factory(name)
+    try:
+        return factory(**options)
+    except TypeError as error:
+        raise InvalidMetricError(f"exporter {name!r}: {error}") from error
+
+
+def _factory(name: str) -> Factory:
+    if name in _registered:
+        return _registered[name]
+    if name in _OURS:
+        module, _, attribute = _OURS[name].partition(":")
+        ours: Factory = getattr(import_module(f"shm_metrics.exporters.{module}"), attribute)
+        return ours
+    found = _loaded(name)
+    if found is not None:
+        return found
+    if name in _broken:
+        raise InvalidMetricError(f"exporter {name!r} cannot be loaded: {_broken[name]}")
+    raise InvalidMetricError(f"exporter {name!r}: there is none; those there are: {', '.join(sorted(_names()))}")
+
+
+def _plugins() -> dict[str, EntryPoint]:
+    return {point.name: point for point in entry_points(group=GROUP)}
+
+
+def _names() -> set[str]:
+    return {*_registered, *_OURS, *_plugins()}
+
+
+def _loaded(name: str) -> Factory | None:
+    point = _plugins().get(name)
+    if point is None:
+        return None
+    try:
+        factory: Factory = point.load()
+        if not callable(factory):
+            raise TypeError(f"{factory!r} is not callable")
+    except Exception as error:  # whatever a module of somebody else's does when it is loaded
+        if name not in _broken:
+            log.warning("shm_metrics: exporter %s of %s cannot be loaded: %r", name, point.value, error)
+        _broken[name] = repr(error)
+        return None
+    _broken.pop(name, None)
+    return factory

@@ -1,0 +1,190 @@
+"""The exporter `statsd`: what totals grew by since the last push, and gauges as they are, as StatsD datagrams.
+
+Lives here: the sockets, and what becomes of a push that ends in the middle. May not: make lines (statsd_lines does).
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from hashlib import blake2b
+from math import isfinite
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from shm_metrics.errors import ExportError, InvalidMetricError
+from shm_metrics.exporters.documents import chosen, told_of, wanted
+from shm_metrics.exporters.flow import BUCKET, LEVEL, SUM, Series, series_of
+from shm_metrics.exporters.http_request import check_seconds
+from shm_metrics.exporters.pushed_totals import Change, Kept, PushedTotals, growth
+from shm_metrics.exporters.statsd_lines import DIALECTS, counter_line, gauge_line, name_of, packets
+from shm_metrics.exposition.names import Dropped, settle
+from shm_metrics.exposition.samples import as_samples, one_by_one
+
+if TYPE_CHECKING:
+    from shm_metrics.backend import MetricsBackend
+
+__all__ = ["StatsdExporter"]
+
+_UDP_BYTES = 1432
+"""What fits an Ethernet frame of 1500 with the headers of IP, UDP and a tunnel; StatsD's own advice."""
+_UNIX_BYTES = 8192
+_SHORTEST_WAIT = 0.001
+
+
+class StatsdExporter:
+    """host and port: where to send by UDP. path: or a Unix datagram socket.
+
+    dialect: dogstatsd, labels as tags; or statsd, labels as parts of the name. prefix: before every name. tags: on
+    every line. buckets: whether histograms send their buckets beside count and sum. names: the families to send.
+    packet_bytes: the longest datagram; 1432 by UDP, 8192 else. state: the file that says what was sent, by default
+    beside the segment. timeout: seconds to wait
+    for the lock of that file, and for a receiver that is slow to take all the datagrams.
+    Raises InvalidMetricError.
+    """
+
+    def __init__(
+        self,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 8125,
+        path: str | os.PathLike[str] | None = None,
+        dialect: str = "dogstatsd",
+        prefix: str = "",
+        tags: Mapping[str, str] | None = None,
+        buckets: bool = True,
+        names: Iterable[str] | None = None,
+        packet_bytes: int | None = None,
+        state: str | os.PathLike[str] | None = None,
+        timeout: float = 5.0,
+    ) -> None:
+        if dialect not in DIALECTS:
+            raise InvalidMetricError(f"dialect={dialect!r}: give one of {', '.join(DIALECTS)}")
+        if packet_bytes is not None and not 64 <= packet_bytes <= 65_507:
+            raise InvalidMetricError(f"packet_bytes={packet_bytes!r}: give bytes from 64 to 65507")
+        self._path = None if path is None else os.fspath(path)
+        self._address = (host, port)
+        self._dialect = dialect
+        self._prefix = prefix
+        self._tags = tuple(sorted((tags or {}).items()))
+        self._buckets = buckets
+        self._names = wanted(names)
+        self._most = packet_bytes or (_UDP_BYTES if path is None else _UNIX_BYTES)
+        self._state = None if state is None else os.fspath(state)
+        self._timeout = check_seconds("timeout", timeout)
+
+    @property
+    def where(self) -> str:
+        """The address, for people."""
+        return self._path if self._path is not None else f"{self._address[0]} port {self._address[1]}"
+
+    def state_path(self, backend: MetricsBackend) -> str:
+        """The file that says what was sent: one for each receiver, prefix and dialect."""
+        if self._state is not None:
+            return self._state
+        told = repr((self._path, self._address, self._dialect, self._prefix, self._tags)).encode()
+        directory, name = os.path.split(backend.place.path)
+        # Hidden: in /dev/shm what begins as segments do is taken for one, by people and by `dump`.
+        return os.path.join(directory, f".{name}.statsd-{blake2b(told, digest_size=6).hexdigest()}")
+
+    def export(self, backend: MetricsBackend) -> bytes:
+        """Push now; the datagrams, one after another, that the socket took.
+
+        Raises ExportError. What was not taken is sent by the next push.
+        """
+        if backend.detached:
+            # Each process has totals of its own then, and the next one would take the file for that of an earlier life.
+            raise ExportError(f"{backend.place.path}: there is no segment, and so nothing that says what was sent")
+        totals = PushedTotals(self.state_path(backend), self._timeout)
+        incarnation, dropped = backend.instance_id, list[Dropped]()
+        with self._connected() as connection, totals.locked(incarnation) as kept:
+            # Scanned under the lock: an older scan than the one in the file would look like totals that fell.
+            families, _ = settle(chosen(backend, self._names), dropped.append)
+            lines = (
+                line
+                for item in one_by_one(families)
+                for series in series_of(as_samples(item, created=True))
+                for line in self._lines(series, kept)
+            )
+            ready = list(packets(lines, self._most))
+            fit = [packet for packet in ready if len(packet[0]) <= self._most]
+            sent = self._send(connection, fit, totals, incarnation, kept)
+        if len(fit) < len(ready):
+            longest = max((data for data, _ in ready), key=len)
+            raise ExportError(
+                f"{len(ready) - len(fit)} lines are longer than packet_bytes={self._most} and were not sent, such as "
+                f"{longest[:100]!r}; the others were"
+            )
+        if dropped:
+            raise ExportError(f"{told_of(dropped)}; the others were sent")
+        return sent
+
+    def _lines(self, series: Series, kept: dict[str, Kept]) -> Iterator[tuple[str, Change | None]]:
+        named = [
+            name_of(point.name, point.labels, dialect=self._dialect, prefix=self._prefix, tags=self._tags)
+            for point in series.points
+        ]
+        # With a bound below 0 there are observations below 0, and the sum is a level.
+        level_sum = any(point.meaning == BUCKET and point.key.startswith("-") for point in series.points)
+        for place, grown, change in growth(series, kept, ["".join(name) for name in named]):
+            meaning = series.points[place].meaning
+            if (meaning != BUCKET or self._buckets) and (meaning != SUM or not level_sum):
+                yield counter_line(named[place], grown), change
+        for point, name in zip(series.points, named, strict=True):
+            if isfinite(point.value) and (point.meaning == LEVEL or (point.meaning == SUM and level_sum)):
+                yield gauge_line(name, point.value, dialect=self._dialect), None
+
+    def _send(
+        self,
+        connection: socket.socket,
+        ready: list[tuple[bytes, list[Change | None]]],
+        totals: PushedTotals,
+        incarnation: str,
+        kept: dict[str, Kept],
+    ) -> bytes:
+        for _, along in ready:
+            kept.update({change[0]: change[2] for change in along if change is not None})
+        totals.write(incarnation, kept)
+        sent = 0
+        try:
+            deadline = monotonic() + self._timeout
+            for data, _ in ready:
+                # Never 0, which would mean not to wait at all.
+                connection.settimeout(max(_SHORTEST_WAIT, deadline - monotonic()))
+                connection.send(data)
+                sent += 1
+            refused = connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            if refused:
+                raise OSError(refused, os.strerror(refused))
+        except OSError as error:
+            for _, along in ready[sent:]:
+                for key, before, _now in [change for change in along if change is not None]:
+                    if before is None:
+                        kept.pop(key, None)
+                    else:
+                        kept[key] = before
+            totals.write(incarnation, kept)
+            why = "time-out" if isinstance(error, TimeoutError) else error.strerror
+            raise ExportError(f"{self.where}: {why}; {sent} of {len(ready)} datagrams were sent") from error
+        return b"\n".join(data for data, _ in ready)
+
+    @contextmanager
+    def _connected(self) -> Iterator[socket.socket]:
+        try:
+            if self._path is not None:
+                made = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+                address: str | tuple[str, int] = self._path
+            else:
+                kind, _, _, _, found = socket.getaddrinfo(*self._address, type=socket.SOCK_DGRAM)[0]
+                made, address = socket.socket(kind, socket.SOCK_DGRAM), found[:2]  # type: ignore[assignment]
+        except OSError as error:
+            raise ExportError(f"{self.where}: {error}") from error
+        with made:
+            try:
+                made.settimeout(self._timeout)
+                made.connect(address)
+            except OSError as error:
+                raise ExportError(f"{self.where}: {error.strerror}; nothing was sent") from error
+            yield made
