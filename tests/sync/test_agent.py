@@ -12,6 +12,8 @@ from shm_metrics.sync.agent import SyncAgent
 from shm_metrics.sync.config import SyncConfig
 from tests.sync.hosts import Hosts
 
+pytestmark = pytest.mark.slow  # real caches, and a Valkey that there is for Python 3.11 and later
+
 
 @pytest.fixture(params=["valkey", "memcached"])
 def server(request):
