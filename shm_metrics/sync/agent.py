@@ -19,10 +19,11 @@ from typing import TYPE_CHECKING, Any
 
 from shm_metrics import forks
 from shm_metrics.errors import LockLostError, MetricsError, SyncError
+from shm_metrics.families import AnyFamily
 from shm_metrics.sync.blob import Blob
 from shm_metrics.sync.cluster import ClusterView
 from shm_metrics.sync.config import SyncConfig
-from shm_metrics.sync.leader_endpoint import LeaderEndpoint
+from shm_metrics.sync.leader_endpoint import LeaderEndpoint, cluster_families
 from shm_metrics.sync.lease import Lease
 from shm_metrics.sync.member import Member, Published
 from shm_metrics.sync.opening import open_store
@@ -79,7 +80,7 @@ class SyncAgent:
             timeout=self.config.timeout,
         )
         self.member = Member(self._backend, self.store, self.config, now=self._now, wall=self.wall)
-        self.endpoint = LeaderEndpoint(self._backend, self.view, self.config)
+        self.endpoint = LeaderEndpoint(self._backend, self.families, self.config)
         self._publish_due = self._look_due = self._now()
 
     # -- the thread -----------------------------------------------------------------------------------------------
@@ -246,6 +247,10 @@ class SyncAgent:
         """The cluster as the cache has it now, and the blob of each instance. Raises SyncError."""
         with self._lock:
             return self.member.read()
+
+    def families(self) -> list[AnyFamily]:
+        """The cluster as a scrape shows it. Raises SyncError."""
+        return cluster_families(self.view(), damaged=len(self.member.damaged))
 
     def view(self) -> ClusterView:
         """The cluster as the cache has it now. Raises SyncError."""

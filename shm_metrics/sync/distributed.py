@@ -24,7 +24,7 @@ log = logging.getLogger("shm_metrics")
 
 
 def export_distributed(backend: MetricsBackend, agent: SyncAgent, *, include_instances: bool) -> dict[str, Any]:
-    """As export(), with distributed, strategy, instances, stale_instances and conflicts.
+    """As export(), with distributed, strategy, instances, stale_instances, conflicts and damaged.
 
     instances: instance -> host, pid, when it was made and published, series, state (fold.py), stale; with
     include_instances also its own `metrics`. Without a cache, or when it does not answer, the local export, with
@@ -54,6 +54,7 @@ def export_distributed(backend: MetricsBackend, agent: SyncAgent, *, include_ins
         },
         "stale_instances": _stale(view),
         "conflicts": [_conflict(found) for found in view.conflicts],
+        "damaged": dict(agent.member.damaged),
     }
 
 
@@ -66,6 +67,7 @@ def _local(backend: MetricsBackend, agent: SyncAgent, warning: str) -> dict[str,
         "instances": {},
         "stale_instances": [],
         "conflicts": [],
+        "damaged": {},
         "warning": warning,
     }
 

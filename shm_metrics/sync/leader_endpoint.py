@@ -33,8 +33,11 @@ PREFIX = "cluster:"
 CLUSTER_PATH = "/cluster"
 
 
-def cluster_families(view: ClusterView) -> list[AnyFamily]:
-    """The view as a scrape shows it: prefixed, and with how many instances it is made of."""
+def cluster_families(view: ClusterView, *, damaged: int = 0) -> list[AnyFamily]:
+    """The view as a scrape shows it: prefixed, and with how many instances it is made of.
+
+    damaged: blobs that cannot be read and are left out.
+    """
     families: list[AnyFamily] = [
         replace(found, family=replace(found.family, name=PREFIX + found.family.name)) for found in view.families
     ]
@@ -43,6 +46,7 @@ def cluster_families(view: ClusterView) -> list[AnyFamily]:
         ("instances", "Instances that the cluster's totals are made of", len(counted)),
         ("stale_instances", "Instances that have not been published for a while", sum(i.stale for i in counted)),
         ("conflicts", "Definitions that are hidden because a newer one has the same name", len(view.conflicts)),
+        ("damaged_blobs", "Blobs that cannot be read and are left out", damaged),
     ):
         full = f"{PREFIX}shm_metrics_{name}"
         families.append(SampleFamily(full, text, "gauge", [Sample(full, {}, float(value))]))
@@ -52,19 +56,16 @@ def cluster_families(view: ClusterView) -> list[AnyFamily]:
 class ClusterSource:
     """What an endpoint serves as the cluster."""
 
-    def __init__(self, view: Callable[[], ClusterView]) -> None:
-        self._view = view
-
-    def collect(self) -> list[AnyFamily]:
-        return cluster_families(self._view())
+    def __init__(self, families: Callable[[], list[AnyFamily]]) -> None:
+        self.collect = families
 
 
 class LeaderEndpoint:
     """Opened by whoever holds the segment's lease, closed as soon as it does not."""
 
-    def __init__(self, backend: MetricsBackend, view: Callable[[], ClusterView], config: SyncConfig) -> None:
+    def __init__(self, backend: MetricsBackend, cluster: Callable[[], list[AnyFamily]], config: SyncConfig) -> None:
         self._backend = backend
-        self._view = view
+        self._cluster = cluster
         self._port, self._addr = config.export_port, config.export_addr
         self._server: MetricsServer | None = None
         self._thread: threading.Thread | None = None
@@ -84,7 +85,7 @@ class LeaderEndpoint:
     def _open(self) -> None:
         if self._port is None or self._server is not None:
             return
-        paths = _Paths({CLUSTER_PATH: Endpoint(ClusterSource(self._view))}, Endpoint(self._backend))
+        paths = _Paths({CLUSTER_PATH: Endpoint(ClusterSource(self._cluster))}, Endpoint(self._backend))
         try:
             self._server = MetricsServer(self._addr, self._port, paths)
         except OSError as error:

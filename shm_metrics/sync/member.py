@@ -16,6 +16,7 @@ not change. No two hosts' clocks are compared, and a leader that has just begun 
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
 import socket
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
     from shm_metrics.backend import MetricsBackend
 
 __all__ = ["Member", "Published"]
+
+log = logging.getLogger("shm_metrics")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +67,8 @@ class Member:
         self.store = store
         self.config = config
         self.instance = backend.instance_id
-        self.damaged = 0
-        """Blobs and records that could not be read, and were left out."""
+        self.damaged: dict[str, str] = {}
+        """instance -> why its blob cannot be read now, and is left out; the retired record stands there as CLUSTER."""
         owner = f"{self.instance}:{os.getpid()}:{secrets.token_hex(4)}"
         self.segment_lease = Lease(store, segment_scope(self.instance), owner, config.lease_ttl, now=now)
         self.cluster_lease = Lease(store, CLUSTER, owner, config.lease_ttl, now=now)
@@ -228,12 +231,18 @@ class Member:
         for instance, data in found.items():
             try:
                 blob = decode(data)
-            except WireFormatError:
-                self.damaged += 1
+            except WireFormatError as error:
+                self._left_out(instance, error)
                 continue
+            self.damaged.pop(instance, None)
             if blob.instance == instance:
                 blobs[instance] = blob
         return blobs
+
+    def _left_out(self, what: str, error: WireFormatError) -> None:
+        if what not in self.damaged:
+            log.warning("shm_metrics: sync: %s cannot be read and is left out: %s", what, error)
+        self.damaged[what] = str(error)
 
     def _decoded_retired(self, record: bytes | None) -> Retired | None:
         if record is None:
@@ -241,9 +250,10 @@ class Member:
         if self._read_retired is None or self._read_retired[0] != record:
             try:
                 self._read_retired = record, decode_retired(record)
-            except WireFormatError:
-                self.damaged += 1
+            except WireFormatError as error:
+                self._left_out(CLUSTER, error)
                 return None
+            self.damaged.pop(CLUSTER, None)
         return self._read_retired[1]
 
 

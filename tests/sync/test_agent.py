@@ -317,3 +317,22 @@ backend.counter("orders").inc(3)
 """
     python(code, str(tmp_path / "another"), server.url, namespace)
     assert hosts.host().total("orders") == 5
+
+
+def test_a_blob_that_cannot_be_read_is_left_out_counted_and_told_once(hosts, caplog):
+    a, b = hosts.host(), hosts.host()
+    for host in (a, b):
+        host.backend.counter("orders").inc(2)
+        host.sync()
+    store, member = b.agent.store, b.agent.member
+    store.publish(member.segment_lease.grant, member.instance, b"no blob at all", member._sequence + 1, 30.0)
+    for _ in range(2):
+        assert a.total("orders") == 2
+    assert list(a.agent.member.damaged) == [member.instance]
+    assert sum("cannot be read" in record.getMessage() for record in caplog.records) == 1
+    shown = {family.name: family for family in a.agent.families() if family.__class__.__name__ == "SampleFamily"}
+    assert shown["cluster:shm_metrics_damaged_blobs"].samples[0].value == 1
+    member._sequence += 1
+    b.sync()
+    assert a.total("orders") == 4
+    assert not a.agent.member.damaged
