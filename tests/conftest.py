@@ -59,7 +59,10 @@ def segment_name() -> Iterator[str]:
 
     name = _unique("segment")
     yield name
-    Place.named(name, os.geteuid()).unlink()
+    place = Place.named(name, os.geteuid())
+    place.unlink()
+    for beside in Path(place.path).parent.glob(f"{Path(place.path).name}.*"):  # of a sync without a cache
+        beside.unlink(missing_ok=True)
 
 
 @pytest.fixture
