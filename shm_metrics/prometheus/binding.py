@@ -18,7 +18,7 @@ from shm_metrics.cells import build
 from shm_metrics.errors import MetricConflictError
 from shm_metrics.families import COUNTER, GAUGE, HISTOGRAM, STATESET, SUMMARY, Family, LabelPairs
 from shm_metrics.gauge_modes import SHARED
-from shm_metrics.process.procfs import read_process
+from shm_metrics.process.procfs import TICKS_PER_SECOND, own_start_ticks
 
 __all__ = [
     "FAMILY",
@@ -157,8 +157,8 @@ def begun_by_another(metrics: list[Any]) -> bool:
     prometheus_client notes the time of birth of all but gauges, infos and enums.
     """
     born = [metric._created for metric in metrics if hasattr(metric, "_created")]
-    me = read_process(os.getpid())
-    if not born or me is None or me.start_ticks is None:
+    ticks = own_start_ticks()
+    if not born or not ticks:
         return False
-    started = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME) + me.start_ticks / os.sysconf("SC_CLK_TCK")
+    started = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME) + ticks / TICKS_PER_SECOND
     return bool(min(born) < started + _START_MARGIN_SECONDS)

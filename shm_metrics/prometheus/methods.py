@@ -37,7 +37,10 @@ def _tell(metric: Any, message: str) -> None:
 
 
 def _series(metric: Any) -> Any:
-    """The series of a metric that has none in its instance, or None: then prometheus_client's own value counts."""
+    """The series of a metric, or None: then prometheus_client's own value counts."""
+    series = metric.__dict__.get("_shm_series")
+    if series is not None:
+        return series
     metric._raise_if_not_observable()
     value: Any = getattr(metric, "_value", None) or getattr(metric, "_sum", None)
     if not hasattr(value, "worker"):
@@ -47,7 +50,7 @@ def _series(metric: Any) -> Any:
 
 def _slowly(metric: Any, name: str, amount: Any, *more: Any) -> None:
     """An update by the long way. more: an exemplar."""
-    series = metric.__dict__.get("_shm_series") or _series(metric)
+    series = _series(metric)
     if series is None:
         originals[_class_of(metric), name](metric, amount, *more)
         return
@@ -100,7 +103,7 @@ def _counter_inc(self: Any, amount: float = 1.0, exemplar: Any = None) -> None:
 
 def _counter_reset(self: Any) -> None:
     """Reset the counter to zero, for all workers."""
-    series = self.__dict__.get("_shm_series") or _series(self)
+    series = _series(self)
     if series is None:
         originals["Counter", "reset"](self)
     else:
@@ -133,7 +136,7 @@ def _gauge_set(self: Any, value: float) -> None:
 
 def _gauge_set_function(self: Any, f: Callable[[], float]) -> None:
     """Call the function at each scrape that this process answers; the value is seen by all."""
-    series = self.__dict__.get("_shm_series") or _series(self)
+    series = _series(self)
     if series is None:
         originals["Gauge", "set_function"](self, f)
     else:

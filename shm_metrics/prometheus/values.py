@@ -57,20 +57,17 @@ class SegmentValue:
         """The series this is a number of."""
         return series_of(self.worker.backend, self.family, self._labels)
 
-    def _cell(self, series: Any) -> tuple[Any, int, int]:
-        """(row, slot of this number, slot of the other sum or -1)."""
+    def _cell(self, series: Any) -> tuple[Any, int]:
+        """(row, slot of this number)."""
         row, slot = series.place()
         family = series._handle.family
         if family.type == COUNTER:
-            return row, slot, -1
+            return row, slot
         if family.type == GAUGE:
-            return row, slot + (2 if family.mode == SHARED else 1), -1
-        buckets = max(1, len(family.bounds))
+            return row, slot + (2 if family.mode == SHARED else 1)
         if self._sample == "_sum":
-            first = slot + 1 + buckets
-            odd = int(sum(row.read(slot + 1 + i) for i in range(buckets))) & 1
-            return row, first + odd, first + 1 - odd
-        return row, slot + 1 + (0 if self._le is None else family.bounds.index(self._le)), -1
+            return row, _sums(series)[0]
+        return row, slot + 1 + (0 if self._le is None else family.bounds.index(self._le))
 
     def inc(self, amount: float) -> None:
         """Add `amount` to this number."""
@@ -81,13 +78,11 @@ class SegmentValue:
             self._add(series, amount)
 
     def _add(self, series: Any, amount: float) -> None:
-        row, slot, other = self._cell(series)
-        family = series._handle.family
-        if family.type in (HISTOGRAM, SUMMARY) and other < 0 and int(amount) & 1:
+        row, slot = self._cell(series)
+        counts = series._handle.family.type in (HISTOGRAM, SUMMARY) and self._sample != "_sum"
+        if counts and int(amount) & 1:
             # The count decides which of the two sums counts: the one that comes to count must hold the sum.
-            mine = series.place()[1] + 1 + max(1, len(family.bounds))
-            count = int(sum(row.read(series.place()[1] + 1 + i) for i in range(max(1, len(family.bounds)))))
-            now, then = mine + (count & 1), mine + 1 - (count & 1)
+            now, then = _sums(series)
             row.add(then, row.read(now) - row.read(then))
         row.add(slot, float(amount))
 
@@ -105,7 +100,7 @@ class SegmentValue:
         family = series._handle.family
         if family.mode == SHARED:
             return float(series.value)
-        row, slot, _ = self._cell(series)
+        row, slot = self._cell(series)
         return float(row.read(slot))
 
     def set_exemplar(self, exemplar: Any) -> None:
@@ -118,3 +113,11 @@ class SegmentValue:
 
     def _bucket(self) -> int | None:
         return None if self._le is None else self.series._handle.family.bounds.index(self._le)
+
+
+def _sums(series: Any) -> tuple[int, int]:
+    """The slot of the sum that counts, and that of the other one."""
+    row, slot = series.place()
+    first = slot + 1 + max(1, len(series._handle.family.bounds))
+    odd = int(sum(row.read(bucket) for bucket in range(slot + 1, first))) & 1
+    return first + odd, first + 1 - odd
