@@ -13,7 +13,6 @@ from collections.abc import Iterable, Mapping
 from time import time
 
 from shm_metrics import layout as L
-from shm_metrics.errors import LockLostError
 from shm_metrics.locks import FileLocks
 from shm_metrics.segment import Segment
 from shm_metrics.sync.stores.protocol import (
@@ -22,10 +21,10 @@ from shm_metrics.sync.stores.protocol import (
     NO_FOLD,
     NO_TOMBS,
     Grant,
-    OldSequenceError,
     Refused,
     guarded_instance,
 )
+from shm_metrics.sync.stores.refusals import fenced, lease_lost, newer_is_there
 from shm_metrics.sync.stores.snapshot_file import Content, Kept, SnapshotFile
 
 __all__ = ["LocalStore"]
@@ -94,9 +93,9 @@ class LocalStore:
 
     def _check(self, grant: Grant, kept: Kept | None) -> None:
         if not self._has(grant):
-            raise LockLostError(f"{self._file.told}: the lease of {grant.scope} is no longer {grant.owner}'s")
+            raise lease_lost(self._file.told, grant)
         if kept is not None and kept.token > grant.token:
-            raise LockLostError(f"{self._file.told}: {grant.scope} was written under a later grant than {grant.token}")
+            raise fenced(self._file.told, grant)
 
     # -- blobs ----------------------------------------------------------------------------------------------------
 
@@ -105,10 +104,7 @@ class LocalStore:
             there = content.blobs.get(instance)
             self._check(grant, there)
             if there is not None and there.number > sequence:
-                raise OldSequenceError(
-                    f"{self._file.told}: instance {instance} has sequence {there.number} already, {sequence} is older",
-                    there.number,
-                )
+                raise newer_is_there(self._file.told, instance, there.number, sequence)
             if there is None or there.number != sequence:
                 content.blobs[instance] = Kept(sequence, grant.token, time(), blob)
             oldest = time() - self._blob_ttl
@@ -128,6 +124,10 @@ class LocalStore:
     def retired(self) -> bytes | None:
         kept = self._file.read().retired
         return None if kept is None else kept.data
+
+    def retired_mark(self) -> str | None:
+        kept = self._file.read().retired
+        return None if kept is None else f"{kept.number}:{kept.token}"
 
     def tombs(self, folded: Mapping[str, int]) -> dict[str, bytes]:
         tombs = self._file.read().tombs

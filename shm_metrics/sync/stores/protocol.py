@@ -125,6 +125,9 @@ class Store(Protocol):
     def retired(self) -> bytes | None:
         """The retired record."""
 
+    def retired_mark(self) -> str | None:
+        """What is another for each retired record, in a few bytes; None: there is none, or it is not whole."""
+
     def tombs(self, folded: Mapping[str, int]) -> dict[str, bytes]:
         """The last blobs of folded instances, {instance: folded sequence} as the retired record tells; a tomb is kept
         under both, so that one written by a fold that then lost its race is never taken for the committed one's."""
