@@ -194,6 +194,21 @@ def test_the_leader_serves_its_host_and_the_cluster(hosts):
         urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10)
 
 
+def test_a_port_for_which_there_is_no_thread_is_let_go(hosts, monkeypatch):
+    host = hosts.host(export_port=0)
+
+    def refused(thread):
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", refused)
+        host.step()
+    assert host.agent.failed == 1
+    assert host.agent.endpoint.port is None
+    host.step()
+    assert host.agent.endpoint.port is not None
+
+
 def test_the_thread_publishes_by_itself(hosts):
     host = hosts.host(interval=0.05, lease_ttl=1.0)
     host.backend.counter("orders").inc()
