@@ -256,6 +256,10 @@ class MetricsBackend(build.Getters):
         else:
             _check_same(known.family, self._as_known(wanted, given))
 
+    def has_series(self, wanted: Family, given: Mapping[str, Any], pairs: LabelPairs | None = None) -> bool:
+        """Whether some process has made the family already, and the series if `pairs` are given; nothing is made."""
+        return self._writer.has(self._as_known(wanted, given), pairs)
+
     def _as_known(self, wanted: Family, given: Mapping[str, Any]) -> Family:
         """The family as it was made before, if what is `given` of its definition says nothing else."""
         known = self._handles.get(wanted.name)
