@@ -250,9 +250,9 @@ def test_a_host_whose_tomb_is_lost_for_good_counts_from_its_return_on(hosts):
     assert a.total("orders") == 5
     states = {found.instance: found.state for found in a.agent.view().instances}
     assert states[heir.agent.member.instance] == "unknown"
-    look(a, 1, hosts=hosts)
+    look(a, 1, 1.0, hosts=hosts)
     assert retired(a).version == 1, "somebody may still put it back"
-    look(a, 1, hosts=hosts)
+    look(a, 1, 1.0, hosts=hosts)
     assert retired(a).version == 2
     counted(heir, 2)
     heir.step()
