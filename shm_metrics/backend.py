@@ -5,7 +5,6 @@ Lives here: the façade over writer and reader. May not: know HTTP, text formats
 
 from __future__ import annotations
 
-import logging
 import math
 import os
 import time
@@ -36,7 +35,7 @@ from shm_metrics.handles import FamilyHandle, sample_names
 from shm_metrics.kept import cached_property
 from shm_metrics.labels import check_label_names, label_pairs
 from shm_metrics.layout import DEFAULT_ROWS, DEFAULT_SLOTS, Layout
-from shm_metrics.place import Place
+from shm_metrics.place import place_for
 from shm_metrics.segment import Segment
 from shm_metrics.writer import Writer
 
@@ -51,27 +50,7 @@ if TYPE_CHECKING:
     from shm_metrics.sync.config import SyncConfig
     from shm_metrics.sync.strategy import CacheStrategy
 
-__all__ = ["DEFAULT_NAME", "MetricsBackend", "place_for"]
-
-log = logging.getLogger("shm_metrics")
-
-DEFAULT_NAME = "default"
-SEGMENT_VARIABLE = "SHM_METRICS_SEGMENT"
-
-
-def place_for(name: str | None = None, path: str | os.PathLike[str] | None = None, *, uid: int | None = None) -> Place:
-    """Where the segment is: a path, a name, or what SHM_METRICS_SEGMENT says (a path if it has a slash).
-
-    uid: whose segment of that name; this process' own user's if left out.
-    """
-    if name is not None and path is not None:
-        raise InvalidMetricError(f"name {name!r} and path {path!r}: give one of them")
-    if path is not None:
-        return Place.at(path)
-    told = name if name is not None else os.environ.get(SEGMENT_VARIABLE) or DEFAULT_NAME
-    if name is None and "/" in told:
-        return Place.at(told)
-    return Place.named(told, os.geteuid() if uid is None else uid)
+__all__ = ["MetricsBackend"]
 
 
 class MetricsBackend(build.Getters):

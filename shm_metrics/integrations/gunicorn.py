@@ -33,12 +33,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from shm_metrics import prometheus
-from shm_metrics.backend import SEGMENT_VARIABLE, MetricsBackend, place_for
+from shm_metrics.backend import MetricsBackend
 from shm_metrics.default import current_backend, get_backend
 from shm_metrics.environment import cluster_options, cluster_wanted, tell_workers
 from shm_metrics.errors import MetricsError, SegmentError
 from shm_metrics.layout import DEFAULT_ROWS, DEFAULT_SLOTS, Layout
-from shm_metrics.place import Place
+from shm_metrics.place import SEGMENT_VARIABLE, Place, place_for
 from shm_metrics.presence import Presence
 from shm_metrics.writer import set_process_role
 

@@ -28,11 +28,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from shm_metrics import forks, prometheus
-from shm_metrics.backend import SEGMENT_VARIABLE, place_for
 from shm_metrics.default import get_backend
 from shm_metrics.environment import cluster_wanted, tell_workers
 from shm_metrics.errors import MetricsError, SegmentError
 from shm_metrics.layout import DEFAULT_ROWS, DEFAULT_SLOTS, Layout
+from shm_metrics.place import SEGMENT_VARIABLE, place_for
 from shm_metrics.presence import Presence
 from shm_metrics.writer import set_process_role
 
