@@ -217,14 +217,14 @@ class EventHandler:
     def _check(self, plan: Plan, families: list[Family]) -> None:
         owners: dict[str, Family] = {}
         for family in families:
-            self.backend.check_family(family, self._given(plan, family))
+            self.backend.families.check(family, self._given(plan, family))
             for name in sample_names(family):
                 other = owners.setdefault(name, family)
                 if other.name != family.name or other.type != family.type:
                     raise Refused("conflict", f"its {other.type} {other.name} and {family.type} {family.name} clash")
 
     def _series(self, plan: Plan, effect: Effect, family: Family, pairs: LabelPairs) -> Any:
-        return self.backend.series(family, self._given(plan, family), pairs)
+        return self.backend.families.series(family, self._given(plan, family), pairs)
 
     def _given(self, plan: Plan, family: Family) -> dict[str, Any]:
         """What the rule says of the family; the rest is as it was declared, if it is."""
