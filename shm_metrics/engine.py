@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from shm_metrics import series as S
-from shm_metrics.cells import build
+from shm_metrics.cells import lookup
 from shm_metrics.definitions import define
 from shm_metrics.errors import SegmentError
 from shm_metrics.families import GAUGE, HISTOGRAM, AnyFamily
@@ -34,7 +34,7 @@ __all__ = ["Engine"]
 _OPTIONS = {GAUGE: ("multiprocess_mode",), HISTOGRAM: ("buckets",)}
 
 
-class Engine(build.Getters):
+class Engine(lookup.Getters):
     """private: on a segment that only this process and its children have. pid: as which process it is shown.
 
     The others: see MetricsBackend. Raises what Segment.attach raises; FileNotFoundError when it is read_only and there
@@ -66,10 +66,10 @@ class Engine(build.Getters):
             """The summary series with these labels, made at first use."""
 
     else:
-        counter = build.counter_method
-        gauge = build.gauge_method
-        histogram = build.histogram_method
-        summary = build.summary_method
+        counter = lookup.counter_method
+        gauge = lookup.gauge_method
+        histogram = lookup.histogram_method
+        summary = lookup.summary_method
 
     def __init__(
         self,
@@ -154,7 +154,7 @@ class Engine(build.Getters):
 
     def make_series(self, kind: str, names: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
         """What counter(), gauge(), histogram() and summary() do when the series is not cached."""
-        key = build.cache_key(names[0], keywords) if len(names) == 1 else None
+        key = lookup.cache_key(names[0], keywords) if len(names) == 1 else None
         if len(names) not in (1, 2):
             raise TypeError(f"{kind}() takes a name, and its documentation; labels go by keyword")
         labels = dict(keywords)

@@ -73,6 +73,10 @@ class Registry:
         else:
             _check_same(known.family, self._as_known(wanted, given))
 
+    def has(self, wanted: Family, given: Mapping[str, Any], pairs: LabelPairs | None = None) -> bool:
+        """Whether some process has made the family already, and the series if `pairs` are given; nothing is made."""
+        return self._backend._writer.has(self._as_known(wanted, given), pairs)
+
     def _as_known(self, wanted: Family, given: Mapping[str, Any]) -> Family:
         """The family as it was made before, if what is `given` of its definition says nothing else."""
         known = self.handles.get(wanted.name)
