@@ -1,0 +1,146 @@
+"""A real gunicorn with the hook of docs/exporters.md: whoever pushes is killed, and every count arrives once."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+
+import pytest
+
+from demo.load import get
+from demo.server import Gunicorn
+from shm_metrics.locks import FileLocks
+from tests.exporters.test_documentation import GUNICORN
+from tests.integrations.running import ROOT, Service, until
+
+pytestmark = pytest.mark.slow
+
+TOLD = """
+# -- the test's: what its application may ask
+_documented = post_worker_init
+
+def post_worker_init(worker):
+    _documented(worker)
+    from tests.exporters import pushing_app
+    pushing_app.schedule = worker.pushing
+"""
+PRELOADED = """
+# -- the schedule as part of an application that is loaded before the fork
+from shm_metrics import configure
+from shm_metrics.exporters import PushSchedule, exporter
+from tests.exporters import pushing_app
+{setup}
+pushing_app.schedule = PushSchedule(configure(path={segment!r}), {exporter}, interval=0.05).start()
+"""
+
+
+class Pushing(Service):
+    """directory: with the segment, and what is kept beside it."""
+
+    def __init__(self, server, directory, witness):
+        super().__init__(server, str(directory / "segment"), witness)
+        self.directory = directory
+
+    def pushing(self):
+        """(pid, whether it leads, how often it pushed) of whichever worker answers."""
+        status, body = get(self.server.port, "/pushing")
+        assert status == 200
+        pid, leads, pushed, error = json.loads(body)
+        assert error is None
+        return pid, leads, pushed
+
+    def leader(self):
+        """The pid of the worker that leads and has pushed; never two."""
+        found = []
+
+        def look():
+            pid, leads, pushed = self.pushing()
+            if leads and pushed:
+                found.append(pid)
+            return found
+
+        until(look, "a worker pushes")
+        return found[0]
+
+    def kill_leader(self):
+        """SIGKILL, but not within a push: what that had not sent is lost, as the documentation says. When it was."""
+        pid = self.leader()
+        (lock,) = self.directory.glob(".segment.statsd-*.lock")
+        locks = FileLocks(os.open(lock, os.O_RDWR))
+        while True:
+            os.kill(pid, signal.SIGSTOP)
+            if not locks.held_by_other(0):
+                break
+            os.kill(pid, signal.SIGCONT)
+        os.kill(pid, signal.SIGKILL)
+        locks.close()
+        self.killed, self.killed_at = pid, time.monotonic()
+
+
+@pytest.fixture
+def start(tmp_path, udp):
+    """start(hooks, **settings) -> Pushing; ended after the test."""
+    running = []
+
+    def begin(hooks, **settings):
+        witness = tmp_path / "witness"
+        witness.mkdir()
+        told = {"workers": 2, "graceful_timeout": 5, "control_socket_disable": True, **settings}
+        conf = tmp_path / "gunicorn.conf.py"
+        conf.write_text("".join(f"{name} = {value!r}\n" for name, value in told.items()) + hooks)
+        environ = {
+            "WITNESS": str(witness),
+            "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]),
+        }
+        server = Gunicorn(
+            "tests.exporters.pushing_app:app", str(tmp_path / "segment"), tmp_path, conf=conf, environ=environ
+        )
+        running.append(server)
+        return Pushing(server, tmp_path, witness)
+
+    yield begin
+    for server in running:
+        server.close()
+
+
+def documented(tmp_path, udp):
+    """The hook as docs/exporters.md has it, on the test's segment and receiver, and hurried up."""
+    text = GUNICORN
+    for told, meant in {
+        '"shop"': repr(str(tmp_path / "segment")),
+        "port=8125": f"port={udp.port}",
+        "interval=10": "interval=0.05",
+    }.items():
+        assert text.count(told) == 1, f"{told} is not in the documentation's example"
+        text = text.replace(told, meant)
+    return text + TOLD
+
+
+def total(udp):
+    udp.receive()
+    return sum(value for key, value in udp.counters.items() if key.startswith("requests_total#"))
+
+
+SETTINGS = {
+    "sync": {},
+    "sync, preloaded": {"preload_app": True},
+    "gthread": {"worker_class": "gthread", "threads": 4},
+    "gevent": {"worker_class": "gevent"},
+    "gevent, preloaded": {"worker_class": "gevent", "preload_app": True},
+}
+
+
+@pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
+def test_the_pushing_worker_is_killed_under_load_and_every_count_arrives_once(start, udp, tmp_path, settings):
+    service = start(documented(tmp_path, udp), **settings)
+    service.load(400, halfway=service.kill_leader)
+    heir = service.leader()
+    assert heir != service.killed
+    udp.until(lambda: total(udp) >= service.marks())
+    assert total(udp) == service.marks()
+    service.load(40)
+    service.server.close()  # in good order: what was counted last is pushed at the end
+    assert total(udp) == service.marks() > 400
+    assert min(udp.deltas) > 0
