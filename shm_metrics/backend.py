@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from shm_metrics import forks
 from shm_metrics import series as S
 from shm_metrics.cells import build
 from shm_metrics.definitions import define
@@ -175,7 +176,8 @@ class MetricsBackend(build.Getters):
     @cached_property
     def _scraper(self) -> Scraper:
         """The reading half. It loads numpy; a process that only counts never comes here."""
-        from shm_metrics.scraping import Scraper
+        with forks.held_back():
+            from shm_metrics.scraping import Scraper
 
         return Scraper(
             self.place,

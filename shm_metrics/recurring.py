@@ -21,6 +21,7 @@ import logging
 import os
 import sys
 import threading
+import time
 import weakref
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar
@@ -37,7 +38,11 @@ LONGEST_WAIT = 1.0
 """Seconds between two steps: a process that was stopped and continued finds out soon, and so does a leader's heir."""
 _SHORTEST_WAIT = 0.01
 _EXIT_SECONDS = 5.0
-"""That a process which ends waits for a step of the thread, before it does the last one."""
+"""That a process which ends waits for all of its threads together: for a step that is under way, and the last one."""
+
+
+class _OfTheParent(BaseException):
+    """Thrown into what a child of fork has of its parent's greenlet; no `except Exception` on the way may keep it."""
 
 
 class Recurring(ABC):
@@ -62,6 +67,7 @@ class Recurring(ABC):
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._greenlet: Any = None
+        self._once_more = False
         self._loaded = False
         self._begin()
 
@@ -85,7 +91,7 @@ class Recurring(ABC):
 
     @abstractmethod
     def _work_once_more(self) -> None:
-        """At exit, with the lock: do it whether due or not, if this worker leads. Never raises."""
+        """With the lock, at the end: do it whether due or not, if this worker leads. Never raises."""
 
     @abstractmethod
     def _let_go(self) -> None:
@@ -106,6 +112,8 @@ class Recurring(ABC):
         """Before the first work, and not before: a worker that never leads needs no numpy."""
         if not self._loaded:
             with forks.held_back():
+                import encodings.idna  # noqa: F401  # which the first look-up of an address loads
+
                 self._load()
             self._loaded = True
 
@@ -134,7 +142,7 @@ class Recurring(ABC):
         with self._lock:
             if not self.running:
                 self._stop = threading.Event()
-                arguments = (weakref.ref(self), self._stop)
+                arguments = (weakref.ref(self), self._stop, os.getpid())
                 self._thread = threading.Thread(target=_run, args=arguments, name=self.thread_name, daemon=True)
                 self._thread.start()
 
@@ -157,6 +165,14 @@ class Recurring(ABC):
     def stop(self) -> None:
         """End the thread, and lead no more. Never raises."""
 
+    def _finish(self, *, let_go: bool = False) -> None:
+        """The thread's last act."""
+        with self._lock:
+            if self._once_more:
+                self._work_once_more()
+            elif let_go:
+                self._let_go()
+
     # -- fork -------------------------------------------------------------------------------------------------------
 
     def after_fork(self) -> bool:
@@ -167,23 +183,30 @@ class Recurring(ABC):
         return ran
 
 
-def _run(reference: weakref.ref[Recurring], stop: threading.Event) -> None:
-    pid = os.getpid()
-    owner = reference()
-    if owner is not None:
-        owner._greenlet = _current_greenlet()
+def _run(reference: weakref.ref[Recurring], stop: threading.Event, pid: int) -> None:
+    try:
+        _go_on(reference, stop, pid)
+    except _OfTheParent:
+        pass
+
+
+def _go_on(reference: weakref.ref[Recurring], stop: threading.Event, pid: int) -> None:
+    # pid: also a greenlet that had not begun at the fork is not the child's.
     while os.getpid() == pid:
         owner = reference()
         if owner is None:
             return
+        owner._greenlet = _current_greenlet()
         wait = owner.step()
         if stop.is_set():  # in the middle of the step: whoever stopped us may not have waited
-            with owner._lock:
-                owner._let_go()
+            owner._finish(let_go=True)
             return
         del owner  # it may go while nobody else has it
         if stop.wait(wait):
-            return
+            break
+    owner = reference()
+    if owner is not None and os.getpid() == pid:
+        owner._finish()
 
 
 def _current_greenlet() -> Any:
@@ -197,7 +220,7 @@ def _end_copy(greenlet: Any) -> None:
         return
     try:
         greenlet.parent = _current_greenlet()  # where it goes on when that one has ended
-        greenlet.throw()
+        greenlet.throw(_OfTheParent)
     except Exception:
         pass  # of a real thread, and so it is not here
 
@@ -225,13 +248,14 @@ def _start_in_child() -> None:
 
 @atexit.register
 def _at_exit() -> None:
-    ending = [each for each in list(_living) if each.running]
-    for each in ending:
-        # All of them, before one lets go: a push may need the lead that the sync agent has.
-        if each._told is None and each._lock.acquire(timeout=_EXIT_SECONDS):
-            try:
-                each._work_once_more()
-            finally:
-                each._lock.release()
-    for each in ending:
-        each.stop()
+    threads = {each: thread for each in list(_living) if (thread := each._thread) is not None and thread.is_alive()}
+    for each in threads:
+        each._once_more = each._told is None
+        each._stop.set()
+    deadline = time.monotonic() + _EXIT_SECONDS
+    for thread in threads.values():
+        thread.join(max(0.0, deadline - time.monotonic()))
+    # When all of them are done, for a push may need the lead that the sync agent has. What hangs goes with the process.
+    for each, thread in threads.items():
+        if not thread.is_alive():
+            each.stop()
