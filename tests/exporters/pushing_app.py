@@ -5,9 +5,14 @@ from __future__ import annotations
 import json
 import os
 
+from shm_metrics import get_backend
+from shm_metrics.exporters import PushSchedule, exporter
 from tests.integrations.counted import work
 
 schedule = None
+if "PUSH_PORT" in os.environ:  # as an application has it that makes its schedule by itself
+    receiver = exporter("statsd", host="127.0.0.1", port=int(os.environ["PUSH_PORT"]))
+    schedule = PushSchedule(get_backend(), receiver, interval=0.05).start()
 
 
 def app(environ, start_response):

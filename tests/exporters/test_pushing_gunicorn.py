@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import time
 
 import pytest
 
@@ -13,7 +12,7 @@ from demo.load import get
 from demo.server import Gunicorn
 from shm_metrics.locks import FileLocks
 from tests.exporters.test_documentation import GUNICORN
-from tests.integrations.running import ROOT, Service, until
+from tests.integrations.running import ROOT, Service, state, until
 
 pytestmark = pytest.mark.slow
 
@@ -25,14 +24,6 @@ def post_worker_init(worker):
     _documented(worker)
     from tests.exporters import pushing_app
     pushing_app.schedule = worker.pushing
-"""
-PRELOADED = """
-# -- the schedule as part of an application that is loaded before the fork
-from shm_metrics import configure
-from shm_metrics.exporters import PushSchedule, exporter
-from tests.exporters import pushing_app
-{setup}
-pushing_app.schedule = PushSchedule(configure(path={segment!r}), {exporter}, interval=0.05).start()
 """
 
 
@@ -65,8 +56,11 @@ class Pushing(Service):
         return found[0]
 
     def kill_leader(self):
-        """SIGKILL, but not within a push: what that had not sent is lost, as the documentation says. When it was."""
-        pid = self.leader()
+        self.killed = self.leader()
+        self.kill(self.killed)
+
+    def kill(self, pid):
+        """SIGKILL, but not within a push: what that had not sent is lost, as the documentation says."""
         (lock,) = self.directory.glob(".segment.statsd-*.lock")
         locks = FileLocks(os.open(lock, os.O_RDWR))
         while True:
@@ -76,7 +70,6 @@ class Pushing(Service):
             os.kill(pid, signal.SIGCONT)
         os.kill(pid, signal.SIGKILL)
         locks.close()
-        self.killed, self.killed_at = pid, time.monotonic()
 
 
 @pytest.fixture
@@ -84,13 +77,14 @@ def start(tmp_path, udp):
     """start(hooks, **settings) -> Pushing; ended after the test."""
     running = []
 
-    def begin(hooks, **settings):
+    def begin(hooks="", variables=None, **settings):
         witness = tmp_path / "witness"
         witness.mkdir()
         told = {"workers": 2, "graceful_timeout": 5, "control_socket_disable": True, **settings}
         conf = tmp_path / "gunicorn.conf.py"
         conf.write_text("".join(f"{name} = {value!r}\n" for name, value in told.items()) + hooks)
         environ = {
+            **(variables or {}),
             "WITNESS": str(witness),
             "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]),
         }
@@ -143,4 +137,19 @@ def test_the_pushing_worker_is_killed_under_load_and_every_count_arrives_once(st
     service.load(40)
     service.server.close()  # in good order: what was counted last is pushed at the end
     assert total(udp) == service.marks() > 400
+    assert min(udp.deltas) > 0
+
+
+def test_where_the_application_is_loaded_before_the_fork_the_master_pushes_and_a_worker_when_it_is_killed(start, udp):
+    """The master forks while its thread makes the first push."""
+    service = start(variables={"PUSH_PORT": str(udp.port)}, preload_app=True)
+    service.load(200)
+    udp.until(lambda: total(udp) >= service.marks())
+    assert total(udp) == service.marks() >= 200
+    assert not any(leads for _, leads, _ in (service.pushing() for _ in range(10)))
+    workers = service.server.workers()
+    service.kill(service.server.pid)
+    service.server.process.wait()
+    until(lambda: all(state(pid) in "XZ" for pid in workers), "workers end that have no master")
+    assert total(udp) == service.marks()
     assert min(udp.deltas) > 0
