@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from shm_metrics import forks
 from shm_metrics import series as S
-from shm_metrics.cells import build
+from shm_metrics.cells import lookup
 from shm_metrics.definitions import define
 from shm_metrics.errors import InvalidMetricError, MetricConflictError, SegmentError
 from shm_metrics.families import (
@@ -75,7 +75,7 @@ def place_for(name: str | None = None, path: str | os.PathLike[str] | None = Non
     return Place.named(told, os.geteuid() if uid is None else uid)
 
 
-class MetricsBackend(build.Getters):
+class MetricsBackend(lookup.Getters):
     """The metrics of all processes that use one segment.
 
     name: of the segment, in /dev/shm; default: what SHM_METRICS_SEGMENT says, else "default". Or path: any file.
@@ -117,10 +117,10 @@ class MetricsBackend(build.Getters):
             """The summary series with these labels, made at first use."""
 
     else:
-        counter = build.counter_method
-        gauge = build.gauge_method
-        histogram = build.histogram_method
-        summary = build.summary_method
+        counter = lookup.counter_method
+        gauge = lookup.gauge_method
+        histogram = lookup.histogram_method
+        summary = lookup.summary_method
 
     def __init__(
         self,
@@ -231,7 +231,7 @@ class MetricsBackend(build.Getters):
 
     def make_series(self, kind: str, names: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
         """What counter(), gauge(), histogram() and summary() do when the series is not cached."""
-        key = build.cache_key(names[0], keywords) if len(names) == 1 else None
+        key = lookup.cache_key(names[0], keywords) if len(names) == 1 else None
         if len(names) not in (1, 2):
             raise TypeError(f"{kind}() takes a name, and its documentation; labels go by keyword")
         labels = dict(keywords)
@@ -257,6 +257,10 @@ class MetricsBackend(build.Getters):
             self._check_names(wanted)
         else:
             _check_same(known.family, self._as_known(wanted, given))
+
+    def has_series(self, wanted: Family, given: Mapping[str, Any], pairs: LabelPairs | None = None) -> bool:
+        """Whether some process has made the family already, and the series if `pairs` are given; nothing is made."""
+        return self._writer.has(self._as_known(wanted, given), pairs)
 
     def _as_known(self, wanted: Family, given: Mapping[str, Any]) -> Family:
         """The family as it was made before, if what is `given` of its definition says nothing else."""

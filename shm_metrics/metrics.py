@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from shm_metrics import series as S
 from shm_metrics.backend import MetricsBackend, series_class
 from shm_metrics.buckets import DEFAULT_BUCKETS
-from shm_metrics.cells import COMPILED, build
+from shm_metrics.cells import COMPILED, build, lookup
 from shm_metrics.default import follow_default, get_backend
 from shm_metrics.definitions import define
 from shm_metrics.errors import InvalidMetricError
@@ -59,7 +59,7 @@ class Metric:
         cls, name: str = "", documentation: str = "", labelnames: Iterable[str] = (), *_: Any, **options: Any
     ) -> Any:
         if labelnames:
-            base, implementation = build.Children, _LABELLED[cls._type]
+            base, implementation = lookup.Children, _LABELLED[cls._type]
         else:
             mode = str(options.get("multiprocess_mode", DEFAULT_MODE)) if cls._type == GAUGE else ""
             base, implementation = _PLAIN[cls._type].get(mode) or _PLAIN[cls._type][DEFAULT_MODE]
@@ -166,12 +166,12 @@ class _Plain(Metric):
         """Nothing happens: there are no labels to clear. It is there for code that clears whatever it finds."""
 
 
-class _Labelled(build.Children, Metric):
+class _Labelled(lookup.Children, Metric):
     """A metric with labels: `labels()` gives its series."""
 
     __slots__ = _FAMILY
 
-    labels = build.labels_method
+    labels = lookup.labels_method
 
     def attach(self, backend: MetricsBackend, *, move: bool = False) -> None:
         handle = backend.handle(self._family, self._labelnames, bool(self._labelnames))

@@ -222,6 +222,13 @@ class Writer:
         found = self.family(family, bool(labels))
         return None if found is None else self.allocator.find(found, labels, payload)
 
+    def has(self, family: Family, labels: LabelPairs | None = None) -> bool:
+        """Whether the segment has the family, and the living series if labels are given. Makes nothing."""
+        if self.closed:
+            return False
+        found = self.allocator.find_family(family)
+        return found is not None and (labels is None or self.allocator.find(found, labels) is not None)
+
     def _reserve(self, slot: int, count: int) -> None:
         if self.lease is not None:
             self.segment.reserve_slots(self.lease.row, slot, count)

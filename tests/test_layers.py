@@ -21,7 +21,7 @@ LAYERS = (
         "_no_cython aggregate arrays buckets definitions errors exemplars families gauge_modes kept labels layout "
         "quantiles records slots process.families process.parsing process.usage",
     ),
-    ("cells", "_cells_cy cells timing"),
+    ("cells", "_cells_cy _lookup_cy cells timing"),
     ("segment", "forks held_byte locks place presence process process.procfs segment"),
     ("writer", "allocator catalog exemplar_table index rows writer"),
     ("exposition", "exposition exposition.*"),

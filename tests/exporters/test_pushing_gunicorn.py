@@ -12,7 +12,8 @@ from demo.load import get
 from demo.server import Gunicorn
 from shm_metrics.locks import FileLocks
 from tests.exporters.test_documentation import GUNICORN
-from tests.integrations.running import ROOT, Service, state, until
+from tests.integrations.running import ROOT, Service, state
+from tests.waiting import until
 
 pytestmark = pytest.mark.slow
 
@@ -150,6 +151,10 @@ def test_where_the_application_is_loaded_before_the_fork_the_master_pushes_and_a
     workers = service.server.workers()
     service.kill(service.server.pid)
     service.server.process.wait()
-    until(lambda: all(state(pid) in "XZ" for pid in workers), "workers end that have no master")
-    assert total(udp) == service.marks()
+    assert service.leader() in workers
+    service.load(40)
+    for pid in workers:
+        os.kill(pid, signal.SIGTERM)
+    until(lambda: all(state(pid) in "XZ" for pid in workers), "the workers have ended")
+    assert total(udp) == service.marks() >= 240
     assert min(udp.deltas) > 0
