@@ -17,6 +17,7 @@ from tests.waiting import until
 
 pytestmark = pytest.mark.slow
 
+HEIR_SECONDS = 10.0  # one or two, and what a busy machine takes to begin a worker
 TOLD = """
 # -- the test's: what its application may ask
 _documented = post_worker_init
@@ -44,7 +45,7 @@ class Pushing(Service):
         return pid, leads, pushed
 
     def leader(self):
-        """The pid of the worker that leads and has pushed; never two."""
+        """The pid of the worker that leads and has pushed, once there is one within the seconds that are promised."""
         found = []
 
         def look():
@@ -53,7 +54,7 @@ class Pushing(Service):
                 found.append(pid)
             return found
 
-        until(look, "a worker pushes")
+        until(look, "a worker pushes", HEIR_SECONDS)
         return found[0]
 
     def kill_leader(self):
@@ -131,8 +132,9 @@ SETTINGS = {
 def test_the_pushing_worker_is_killed_under_load_and_every_count_arrives_once(start, udp, tmp_path, settings):
     service = start(documented(tmp_path, udp), **settings)
     service.load(400, halfway=service.kill_leader)
-    heir = service.leader()
-    assert heir != service.killed
+    first = service.killed
+    service.kill_leader()
+    assert len({first, service.killed, service.leader()}) == 3
     udp.until(lambda: total(udp) >= service.marks())
     assert total(udp) == service.marks()
     service.load(40)
@@ -151,10 +153,11 @@ def test_where_the_application_is_loaded_before_the_fork_the_master_pushes_and_a
     workers = service.server.workers()
     service.kill(service.server.pid)
     service.server.process.wait()
-    assert service.leader() in workers
-    service.load(40)
-    for pid in workers:
-        os.kill(pid, signal.SIGTERM)
-    until(lambda: all(state(pid) in "XZ" for pid in workers), "the workers have ended")
-    assert total(udp) == service.marks() >= 240
+
+    def ended():
+        service.load(1)  # the answer is the last of a worker that has no master
+        return all(state(pid) in "XZ" for pid in workers)
+
+    until(ended, "the workers end")
+    assert total(udp) == service.marks() > 200
     assert min(udp.deltas) > 0
