@@ -11,8 +11,6 @@ from shm_metrics.errors import ExportError
 from shm_metrics.exporters import PushSchedule, schedule
 from tests.behaviour.processes import run_well
 
-pytest.importorskip("gevent")
-
 
 class Waiting:
     """An exporter that waits in the middle of a push until it is let go on, and may fail then."""
