@@ -207,12 +207,6 @@ class MetricsBackend(Engine):
         return self._arguments["cache"] is not None
 
     @property
-    def leads_by_byte(self) -> bool:
-        """Whether this backend's agent has the segment's leader byte, as it does where there is no cache."""
-        agent: SyncAgent | None = self.__dict__.get("sync_agent")
-        return agent is not None and not self.has_cache and agent.leads
-
-    @property
     def syncing(self) -> bool:
         """Whether start_sync() was called, and its thread runs."""
         agent = self.__dict__.get("sync_agent")

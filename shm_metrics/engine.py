@@ -10,6 +10,7 @@ import weakref
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
+from shm_metrics import forks
 from shm_metrics import series as S
 from shm_metrics.cells import lookup
 from shm_metrics.definitions import define
@@ -101,7 +102,8 @@ class Engine(lookup.Getters):
     @cached_property
     def _scraper(self) -> Scraper:
         """The reading half. It loads numpy; a process that only counts never comes here."""
-        from shm_metrics.scraping import Scraper
+        with forks.held_back():
+            from shm_metrics.scraping import Scraper
 
         return Scraper(
             self.place,

@@ -156,4 +156,4 @@ class Store(Protocol):
         """After a flush: put the record back if there is none or an older one; the tombs by (instance, sequence)."""
 
     def close(self) -> None:
-        """Drop the connections. A lease in a cache is not released by it, the leader byte of the local store is."""
+        """Drop the connections. A lease in a cache is not released by it, the publisher byte of the local store is."""
