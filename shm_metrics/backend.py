@@ -12,7 +12,7 @@ import time
 import weakref
 from array import array
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
 from shm_metrics import series as S
@@ -71,7 +71,10 @@ def place_for(name: str | None = None, path: str | os.PathLike[str] | None = Non
     told = name if name is not None else os.environ.get(SEGMENT_VARIABLE) or DEFAULT_NAME
     if name is None and "/" in told:
         return Place.at(told)
-    return Place.named(told, os.geteuid() if uid is None else uid)
+    try:
+        return Place.named(told, os.geteuid() if uid is None else uid)
+    except InvalidMetricError as error:
+        raise error if name is not None else InvalidMetricError(f"{SEGMENT_VARIABLE}: {error}") from None
 
 
 class MetricsBackend(lookup.Getters):
@@ -453,10 +456,11 @@ class MetricsBackend(lookup.Getters):
 
         told = self._arguments
         options = {"interval": told["sync_interval"], "namespace": told["namespace"], **(told["sync_options"] or {})}
-        try:
-            return SyncConfig(**options)
-        except TypeError as error:
-            raise InvalidMetricError(f"sync_options={told['sync_options']!r}: {error}") from None
+        known = [field.name for field in fields(SyncConfig)]
+        for option in options:
+            if option not in known:
+                raise InvalidMetricError(f"sync_options: there is no {option!r}; there are {', '.join(known)}")
+        return SyncConfig(**options)
 
     @cached_property
     def sync_agent(self) -> SyncAgent:

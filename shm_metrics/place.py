@@ -31,7 +31,8 @@ class Place:
     def named(cls, name: str, uid: int) -> Place:
         if not isinstance(name, str) or not _NAME.fullmatch(name):
             raise InvalidMetricError(
-                f"segment name {name!r}: use letters, digits, '_', '-' and '.' (at most 128), or give path="
+                f"segment name {name!r}: use letters, digits, '_', '-' and '.' (at most 128, the first a letter or "
+                "digit), or give a path"
             )
         shm = f"/{SEGMENT_PREFIX}{uid}-{name}"
         return cls(SHM_DIRECTORY + shm, shm)
