@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from shm_metrics.engine import Engine
@@ -189,10 +190,11 @@ class MetricsBackend(Engine):
 
         told = self._arguments
         options = {"interval": told["sync_interval"], "namespace": told["namespace"], **(told["sync_options"] or {})}
-        try:
-            return SyncConfig(**options)
-        except TypeError as error:
-            raise InvalidMetricError(f"sync_options={told['sync_options']!r}: {error}") from None
+        known = [field.name for field in fields(SyncConfig)]
+        for option in options:
+            if option not in known:
+                raise InvalidMetricError(f"sync_options: there is no {option!r}; there are {', '.join(known)}")
+        return SyncConfig(**options)
 
     @cached_property
     def sync_agent(self) -> SyncAgent:

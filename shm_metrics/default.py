@@ -15,6 +15,7 @@ from shm_metrics import forks
 from shm_metrics.backend import MetricsBackend
 from shm_metrics.environment import cluster_options
 from shm_metrics.errors import InvalidMetricError, MetricConflictError, MetricsError, SegmentError
+from shm_metrics.place import DEFAULT_NAME
 
 __all__ = ["configure", "current_backend", "follow_default", "get_backend", "use_backend"]
 
@@ -47,9 +48,9 @@ def get_backend() -> MetricsBackend:
                 options = {}
             try:
                 _default = MetricsBackend(**options)
-            except SegmentError as error:
+            except (SegmentError, InvalidMetricError) as error:  # invalid: the name that the variable says
                 log.error("shm_metrics: %s; this process counts for itself until configure() finds a segment", error)
-                _default = MetricsBackend(_private=True, **options)
+                _default = MetricsBackend(DEFAULT_NAME, _private=True, **options)
             _attach_declared(_default)
         return _default
 

@@ -19,6 +19,7 @@ __all__ = ["define", "full_name"]
 MAX_DOCUMENTATION = 8_192
 
 # What each type may be given beside its name; an option that does nothing would be a trap.
+_COMMON = ("name", "documentation", "labelnames", "namespace", "subsystem", "unit", "registry")
 _OPTIONS: dict[str, tuple[str, ...]] = {HISTOGRAM: ("buckets",), GAUGE: ("multiprocess_mode",), STATESET: ("states",)}
 
 
@@ -60,7 +61,8 @@ def define(
     """
     for option in options:
         if option not in _OPTIONS.get(type_, ()):
-            raise TypeError(f"{type_} {name}: it takes no {option}")
+            takes = ", ".join((*_COMMON, *_OPTIONS.get(type_, ())))
+            raise TypeError(f"{type_} {name}: there is no argument {option!r}; there are {takes}")
     full = full_name(type_, name, namespace, subsystem, unit)
     if not isinstance(documentation, str) or not is_unicode(documentation):
         raise InvalidMetricError(f"{full}: documentation {documentation!r}: give text that can be UTF-8")

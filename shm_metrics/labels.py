@@ -39,6 +39,8 @@ def check_label_names(names: Iterable[str], type_: str = "", name: str = "") -> 
     """
     if isinstance(names, str):
         raise InvalidMetricError(f"{name}: label names {names!r}: give a list or tuple of names, not one text")
+    if not isinstance(names, Iterable):
+        raise InvalidMetricError(f"{name}: label names {names!r}: give a list or tuple of names")
     told = tuple(names)
     reserved = {"histogram": ("le",), "summary": ("quantile",), "stateset": (name,)}.get(type_, ())
     for label in told:

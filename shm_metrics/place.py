@@ -33,7 +33,8 @@ class Place:
     def named(cls, name: str, uid: int) -> Place:
         if not isinstance(name, str) or not _NAME.fullmatch(name):
             raise InvalidMetricError(
-                f"segment name {name!r}: use letters, digits, '_', '-' and '.' (at most 128), or give path="
+                f"segment name {name!r}: use letters, digits, '_', '-' and '.' (at most 128, the first a letter or "
+                "digit), or give a path"
             )
         shm = f"/{SEGMENT_PREFIX}{uid}-{name}"
         return cls(SHM_DIRECTORY + shm, shm)
@@ -101,4 +102,7 @@ def place_for(name: str | None = None, path: str | os.PathLike[str] | None = Non
     told = name if name is not None else os.environ.get(SEGMENT_VARIABLE) or DEFAULT_NAME
     if name is None and "/" in told:
         return Place.at(told)
-    return Place.named(told, os.geteuid() if uid is None else uid)
+    try:
+        return Place.named(told, os.geteuid() if uid is None else uid)
+    except InvalidMetricError as error:
+        raise error if name is not None else InvalidMetricError(f"{SEGMENT_VARIABLE}: {error}") from None

@@ -3,15 +3,20 @@
 Lives here: the parser, and what every failure looks like. May not: know what a command does; each is a module with a
 `HELP` line, `add_arguments(parser)` and `run(arguments)`, which gives the exit status.
 
-Exit status: 0 done; 1 it could not be done; 2 there is nothing by that name, or the command line makes no sense.
+Exit status: 0 done; 1 it could not be done; 2 there is nothing by that name, or the command line makes no sense; 130
+Ctrl-C came first.
 """
 
 from __future__ import annotations
 
 import argparse
+import io
+import platform
 import sys
 from collections.abc import Sequence
 
+from shm_metrics import __version__
+from shm_metrics.cells import COMPILED
 from shm_metrics.cli import dump, push, serve
 from shm_metrics.errors import InvalidMetricError, MetricsError
 
@@ -21,15 +26,20 @@ COMMANDS = {"dump": dump, "push": push, "serve": serve}
 
 FAILED = 1
 NOTHING_THERE = 2
+INTERRUPTED = 130  # as a shell says it of SIGINT
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; its exit status. arguments: sys.argv's if left out."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a path is told in any locale, as on standard error
     asked = _parser().parse_args(arguments)
     try:
         status: int = asked.run(asked)
     except BrokenPipeError:
         return FAILED  # whoever read us (`| head`) has enough
+    except KeyboardInterrupt:
+        return INTERRUPTED
     except (FileNotFoundError, InvalidMetricError) as error:
         return _failed(error, NOTHING_THERE)
     except (MetricsError, OSError) as error:
@@ -43,7 +53,14 @@ def _failed(error: Exception, status: int) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="shm-metrics", description="Look into metrics segments, serve and send them.")
+    parser = argparse.ArgumentParser(
+        prog="shm-metrics",
+        description="Look into metrics segments, serve and send them.",
+        epilog="Exit status: 0 done; 1 it could not be done; 2 no such segment, or a command line that makes no sense.",
+    )
+    cells = "compiled" if COMPILED else "interpreted"
+    version = f"shm_metrics {__version__}, {cells} cells, Python {platform.python_version()}"
+    parser.add_argument("--version", action="version", version=version)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for name, module in COMMANDS.items():
         command = commands.add_parser(name, help=module.HELP, description=module.HELP)

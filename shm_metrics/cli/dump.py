@@ -33,6 +33,8 @@ def run(arguments: argparse.Namespace) -> int:
         )
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{error}{others_there(place)}") from None
+    if sys.stdout is None:
+        raise OSError("standard output is closed")
     body = FORMATS[arguments.format].render(backend.collect())
     # Not sys.stdout.buffer: under PYTHONUNBUFFERED that may write a part and not say so.
     with open(sys.stdout.fileno(), "wb", closefd=False) as out:

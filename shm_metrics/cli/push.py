@@ -14,6 +14,7 @@ from shm_metrics.backend import MetricsBackend
 from shm_metrics.cli.target import add_target, others_there, target
 from shm_metrics.errors import InvalidMetricError
 from shm_metrics.exporters import exporter
+from shm_metrics.exposition import FORMATS
 
 __all__ = ["HELP", "add_arguments", "run"]
 
@@ -35,6 +36,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    if arguments.to in FORMATS:
+        raise InvalidMetricError(f"--to {arguments.to}: that is a document, which is sent nowhere; dump prints it")
     sending = exporter(arguments.to, **_options(arguments.option))
     place = target(arguments)
     try:

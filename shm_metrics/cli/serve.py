@@ -18,6 +18,7 @@ from shm_metrics.cli.target import add_target, target
 from shm_metrics.errors import SegmentError
 from shm_metrics.exporter import Exporter
 from shm_metrics.layout import DEFAULT_ROWS, DEFAULT_SLOTS, Layout
+from shm_metrics.serving.httpd import MAX_PORT
 
 __all__ = ["HELP", "add_arguments", "run"]
 
@@ -33,7 +34,7 @@ log = logging.getLogger("shm_metrics.serve")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_target(parser)
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s, this machine)")
-    parser.add_argument("--port", type=int, default=PORT, help="default: %(default)s; 0 takes a free one")
+    parser.add_argument("--port", type=_port, default=PORT, help="default: %(default)s; 0 takes a free one")
     parser.add_argument(
         "--create",
         action="store_true",
@@ -41,6 +42,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--rows", type=int, default=DEFAULT_ROWS, help="with --create: workers at once (%(default)s)")
     parser.add_argument("--slots", type=int, default=DEFAULT_SLOTS, help="with --create: numbers to keep (%(default)s)")
+
+
+def _port(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or int(text) > MAX_PORT:  # a greater one would be taken modulo 65,536
+        raise argparse.ArgumentTypeError(f"{text!r}: give a whole number from 0 to {MAX_PORT}")
+    return int(text)
 
 
 def run(arguments: argparse.Namespace) -> int:

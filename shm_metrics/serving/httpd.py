@@ -27,12 +27,13 @@ from typing import Any
 from shm_metrics.serving.after_fork import tell_in_child
 from shm_metrics.serving.endpoint import Answering, Endpoint, Source, names_in_query
 
-__all__ = ["MetricsServer", "start_http_server"]
+__all__ = ["MAX_PORT", "MetricsServer", "start_http_server"]
 
 logger = logging.getLogger(__name__)
 
 # Twice Prometheus' default scrape interval of a minute, so that its connection is still there at the next scrape.
 IDLE_SECONDS = 120
+MAX_PORT = 65_535
 
 
 def start_http_server(
@@ -55,8 +56,10 @@ def start_http_server(
     client_auth_required: refuse clients without such a certificate (with no authority named: the system's).
 
     Returns the server and its thread; `server.shutdown(); thread.join()` ends both and frees the port.
-    Raises OSError when the address cannot be listened on, ValueError when the TLS arguments make no sense.
+    Raises OSError when the address cannot be listened on, ValueError when the port or the TLS arguments make no sense.
     """
+    if not 0 <= int(port) <= MAX_PORT:  # getaddrinfo would take it modulo 65,536
+        raise ValueError(f"port {port}: give a whole number from 0 to {MAX_PORT}")
     context = _tls_context(certfile, keyfile, client_cafile, client_capath, client_auth_required)
     server = MetricsServer(addr, port, Endpoint(source), context)
     thread = threading.Thread(target=server.serve_until_shutdown, name="shm_metrics-http", daemon=True)

@@ -11,6 +11,8 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
+from shm_metrics import __version__
+from shm_metrics.cells import COMPILED
 from shm_metrics.cli import main
 
 
@@ -131,6 +133,39 @@ def test_a_command_line_that_makes_no_sense_is_status_2(arguments, capsys):
         main(arguments)
     assert ended.value.code == 2
     assert "usage: shm-metrics" in capsys.readouterr().err
+
+
+def test_a_name_of_the_variable_that_cannot_be_one_names_the_variable(dump, monkeypatch):
+    monkeypatch.setenv("SHM_METRICS_SEGMENT", "a b")
+    assert dump()[2].startswith("shm_metrics: SHM_METRICS_SEGMENT: segment name 'a b': use letters")
+
+
+def test_the_version_says_which_cells_there_are(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["--version"])
+    assert ended.value.code == 0
+    said = capsys.readouterr().out
+    assert said.startswith(f"shm_metrics {__version__}, {'compiled' if COMPILED else 'interpreted'} cells, ")
+
+
+def test_ctrl_c_is_status_130_and_no_traceback(monkeypatch):
+    def interrupted(arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("shm_metrics.cli.dump.run", interrupted)
+    assert main(["dump"]) == 130
+
+
+def test_a_closed_standard_output_is_status_1_and_one_line(counted, segment_name):
+    done = subprocess.run(
+        ["sh", "-c", 'exec "$0" -m shm_metrics dump "$1" >&-', sys.executable, segment_name],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (1, "shm_metrics: standard output is closed\n")
 
 
 def test_a_reader_that_has_enough_is_no_traceback(make_backend, segment_name):

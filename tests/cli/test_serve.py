@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from shm_metrics.cli import main
 from tests.cli.exporter import Serving, environ
 from tests.waiting import PATIENCE_SECONDS, until
 
@@ -128,6 +129,14 @@ def test_a_port_that_is_taken_is_status_1_and_one_line(serve, segment_name):
         _, errors = serving.process.communicate(timeout=PATIENCE_SECONDS)
     assert serving.process.returncode == 1
     assert re.fullmatch(r"shm_metrics: cannot listen on 127.0.0.1 port \d+: Address already in use\n", errors)
+
+
+@pytest.mark.parametrize("port", ["99999", "-1", "http", "²"])
+def test_a_port_that_there_is_not_is_status_2(port, segment_name, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["serve", segment_name, "--port", port])
+    assert ended.value.code == 2
+    assert "give a whole number from 0 to 65535" in capsys.readouterr().err
 
 
 @pytest.mark.slow

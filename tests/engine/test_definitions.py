@@ -115,5 +115,5 @@ def test_an_unknown_gauge_mode_is_refused_with_the_known_ones(mode):
     ids=str,
 )
 def test_an_option_of_another_type_is_a_type_error_that_names_it(type_, option):
-    with pytest.raises(TypeError, match=f"{type_}.*{next(iter(option))}"):
+    with pytest.raises(TypeError, match=f"{type_} a: .* no argument '{next(iter(option))}'; there are .*labelnames"):
         define(type_, "a", **option)

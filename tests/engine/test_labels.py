@@ -94,3 +94,9 @@ def test_pairs_are_sorted_by_name_whatever_the_order_they_came_in():
 def test_what_cannot_be_hashed_is_no_label_value(value):
     with pytest.raises(InvalidMetricError, match=f"label 'shop': a {type(value).__name__} is no label value"):
         label_text(value, "shop")
+
+
+@pytest.mark.parametrize("names", [5, None, "shop"])
+def test_label_names_that_are_no_list_are_refused_by_metric(names):
+    with pytest.raises(InvalidMetricError, match=r"jobs: label names .*: give a list or tuple of names"):
+        check_label_names(names, name="jobs")

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
 import pytest
 
+from shm_metrics import MetricsBackend
 from shm_metrics.cli import main
 
 
-def push(*arguments):
+def push(*arguments, **environment):
     return subprocess.run(
         [sys.executable, "-m", "shm_metrics", "push", *map(str, arguments)],
+        env={**os.environ, **environment},
         capture_output=True,
         text=True,
         timeout=60,
@@ -39,6 +42,7 @@ def test_it_pushes_once_and_the_next_time_what_came_since(make, udp, tmp_path):
     ("words", "status", "told"),
     [
         (("--to", "carbon"), 2, "exporter 'carbon': there is none"),
+        (("--to", "text"), 2, "--to text: that is a document, which is sent nowhere; dump prints it"),
         (("--to", "statsd", "--option", "port"), 2, "--option 'port': give NAME=VALUE"),
         (("--to", "statsd", "--option", "colour=red"), 2, "exporter 'statsd': "),
         (("--to", "statsd", "--option", "host=host.invalid"), 1, "host.invalid port 8125"),
@@ -48,6 +52,16 @@ def test_it_pushes_once_and_the_next_time_what_came_since(make, udp, tmp_path):
 def test_what_cannot_be_done_is_said(backend, tmp_path, capsys, words, status, told):
     assert main(["push", str(tmp_path / "segment"), *words]) == status
     assert told in capsys.readouterr().err
+
+
+def test_a_path_that_the_locale_cannot_print_does_not_make_a_failure_of_a_push(make, udp, tmp_path):
+    path = tmp_path / "\u00e9"
+    made = MetricsBackend(path=path)
+    made.counter("orders_total").inc(3)
+    done = push(path, "--to", "statsd", "--option", f"port={udp.port}", PYTHONIOENCODING="ascii")
+    made.close()
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.endswith("\\xe9\n")
 
 
 def test_where_there_is_no_segment_it_says_so(tmp_path, capsys):

@@ -149,6 +149,15 @@ def test_without_a_segment_the_process_counts_for_itself_and_says_so(nothing_yet
     assert get_backend().stats()["detached"] is True
 
 
+def test_a_variable_that_names_no_segment_is_named_and_the_process_counts_for_itself(nothing_yet, monkeypatch, caplog):
+    monkeypatch.setenv("SHM_METRICS_SEGMENT", "the shop")
+    counter = Counter("jobs", "")
+    counter.inc(2)
+    assert "SHM_METRICS_SEGMENT: segment name 'the shop': use letters" in caplog.text
+    assert shown(get_backend(), "jobs") == {(): 2.0}
+    assert get_backend().stats()["detached"] is True
+
+
 def test_a_detached_process_takes_its_counts_along_when_it_gets_a_segment(nothing_yet, monkeypatch, tmp_path, names):
     monkeypatch.setenv("SHM_METRICS_SEGMENT", str(tmp_path / "no" / "such" / "directory"))
     counter = Counter("jobs", "")

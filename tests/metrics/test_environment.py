@@ -89,6 +89,11 @@ def test_what_workers_are_told_must_be_possible(alone):
         tell_workers(CACHE, -1, None, None)
 
 
+def test_a_sync_option_that_there_is_not_is_named_beside_those_there_are(make_backend):
+    with pytest.raises(InvalidMetricError, match="no 'exportport'; there are namespace, interval"):
+        make_backend(cache=CACHE, sync_options={"exportport": 1})
+
+
 def test_a_backend_that_takes_the_place_of_one_that_was_syncing_syncs(alone, tmp_path, segment_name):
     first = get_backend()
     assert not first.syncing

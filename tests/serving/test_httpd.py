@@ -84,6 +84,12 @@ def test_a_taken_port_is_an_error_at_once(source, serve):
         start_http_server(serve(source).server_port, source=source)
 
 
+@pytest.mark.parametrize("port", [-1, 65_536, 99_999])
+def test_a_port_that_there_is_not_is_refused_and_not_taken_for_another(source, port):
+    with pytest.raises(ValueError, match=f"port {port}: give a whole number from 0 to 65535"):
+        start_http_server(port, source=source)
+
+
 def test_only_this_machine_is_listened_to_unless_told_otherwise(source, serve):
     assert serve(source).server_address[0] == "127.0.0.1"
     assert serve(source, addr="").server_address[0] in ("0.0.0.0", "::")
