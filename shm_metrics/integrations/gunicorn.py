@@ -36,7 +36,7 @@ from shm_metrics import prometheus
 from shm_metrics.backend import SEGMENT_VARIABLE, MetricsBackend, place_for
 from shm_metrics.default import current_backend, get_backend
 from shm_metrics.environment import cluster_options, cluster_wanted, tell_workers
-from shm_metrics.errors import MetricsError, SegmentError
+from shm_metrics.errors import InvalidMetricError, MetricsError, SegmentError
 from shm_metrics.layout import DEFAULT_ROWS, DEFAULT_SLOTS, Layout
 from shm_metrics.place import Place
 from shm_metrics.presence import Presence
@@ -81,9 +81,15 @@ def setup(
     Raises InvalidMetricError for options that cannot be meant.
     """
     global _options
-    _options = _Options(rows, slots, keep)
+    if not isinstance(conf, dict):
+        raise InvalidMetricError(f"setup({conf!r}): give globals() first, and then the segment")
+    Layout(rows, slots)  # what cannot be meant is said now, not by a hook later
     if segment is not None:
-        os.environ[SEGMENT_VARIABLE] = os.fspath(segment)
+        told = os.fspath(segment)
+        if "/" not in told:
+            Place.named(told, os.geteuid())
+        os.environ[SEGMENT_VARIABLE] = told
+    _options = _Options(rows, slots, keep)
     tell_workers(cache, sync_interval, namespace, sync_options)
     for hook in (on_starting, on_reload, post_fork, post_worker_init, on_exit):
         conf[hook.__name__] = _chained(conf.get(hook.__name__), hook)
@@ -185,7 +191,7 @@ def _hold(server: Any) -> None:
             return
         with _acting_as(server.cfg):
             new = Presence(place, Layout(_options.rows, _options.slots), keep=_options.keep)
-    except (SegmentError, OSError) as error:
+    except (SegmentError, InvalidMetricError, OSError) as error:  # invalid: the name that the variable says
         # The application must not suffer: its workers count all the same, if they can.
         server.log.error("shm_metrics: the master cannot be present: %s", error)
         return
