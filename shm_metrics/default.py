@@ -12,9 +12,10 @@ from threading import RLock
 from typing import Any
 
 from shm_metrics import forks
-from shm_metrics.backend import DEFAULT_NAME, MetricsBackend
+from shm_metrics.backend import MetricsBackend
 from shm_metrics.environment import cluster_options
 from shm_metrics.errors import InvalidMetricError, MetricConflictError, MetricsError, SegmentError
+from shm_metrics.place import DEFAULT_NAME
 
 __all__ = ["configure", "current_backend", "follow_default", "get_backend", "use_backend"]
 

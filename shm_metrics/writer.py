@@ -96,7 +96,8 @@ class Writer:
     @cached_property
     def reader(self) -> Reader:
         """Loads numpy; a process that only counts never comes here."""
-        from shm_metrics.reader import Reader
+        with forks.held_back():
+            from shm_metrics.reader import Reader
 
         return Reader(self.segment, self.own_rows)
 

@@ -228,7 +228,7 @@ class EventHandler:
     def _exists(self, plan: Plan, wanted: list[tuple[Effect, Family]], texts: list[str | None]) -> bool:
         """Whether the segment has a series with these labels already."""
         pairs = plan.pairs(texts)
-        return any(self.backend.has_series(family, self._given(plan, family), pairs) for _, family in wanted)
+        return any(self.backend.families.has(family, self._given(plan, family), pairs) for _, family in wanted)
 
     def _check_entity(self, plan: Plan, entity: str) -> None:
         """Refuse a name whose families would be too many of their kind."""
@@ -237,7 +237,7 @@ class EventHandler:
             return
         if not entity:
             raise Refused("name", "there is no text before its first dot, which is to name the metrics")
-        if any(self.backend.has_series(family, self._given(plan, family)) for _, family in named):
+        if any(self.backend.families.has(family, self._given(plan, family)) for _, family in named):
             return
         effect, family = named[0]
         before = effect.metric.partition(ENTITY)[0]
@@ -249,14 +249,14 @@ class EventHandler:
     def _check(self, plan: Plan, families: list[Family]) -> None:
         owners: dict[str, Family] = {}
         for family in families:
-            self.backend.check_family(family, self._given(plan, family))
+            self.backend.families.check(family, self._given(plan, family))
             for name in sample_names(family):
                 other = owners.setdefault(name, family)
                 if other.name != family.name or other.type != family.type:
                     raise Refused("conflict", f"its {other.type} {other.name} and {family.type} {family.name} clash")
 
     def _series(self, plan: Plan, effect: Effect, family: Family, pairs: LabelPairs) -> Any:
-        return self.backend.series(family, self._given(plan, family), pairs)
+        return self.backend.families.series(family, self._given(plan, family), pairs)
 
     def _given(self, plan: Plan, family: Family) -> dict[str, Any]:
         """What the rule says of the family; the rest is as it was declared, if it is."""
