@@ -13,7 +13,7 @@ import posix_ipc
 
 from shm_metrics.errors import InvalidMetricError, SegmentError
 
-__all__ = ["SEGMENT_VARIABLE", "Place", "place_for"]
+__all__ = ["DEFAULT_NAME", "SEGMENT_VARIABLE", "Place", "place_for"]
 
 SEGMENT_VARIABLE = "SHM_METRICS_SEGMENT"
 DEFAULT_NAME = "default"

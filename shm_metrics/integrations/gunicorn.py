@@ -35,7 +35,7 @@ from typing import Any
 from shm_metrics.backend import MetricsBackend
 from shm_metrics.default import current_backend, get_backend
 from shm_metrics.environment import cluster_options, cluster_wanted
-from shm_metrics.errors import SegmentError
+from shm_metrics.errors import InvalidMetricError, SegmentError
 from shm_metrics.integrations import master
 from shm_metrics.layout import DEFAULT_ROWS, DEFAULT_SLOTS, Layout
 from shm_metrics.place import Place, place_for
@@ -81,8 +81,11 @@ def setup(
     Raises InvalidMetricError for options that cannot be meant.
     """
     global _options
-    _options = _Options(rows, slots, keep)
+    if not isinstance(conf, dict):
+        raise InvalidMetricError(f"setup({conf!r}): give globals() first, and then the segment")
+    Layout(rows, slots)  # what cannot be meant is said now, not by a hook later
     master.tell(segment, cache, sync_interval, namespace, sync_options)
+    _options = _Options(rows, slots, keep)
     for hook in (on_starting, on_reload, post_fork, post_worker_init, on_exit):
         conf[hook.__name__] = _chained(conf.get(hook.__name__), hook)
 
@@ -164,7 +167,7 @@ def _hold(server: Any) -> None:
             return
         with _acting_as(server.cfg):
             new = Presence(place, Layout(_options.rows, _options.slots), keep=_options.keep)
-    except (SegmentError, OSError) as error:
+    except (SegmentError, InvalidMetricError, OSError) as error:  # invalid: the name that the variable says
         # The application must not suffer: its workers count all the same, if they can.
         server.log.error("shm_metrics: the master cannot be present: %s", error)
         return

@@ -14,7 +14,7 @@ from shm_metrics import prometheus
 from shm_metrics.backend import MetricsBackend
 from shm_metrics.environment import tell_workers
 from shm_metrics.errors import MetricsError
-from shm_metrics.place import SEGMENT_VARIABLE
+from shm_metrics.place import SEGMENT_VARIABLE, place_for
 
 __all__ = ["install_drop_in", "start_sync", "tell"]
 
@@ -35,7 +35,10 @@ def tell(
     Raises InvalidMetricError for what cannot be meant.
     """
     if segment is not None:
-        os.environ[SEGMENT_VARIABLE] = os.fspath(segment)
+        told = os.fspath(segment)
+        if "/" not in told:
+            place_for(told)
+        os.environ[SEGMENT_VARIABLE] = told
     tell_workers(cache, sync_interval, namespace, sync_options)
 
 

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from shm_metrics import MetricsBackend
+from shm_metrics import InvalidMetricError, MetricsBackend
 from shm_metrics.integrations import gunicorn as hooks
 from shm_metrics.place import Place
 
@@ -70,6 +70,30 @@ def test_the_segment_that_setup_names_is_the_one_that_the_application_finds(monk
     assert worker.place == hooks._held.place == Place.named(segment_name, os.geteuid())
     assert (worker.stats()["rows"], worker.stats()["slots"]) == (5, 1024)
     worker.close()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "told"),
+    [
+        (("shop",), {}, r"setup\('shop'\): give globals\(\) first"),
+        (({}, "the shop"), {}, "segment name 'the shop': use letters"),
+        (({}, "shop"), {"rows": 0}, "rows=0: give"),
+    ],
+    ids=str,
+)
+def test_what_setup_cannot_mean_is_said_at_once_and_nothing_is_set(monkeypatch, server, arguments, options, told):
+    monkeypatch.setenv("SHM_METRICS_SEGMENT", "another")
+    with pytest.raises(InvalidMetricError, match=told):
+        hooks.setup(*arguments, **options)
+    assert (os.environ["SHM_METRICS_SEGMENT"], hooks._options) == ("another", hooks._Options())
+
+
+def test_a_variable_that_names_no_segment_is_logged_and_stops_nobody(monkeypatch, server):
+    monkeypatch.setenv("SHM_METRICS_SEGMENT", "the shop")
+    hooks.setup({})
+    hooks.on_starting(server)
+    (told,) = server.log
+    assert "SHM_METRICS_SEGMENT: segment name 'the shop'" in told
 
 
 def test_the_master_is_present_and_takes_no_row(monkeypatch, segment_name, server):
