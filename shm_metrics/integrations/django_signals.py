@@ -66,7 +66,7 @@ def connect_requests(*, entity: str = "request", to: Any = None) -> Callable[[],
 
     def started_in_the_task_of_the_request(sender: Any, **_: Any) -> Any:
         # asend() runs receivers in tasks and threads of their own, and what they set in their context ends with them.
-        # It calls those that are async in its own, which the rest of the request inherits; so this does all when called.
+        # Those that are async it calls in its own, which the rest of the request inherits; so this does it when called.
         begin()
         return _nothing()
 
