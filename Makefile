@@ -11,9 +11,9 @@ PIP    := $(PY) -m pip --disable-pip-version-check --quiet --quiet
 PYTEST := $(PY) -m pytest -n $(JOBS) --dist worksteal
 
 # a change in one of these installs the package again
-BUILD := pyproject.toml setup.py $(wildcard shm_metrics/_cells_cy.py shm_metrics/*.pxd)
+BUILD := pyproject.toml setup.py $(wildcard shm_metrics/*_cy.py shm_metrics/*.pxd)
 
-COMPILED := $(PY) -c 'import importlib.util as u; exit(not u.find_spec("shm_metrics._cells_cy").origin.endswith(".so"))'
+COMPILED := $(PY) -c 'from shm_metrics.cells import COMPILED; exit(not COMPILED)'
 
 .NOTPARALLEL:
 .SUFFIXES:
@@ -51,7 +51,7 @@ $(VENV)/.ready:
 # $(VENV)/.with-test installs the package with the extra `test`, and so on.
 $(VENV)/.with-%: $(VENV)/.ready $(BUILD)
 	@echo "== installing shm_metrics[$*] in $(VENV)"
-	@rm -f shm_metrics/_cells_cy$$($(PY) -c 'import sysconfig; print(sysconfig.get_config_var("EXT_SUFFIX"))')
+	@rm -f shm_metrics/_*_cy$$($(PY) -c 'import sysconfig; print(sysconfig.get_config_var("EXT_SUFFIX"))')
 	@$(PIP) install --editable '.[$*]'
 	@touch $@
 

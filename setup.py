@@ -1,6 +1,6 @@
-"""Builds the one compiled module, `shm_metrics/_cells_cy.py`; everything else stands in pyproject.toml.
+"""Builds the two modules that are compiled, the hot path; everything else stands in pyproject.toml.
 
-The extension is optional: the same source runs interpreted, so a machine without Cython or without a C compiler
+Compiling is optional: the same source runs interpreted, so a machine without Cython or without a C compiler
 gets a wheel of Python only. Two environment variables decide otherwise:
 
 SHM_METRICS_NO_EXTENSION=1       do not try (the wheel is `py3-none-any`);
@@ -14,29 +14,32 @@ import sys
 
 from setuptools import Extension, setup
 
-CELLS = "shm_metrics/_cells_cy.py"
+MODULES = ("_cells_cy", "_lookup_cy")
 
 skip = os.environ.get("SHM_METRICS_NO_EXTENSION") == "1"
 require = os.environ.get("SHM_METRICS_REQUIRE_EXTENSION") == "1"
 
 
 def extensions() -> list[Extension]:
-    """The compiled cells, translated to C; nothing where they were declined or cannot be translated."""
+    """The modules, translated to C; nothing where that was declined or cannot be done."""
     if skip:
         return []
-    cells = Extension("shm_metrics._cells_cy", [CELLS], extra_compile_args=["-O3"])
+    wanted = [
+        Extension(f"shm_metrics.{name}", [f"shm_metrics/{name}.py"], extra_compile_args=["-O3"]) for name in MODULES
+    ]
     try:
         from Cython.Build import cythonize
 
         # force: the time stamps of a checkout say nothing about which source the C text was made from
-        (translated,) = cythonize([cells], build_dir="build/cython", force=True)
+        translated: list[Extension] = cythonize(wanted, build_dir="build/cython", force=True)
     except (Exception, SystemExit) as error:  # Cython missing, of another version, or unhappy with the source
         if require:
             raise
-        print(f"shm_metrics: {CELLS} stays interpreted: {type(error).__name__}: {error}", file=sys.stderr)
+        print(f"shm_metrics: the hot path stays interpreted: {type(error).__name__}: {error}", file=sys.stderr)
         return []
-    translated.optional = not require  # said here and not above: cythonize does not carry it over
-    return [translated]
+    for extension in translated:
+        extension.optional = not require  # said here and not above: cythonize does not carry it over
+    return translated
 
 
 setup(ext_modules=extensions())

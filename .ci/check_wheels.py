@@ -14,7 +14,10 @@ import zipfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-SOURCES = {"shm_metrics/__init__.py", "shm_metrics/_cells_cy.py", "shm_metrics/_cells_cy.pyi", "shm_metrics/py.typed"}
+COMPILED = ("_cells_cy", "_lookup_cy")
+SOURCES = {"shm_metrics/__init__.py", "shm_metrics/py.typed"} | {
+    f"shm_metrics/{name}{ending}" for name in COMPILED for ending in (".py", ".pyi")
+}
 KINDS: dict[str, tuple[dict[str, str], bool]] = {
     "with a compiler": ({"SHM_METRICS_REQUIRE_EXTENSION": "1"}, True),
     "without a compiler": ({"CC": "/bin/false", "CXX": "/bin/false"}, False),
@@ -23,9 +26,11 @@ KINDS: dict[str, tuple[dict[str, str], bool]] = {
 IMPORT = """
 import sys
 sys.path.insert(0, sys.argv[1])
-import shm_metrics, shm_metrics._cells_cy as cells
+import shm_metrics, shm_metrics.cells as cells
 assert shm_metrics.__file__.startswith(sys.argv[1]), shm_metrics.__file__
-assert cells.__file__.endswith(".so") == (sys.argv[2] == "True"), cells.__file__
+assert cells.COMPILED == (sys.argv[2] == "True")
+for module in (cells.build, cells.lookup):
+    assert module.__file__.endswith(".so") == cells.COMPILED, module.__file__
 """
 
 
@@ -50,7 +55,9 @@ def main() -> None:
         archive = next(Path(scratch).glob("*.tar.gz"))
         with tarfile.open(archive) as tar:
             names = {name.partition("/")[2] for name in tar.getnames()}
-        missing = (SOURCES | {"shm_metrics/_atomic.pxd", "setup.py", "LICENSE", "README.md"}) - names
+        missing = (
+            SOURCES | {"shm_metrics/_atomic.pxd", "shm_metrics/_method.pxd", "setup.py", "LICENSE", "README.md"}
+        ) - names
         check(not missing, f"{archive.name} lacks {sorted(missing)}")
         made = [name for name in names if name.endswith((".c", ".so"))]
         check(not made, f"{archive.name} should not hold {made}")
@@ -65,7 +72,7 @@ def main() -> None:
                 bundle.extractall(into / "site")
             native = [name for name in names if name.endswith(".so")]
             check(names >= SOURCES, f"{kind}: {wheel.name} lacks {sorted(SOURCES - names)}")
-            check(bool(native) == compiled, f"{kind}: {wheel.name} holds {native or 'no extension'}")
+            check(len(native) == compiled * len(COMPILED), f"{kind}: {wheel.name} holds {native or 'no extension'}")
             stray = [name for name in names if name.endswith((".c", ".pxd", ".pyx")) or name.startswith("tests/")]
             check(not stray, f"{kind}: {wheel.name} should not hold {stray}")
             run(sys.executable, "-c", IMPORT, str(into / "site"), str(compiled))

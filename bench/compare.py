@@ -6,14 +6,10 @@ measurement could not be made.
 
 from __future__ import annotations
 
-import argparse
-import json
 import sys
-import time
 from dataclasses import asdict
-from datetime import datetime, timezone
 
-from bench.machine import describe, versions
+from bench.command import Command
 from bench.peers import INTERPRETED, MULTIPROCESS, OURS, RUST
 from bench.record import Record
 from bench.sections import FULL, QUICK, SECTIONS, Plan
@@ -25,55 +21,29 @@ __all__ = ["main"]
 
 def main(arguments: list[str] | None = None) -> int:
     """Measure, print the table, write the raw results where asked to."""
-    parser = argparse.ArgumentParser(
-        prog="python -m bench.compare", description="Us and the peers in one run, as one table."
+    description = "Us and the peers in one run, as one table."
+    command = Command(
+        "bench.compare", description, "fewer and shorter rounds; ends within a minute", SECTIONS, arguments
     )
-    parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds; ends within a minute")
-    parser.add_argument("--json", metavar="FILE", help="write the raw results, the machine and the versions there")
-    names = [section.__name__ for section in SECTIONS]
-    parser.add_argument("--only", choices=names, action="append", help="this part alone (may be said again)")
-    options = parser.parse_args(arguments)
-
-    plan = QUICK if options.quick else FULL
+    plan = QUICK if command.quick else FULL
     record = Record()
-    machine = describe()
-    begun = time.monotonic()
-    for section in SECTIONS:
-        if not options.only or section.__name__ in options.only:
-            print(f"[{time.monotonic() - begun:4.0f} s] {section.__name__.replace('_', ' ')}", file=sys.stderr)
-            section(plan, record)
-    taken = time.monotonic() - begun
+    for section in command.sections():
+        section(plan, record)
     _require(record)
 
-    table = [row for row in rows(plan) if not options.only or judge(row, record).value is not None]
-    print(f"\n{machine['processor']}, {machine['cores']} cores, {machine['python']}, Linux {machine['kernel']}")
-    print(", ".join(f"{package} {version}" for package, version in versions().items()))
-    kind = "quick" if options.quick else "full"
-    print(f"{kind} run of {taken:.0f} s, load at its start {machine['load_at_start']:.1f}\n")
+    table = [row for row in rows(plan) if not command.partial or judge(row, record).value is not None]
+    print(command.heading())
     print(render(table, record))
     for note in _notes(record, plan):
         print(note)
-
-    if options.json:
-        with open(options.json, "w") as file:
-            json.dump(
-                {
-                    "command": ["python", "-m", "bench.compare", *(sys.argv[1:] if arguments is None else arguments)],
-                    "when": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-                    "seconds": round(taken, 1),
-                    "machine": machine,
-                    "versions": versions(),
-                    "compiled_cells": record.builds,
-                    "plan": asdict(plan),
-                    "targets": [asdict(row) | asdict(judge(row, record)) for row in table],
-                    "missing": record.missing,
-                    "errors": record.errors,
-                    "rounds": record.rounds,
-                },
-                file,
-                indent=1,
-            )
-            file.write("\n")
+    command.write(
+        plan,
+        compiled_cells=record.builds,
+        targets=[asdict(row) | asdict(judge(row, record)) for row in table],
+        missing=record.missing,
+        errors=record.errors,
+        rounds=record.rounds,
+    )
     return 1 if record.errors else 0
 
 

@@ -1,6 +1,6 @@
 """What _cells_cy.py offers, for type checkers: its own annotations are Cython's."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, SupportsFloat, TypeVar
 
@@ -80,22 +80,5 @@ class HistogramTimer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
     def __call__(self, function: F) -> F: ...
-
-class Children:
-    labelnames: tuple[str, ...]
-    def name_labels(self, labelnames: Iterable[str]) -> None: ...
-    def known_children(self) -> dict[tuple[str, ...], Any]: ...
-
-class Getters:
-    def forget_series(self) -> None: ...
-    def series_cache(self, kind: str) -> dict[tuple[Any, ...], Any]: ...
-
-def cache_key(name: object, keywords: Mapping[str, object]) -> tuple[Any, ...] | None: ...
-
-labels_method: Any
-counter_method: Any
-gauge_method: Any
-histogram_method: Any
-summary_method: Any
 
 def gather(view: Any, indexes: Any, out: Any) -> None: ...

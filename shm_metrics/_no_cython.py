@@ -1,4 +1,4 @@
-"""What _cells_cy.py needs of the `cython` module to run interpreted where Cython is not installed.
+"""What the compiled modules need of the `cython` module to run interpreted where Cython is not installed.
 
 Lives here: decorators that do nothing, and types that annotate. Nothing else may import it.
 """

@@ -172,6 +172,11 @@ class Allocator:
 
     # -- series ---------------------------------------------------------------------------------------------------
 
+    def find_family(self, family: Family) -> FamilyPlace | None:
+        """The family's record if it is there. Takes no lock."""
+        key = records.family_key(family)
+        return self._read(self.index.find(key, self.index.hash(key)))
+
     def find(self, family: FamilyPlace, labels: LabelPairs, payload: LabelPairs = ()) -> SeriesPlace | None:
         """The series if it is there and alive. Takes no lock."""
         key = records.series_key(family.offset, labels, payload)

@@ -68,9 +68,6 @@ class Catalog:
         """The record at `offset`. Raises SegmentFormatError."""
         return records.unpack(self.data, offset, self.commit)[0]
 
-    def key_is(self, offset: int, key: bytes) -> bool:
-        return records.has_key(self.data, offset, self.commit, key)
-
     def status(self, offset: int) -> int:
         return self.data[offset + records.STATUS_OFFSET]
 

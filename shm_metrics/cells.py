@@ -12,32 +12,33 @@ import sys
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-__all__ = ["COMPILED", "build"]
+__all__ = ["COMPILED", "build", "lookup"]
 
 
-def _interpreted() -> ModuleType:
+def _interpreted(name: str) -> ModuleType:
     """The same module, from its source even where an extension lies beside it."""
-    name = "shm_metrics._cells_cy"
-    source = os.path.join(os.path.dirname(__file__), "_cells_cy.py")
-    spec = importlib.util.spec_from_file_location(name, source)
+    source = os.path.join(os.path.dirname(__file__), f"{name}.py")
+    spec = importlib.util.spec_from_file_location(f"shm_metrics.{name}", source)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
+    sys.modules[spec.name] = module
     spec.loader.exec_module(module)
     return module
 
 
-def _choose() -> ModuleType:
-    if os.environ.get("SHM_METRICS_INTERPRETED", "") not in ("", "0"):
-        return _interpreted()
-    from shm_metrics import _cells_cy
+def _choose() -> tuple[ModuleType, ModuleType]:
+    if os.environ.get("SHM_METRICS_INTERPRETED", "") in ("", "0"):
+        from shm_metrics import _cells_cy, _lookup_cy
 
-    return _cells_cy
+        if _cells_cy.COMPILED == _lookup_cy.COMPILED:  # both or none: classes are made of the two together
+            return _cells_cy, _lookup_cy
+    return _interpreted("_cells_cy"), _interpreted("_lookup_cy")
 
 
 if TYPE_CHECKING:
     from shm_metrics import _cells_cy as build
+    from shm_metrics import _lookup_cy as lookup
 else:
-    build = _choose()
+    build, lookup = _choose()
 COMPILED: bool = build.COMPILED

@@ -1,6 +1,7 @@
 """What is to be done in the child of a fork, and whoever forks without telling CPython.
 
-Lives here: the list of functions to run in a child, and the ways they come to run. May not: know what they do.
+Lives here: the list of functions to run in a child, the ways they come to run, and what a fork has to wait for. May
+not: know what any of it does.
 
 A child that goes on writing in its parent's row loses counts, its own and its parent's, and nobody sees it. So:
 
@@ -16,23 +17,35 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
-__all__ = ["in_child", "notice"]
+__all__ = ["begin_in_child", "held_back", "in_child", "notice"]
 
 log = logging.getLogger("shm_metrics")
 
 _HOOK = "post_fork_hook"
 
 _functions: list[Callable[[], None]] = []
+_beginnings: list[Callable[[], None]] = []
 _pid = os.getpid()
 
 
 def in_child(function: Callable[[], None]) -> Callable[[], None]:
     """Decorator: run `function` in every child, before the child's own code, after those that came earlier."""
     _functions.append(function)
+    return function
+
+
+def begin_in_child(function: Callable[[], None]) -> Callable[[], None]:
+    """Decorator: run `function` in every child when all functions of in_child() have run there.
+
+    For what starts threads: one that began before might meet what a later function is about to take from the parent.
+    """
+    _beginnings.append(function)
     return function
 
 
@@ -51,11 +64,39 @@ def notice() -> None:
 def _run() -> None:
     global _pid
     _pid = os.getpid()
-    for function in tuple(_functions):  # one that loads a module may add to them what is only for the next child
+    for function in (*_functions, *_beginnings):  # one that loads a module may add what is only for the next child
         try:
             function()
         except Exception:  # the child must live, and the others have their turn
             log.exception("shm_metrics: after fork")
+
+
+@contextmanager
+def held_back() -> Iterator[None]:
+    """No fork meanwhile: os.fork() waits, at most a few seconds.
+
+    For a thread that imports modules. A child forked in the middle of that would have modules that are half made, and
+    whose locks, held by a thread that it has not, nobody opens: its own import of them would hang or fail.
+    """
+    with _no_fork:
+        yield
+
+
+_MOST_SECONDS = 10.0  # more than any import takes; a fork that never comes would be worse than what it waits for
+_no_fork = threading.RLock()  # re-entrant: what is imported may fork
+
+
+def _before() -> None:
+    _no_fork.acquire(timeout=_MOST_SECONDS)
+
+
+def _after() -> None:
+    global _no_fork
+    try:
+        _no_fork.release()
+    except RuntimeError:  # waited in vain: it is the other thread's, which in a child is not there
+        if os.getpid() != _pid:
+            _no_fork = threading.RLock()
 
 
 def _run_unless_done() -> None:
@@ -97,6 +138,7 @@ def _join_uwsgi(module: ModuleType) -> None:
 
 _THEIRS = "_shm_metrics_post_fork_hook_of_others"
 
+os.register_at_fork(before=_before, after_in_parent=_after, after_in_child=_after)  # first: _run() starts threads
 os.register_at_fork(after_in_child=_run)
 _uwsgi = sys.modules.get("uwsgi")  # a process of uWSGI has it from the start; elsewhere it may be some test's stand-in
 if isinstance(_uwsgi, ModuleType):

@@ -1,20 +1,25 @@
 """One family in one backend of this process: its definition, its catalog place, the series this process has met.
 
-Lives here: making and removing series by labels. May not: know the public classes (it is given the one to make).
+Lives here: making, reading and removing series by labels. May not: know the public classes (it is given the one to
+make).
 """
 
 from __future__ import annotations
 
+import math
 import time
+from array import array
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from shm_metrics import records
-from shm_metrics.families import COUNTER, HISTOGRAM, INFO, SUMMARY, Family, LabelPairs
+from shm_metrics.families import COUNTER, GAUGE, HISTOGRAM, INFO, SUMMARY, Exemplar, Family, LabelPairs
+from shm_metrics.kept import cached_property
 from shm_metrics.writer import Writer
 
 if TYPE_CHECKING:
-    from shm_metrics.backend import MetricsBackend
+    from shm_metrics.arrays import FloatArray
+    from shm_metrics.engine import Engine
 
 __all__ = ["FamilyHandle", "sample_names"]
 
@@ -31,23 +36,35 @@ def sample_names(family: Family) -> set[str]:
 
 
 class FamilyHandle:
-    """labelnames: as declared, or None while only the get-or-create calls know the family."""
+    """labelnames: as declared, or None while only the get-or-create calls know the family. make: makes a series."""
 
-    def __init__(self, backend: MetricsBackend, family: Family, labelnames: tuple[str, ...] | None) -> None:
+    def __init__(
+        self,
+        backend: Engine,
+        family: Family,
+        labelnames: tuple[str, ...] | None,
+        make: Callable[[FamilyHandle, LabelPairs], Any],
+    ) -> None:
         self.backend = backend
         self.family = family
         self.labelnames = labelnames
+        self._make = make
         self.series: dict[LabelPairs, Any] = {}
 
     @property
     def writer(self) -> Writer:
         return self.backend._writer
 
-    def child(self, pairs: LabelPairs, make: Callable[[FamilyHandle, LabelPairs], Any]) -> Any:
+    @cached_property
+    def bounds(self) -> memoryview[float]:
+        """What divides the observations of every series: the upper bounds of the buckets, the last one +Inf."""
+        return memoryview(array("d", self.family.bounds or (math.inf,)))
+
+    def child(self, pairs: LabelPairs) -> Any:
         """The series with these labels, the same object each time."""
         found = self.series.get(pairs)
         if found is None:
-            made = make(self, pairs)
+            made = self._make(self, pairs)
             # An overflowed one is not kept: its labels are what there are too many of.
             found = made if made.overflowed else self.series.setdefault(pairs, made)
         return found
@@ -57,6 +74,36 @@ class FamilyHandle:
         for pairs in gone:
             self.series.pop(pairs, None)
         self.backend.forget_series()
+
+    # -- values ---------------------------------------------------------------------------------------------------
+
+    def columns(self, pairs: LabelPairs) -> FloatArray:
+        """What all workers counted in each slot of a series; the sums of a histogram are one, the last."""
+        entry = self.backend._scraper.entry(self.family, pairs)
+        if entry is None:
+            from numpy import zeros
+
+            return zeros(max(1, len(self.family.bounds)) + 1)
+        total = self.writer.reader.column_totals(self.family, entry.slot)
+        return total - entry.baseline if entry.baseline.size else total
+
+    def total(self, pairs: LabelPairs) -> float:
+        """The value of a counter, gauge or enum over all workers."""
+        family = self.family
+        if family.type == COUNTER:
+            return float(self.columns(pairs)[0])
+        entry = self.backend._scraper.entry(family, pairs)
+        if entry is None:
+            return 0.0
+        known = family if family.type == GAUGE else Family(family.name, GAUGE, mode="mostrecent")
+        return self.writer.reader.gauge_value(known, entry.slot, entry.born, entry.baseline)
+
+    def exemplar(self, pairs: LabelPairs, positions: range) -> Exemplar | None:
+        """The newest exemplar at these positions among the slots of a series."""
+        entry = self.backend._scraper.entry(self.family, pairs)
+        if entry is None:
+            return None
+        return self.writer.reader.exemplar([entry.slot + position for position in positions], entry.born)
 
     # -- removal --------------------------------------------------------------------------------------------------
 

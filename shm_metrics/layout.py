@@ -159,6 +159,7 @@ LOCK_CATALOG = LOCK_CREATION + 1
 LOCK_LEADER = LOCK_CATALOG + 1
 LOCK_PRESENCE = LOCK_LEADER + 1
 LOCK_LEDGER = LOCK_PRESENCE + 1
+LOCK_PUBLISHER = LOCK_LEDGER + 1
 MAX_ROWS = 1 << 16
 LOCK_CLAIM = LOCK_BASE + MAX_ROWS  # + row: whoever holds it owns the row
 LOCK_LIVE = LOCK_CLAIM + MAX_ROWS  # + row: taken once the row is in order; this is what "alive" means

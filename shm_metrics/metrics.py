@@ -14,14 +14,14 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from shm_metrics import series as S
-from shm_metrics.backend import MetricsBackend, series_class
+from shm_metrics.backend import MetricsBackend
 from shm_metrics.buckets import DEFAULT_BUCKETS
-from shm_metrics.cells import COMPILED, build
+from shm_metrics.cells import COMPILED, build, lookup
 from shm_metrics.default import follow_default, get_backend
 from shm_metrics.definitions import define
 from shm_metrics.errors import InvalidMetricError
 from shm_metrics.families import COUNTER, GAUGE, HISTOGRAM, INFO, STATESET, SUMMARY, Family, LabelPairs, SampleFamily
-from shm_metrics.gauge_modes import DEFAULT_MODE, MODES
+from shm_metrics.gauge_modes import DEFAULT_MODE
 from shm_metrics.handles import FamilyHandle
 from shm_metrics.labels import check_label_names, label_text
 from shm_metrics.timing import LabelledTimer
@@ -59,7 +59,7 @@ class Metric:
         cls, name: str = "", documentation: str = "", labelnames: Iterable[str] = (), *_: Any, **options: Any
     ) -> Any:
         if labelnames:
-            base, implementation = build.Children, _LABELLED[cls._type]
+            base, implementation = lookup.Children, _LABELLED[cls._type]
         else:
             mode = str(options.get("multiprocess_mode", DEFAULT_MODE)) if cls._type == GAUGE else ""
             base, implementation = _PLAIN[cls._type].get(mode) or _PLAIN[cls._type][DEFAULT_MODE]
@@ -152,7 +152,7 @@ class _Plain(Metric):
     __slots__ = _NONE
 
     def attach(self, backend: MetricsBackend, *, move: bool = False) -> None:
-        self.start(backend.handle(self._family, (), False), (), move=move)  # type: ignore[attr-defined]
+        self.start(backend.families.handle(self._family, (), False), (), move=move)  # type: ignore[attr-defined]
 
     def remove(self, *labelvalues: object) -> None:
         raise InvalidMetricError(
@@ -166,15 +166,15 @@ class _Plain(Metric):
         """Nothing happens: there are no labels to clear. It is there for code that clears whatever it finds."""
 
 
-class _Labelled(build.Children, Metric):
+class _Labelled(lookup.Children, Metric):
     """A metric with labels: `labels()` gives its series."""
 
     __slots__ = _FAMILY
 
-    labels = build.labels_method
+    labels = lookup.labels_method
 
     def attach(self, backend: MetricsBackend, *, move: bool = False) -> None:
-        handle = backend.handle(self._family, self._labelnames, bool(self._labelnames))
+        handle = backend.families.handle(self._family, self._labelnames, bool(self._labelnames))
         known = self._leave(move) if hasattr(self, "_handle") else {}
         self._handle = handle
         self.name_labels(self._labelnames)
@@ -193,7 +193,7 @@ class _Labelled(build.Children, Metric):
         self._handle.release(child._pairs for child in children.values())
         if move:
             return children
-        functions = self._handle.backend._functions
+        functions = self._handle.backend.functions
         kept = {values: child for values, child in children.items() if child in functions}
         watched = {values: weakref.ref(child) for values, child in children.items()}
         del children  # the last reference to what nobody else holds
@@ -208,7 +208,7 @@ class _Labelled(build.Children, Metric):
         values = self._values(labelvalues, labelkwargs)
         child = self.known_children().get(values)
         if child is None:
-            child = self._handle.child(self._pairs_of(values), series_class(self._family).of)
+            child = self._handle.child(self._pairs_of(values))
             if not child.overflowed:
                 self.known_children()[values] = child
         return child
@@ -435,15 +435,16 @@ class _LabelledEnum(_Labelled, Enum):
 
 _PUBLIC = (Counter, Gauge, Histogram, Summary, Info, Enum)
 
+_PLAIN_GAUGES: dict[Any, tuple[Any, Any]] = {
+    S.SharedGaugeSeries: (build.SharedGaugeCell, _PlainSharedGauge),
+    S.GaugeSeries: (build.GaugeCell, _PlainGauge),
+    S.NewestGaugeSeries: (build.GaugeCell, _PlainNewestGauge),
+}
+
 # type -> gauge mode, or "" -> (the C base that allocates it, the class)
 _PLAIN: dict[str, dict[str, tuple[Any, Any]]] = {
     COUNTER: {"": (build.CounterCell, _PlainCounter)},
-    GAUGE: {
-        mode.name: (build.SharedGaugeCell, _PlainSharedGauge)
-        if mode.slots == 3
-        else (build.GaugeCell, _PlainGauge if mode.moves else _PlainNewestGauge)
-        for mode in MODES.values()
-    },
+    GAUGE: {mode: _PLAIN_GAUGES[series] for mode, series in S.GAUGE_CLASSES.items()},
     HISTOGRAM: {"": (build.HistogramCell, _PlainHistogram)},
     SUMMARY: {"": (build.HistogramCell, _PlainSummary)},
     INFO: {"": (object, _PlainInfo)},

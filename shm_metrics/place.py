@@ -1,6 +1,6 @@
 """Where a segment is: a POSIX shared memory name, or a file path.
 
-Lives here: naming, opening, unlinking. May not: look inside the file.
+Lives here: naming, by what the environment says too; opening, unlinking. May not: look inside the file.
 """
 
 from __future__ import annotations
@@ -13,8 +13,10 @@ import posix_ipc
 
 from shm_metrics.errors import InvalidMetricError, SegmentError
 
-__all__ = ["Place"]
+__all__ = ["SEGMENT_VARIABLE", "Place", "place_for"]
 
+SEGMENT_VARIABLE = "SHM_METRICS_SEGMENT"
+DEFAULT_NAME = "default"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 SHM_DIRECTORY = "/dev/shm"
 SEGMENT_PREFIX = "shm_metrics-"
@@ -85,3 +87,18 @@ class Place:
                 os.unlink(self.path)
         except (posix_ipc.ExistentialError, FileNotFoundError):
             pass
+
+
+def place_for(name: str | None = None, path: str | os.PathLike[str] | None = None, *, uid: int | None = None) -> Place:
+    """Where the segment is: a path, a name, or what SHM_METRICS_SEGMENT says (a path if it has a slash).
+
+    uid: whose segment of that name; this process' own user's if left out.
+    """
+    if name is not None and path is not None:
+        raise InvalidMetricError(f"name {name!r} and path {path!r}: give one of them")
+    if path is not None:
+        return Place.at(path)
+    told = name if name is not None else os.environ.get(SEGMENT_VARIABLE) or DEFAULT_NAME
+    if name is None and "/" in told:
+        return Place.at(told)
+    return Place.named(told, os.geteuid() if uid is None else uid)

@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING
 from shm_metrics import layout as L
 from shm_metrics import records
 from shm_metrics.errors import SegmentError, SegmentFormatError, SegmentFullError
+from shm_metrics.held_byte import HeldByte
 from shm_metrics.kept import cached_property
 from shm_metrics.layout import Header, Layout, parse_header
 from shm_metrics.locks import FileLocks
@@ -76,6 +77,7 @@ class Segment:
         doubles: the matrix as one run of float64; row_view() is a row of it.
         page_bytes: the page map, a byte a page, row after row; codes: the slot map.
     For readers, numpy arrays of the same memory, made when first asked for: matrix, pages, slot_map.
+    leader, publisher: the bytes of whoever pushes for all workers, and of whoever writes the snapshot file.
     """
 
     def __init__(self, place: Place, header: Header, locks: FileLocks, map_fd: int, writable: bool) -> None:
@@ -83,7 +85,7 @@ class Segment:
         self.place = place
         self.header = header
         self.layout: Layout = lay
-        self.locks = locks
+        self._lock_through(locks)
         self.status = os.fstat(map_fd)
         self.writable = writable
         protection = mmap.PROT_READ | (mmap.PROT_WRITE if writable else 0)
@@ -93,6 +95,11 @@ class Segment:
         self.doubles = self.bytes[lay.matrix : lay.exemplars].cast("d")
         self.page_bytes = self.bytes[lay.page_map : lay.page_map + lay.matrix_rows * lay.pages_per_row]
         self.codes = self.bytes[lay.slot_map : lay.slot_map + lay.slots]
+
+    def _lock_through(self, locks: FileLocks) -> None:
+        self.locks = locks
+        self.leader = HeldByte(locks, L.LOCK_LEADER)
+        self.publisher = HeldByte(locks, L.LOCK_PUBLISHER)
 
     @cached_property
     def matrix(self) -> FloatArray:
@@ -283,7 +290,7 @@ class Segment:
         depend on the child. Nothing may wait for a lock in between: it might be one that the child itself keeps.
         """
         inherited = self.locks
-        self.locks = FileLocks(_same_file_again(inherited.fd, self.writable))
+        self._lock_through(FileLocks(_same_file_again(inherited.fd, self.writable)))
         if self.writable:
             self.locks.try_shared(L.LOCK_PRESENCE)
         return inherited.close
@@ -296,7 +303,7 @@ class Segment:
             raise SegmentError(f"{self.place.path}: replaced by another segment meanwhile")
         if self.writable:
             locks.try_shared(L.LOCK_PRESENCE)
-        self.locks = locks
+        self._lock_through(locks)
 
     # -- words, pages ---------------------------------------------------------------------------------------------
 

@@ -14,7 +14,19 @@ from typing import TYPE_CHECKING, Any, SupportsFloat
 from shm_metrics.cells import COMPILED, build
 from shm_metrics.errors import InvalidMetricError
 from shm_metrics.exemplars import exemplar_text
-from shm_metrics.families import NOTHING_SAID, Exemplar, LabelPairs
+from shm_metrics.families import (
+    COUNTER,
+    GAUGE,
+    HISTOGRAM,
+    INFO,
+    NOTHING_SAID,
+    STATESET,
+    SUMMARY,
+    Exemplar,
+    Family,
+    LabelPairs,
+)
+from shm_metrics.gauge_modes import MODES
 from shm_metrics.handles import FamilyHandle
 from shm_metrics.labels import check_label_names, label_pairs
 from shm_metrics.timing import ExceptionCounter, InProgress, Timer
@@ -28,6 +40,7 @@ else:
     CounterCell = HistogramCell = MovingCell = object
 
 __all__ = [
+    "GAUGE_CLASSES",
     "CounterSeries",
     "EnumSeries",
     "GaugeSeries",
@@ -36,6 +49,7 @@ __all__ = [
     "NewestGaugeSeries",
     "SharedGaugeSeries",
     "SummarySeries",
+    "series_class",
 ]
 
 # An interpreted cell has a __dict__ already; a compiled one is kept small.
@@ -128,7 +142,7 @@ class ExemplarMethods(SeriesMethods):
         else:
             position = self._position(0.0, bucket)
             positions = range(position, position + 1)
-        return self._handle.backend._exemplar(self._handle.family, self._pairs, positions)
+        return self._handle.exemplar(self._pairs, positions)
 
     def _position(self, value: float, bucket: int | None) -> int:
         """Where the bucket, or the counter's value, is among the slots of the series."""
@@ -179,7 +193,7 @@ class CounterMethods(ExemplarMethods, CounterCell):
     @property
     def value(self) -> float:
         """The total over all workers, dead and alive."""
-        return self._handle.backend._total(self._handle.family, self._pairs)
+        return self._handle.total(self._pairs)
 
 
 class CounterSeries(CounterMethods, build.CounterCell):
@@ -194,7 +208,7 @@ class GaugeMethods(SeriesMethods, MovingCell):
     _hot: tuple[str, ...] = ("set", "inc", "dec")
 
     def start(self, handle: FamilyHandle, pairs: LabelPairs, *, move: bool = False) -> None:
-        function = self._handle.backend._functions.pop(self, None) if hasattr(self, "_handle") else None
+        function = self._handle.backend.functions.pop(self, None) if hasattr(self, "_handle") else None
         super().start(handle, pairs, move=move)
         if function is not None:
             self.set_function(function)
@@ -216,12 +230,14 @@ class GaugeMethods(SeriesMethods, MovingCell):
 
     def set_function(self, function: Callable[[], float]) -> None:
         """Set the gauge to `function()` at each scrape that this process answers, and in each one forked from it."""
-        self._handle.backend._set_function(self, function)
+        if not callable(function):
+            raise InvalidMetricError(f"set_function({function!r}): give a callable")
+        self._handle.backend.functions[self] = function
 
     @property
     def value(self) -> float:
         """The value over all workers, by the gauge's mode; the sum for the modes `all` and `liveall`."""
-        return self._handle.backend._total(self._handle.family, self._pairs)
+        return self._handle.total(self._pairs)
 
 
 class SharedGaugeSeries(GaugeMethods, build.SharedGaugeCell):
@@ -259,19 +275,18 @@ class ObservingMethods(SeriesMethods, HistogramCell):
     _hot: tuple[str, ...] = ("observe",)
 
     def start(self, handle: FamilyHandle, pairs: LabelPairs, *, move: bool = False) -> None:
-        bounds = handle.backend._bounds(handle.family)
-        self.divide(bounds)
+        self.divide(handle.bounds)
         super().start(handle, pairs, move=move)
 
     @property
     def count(self) -> float:
         """Observations of all workers, dead and alive."""
-        return float(self._handle.backend._columns(self._handle.family, self._pairs)[:-1].sum())
+        return float(self._handle.columns(self._pairs)[:-1].sum())
 
     @property
     def sum(self) -> float:
         """Sum of all observed values of all workers, dead and alive."""
-        return float(self._handle.backend._columns(self._handle.family, self._pairs)[-1])
+        return float(self._handle.columns(self._pairs)[-1])
 
 
 class HistogramMethods(ExemplarMethods, ObservingMethods):
@@ -378,9 +393,32 @@ class EnumMethods(SeriesMethods, MovingCell):
     @property
     def value(self) -> str:
         """The state that was set last, by whichever worker."""
-        index = self._handle.backend._total(self._handle.family, self._pairs)
+        index = self._handle.total(self._pairs)
         return self._handle.family.states[int(index)]
 
 
 class EnumSeries(EnumMethods, build.GaugeCell):
     __slots__ = _SLOTS
+
+
+# -- which one ---------------------------------------------------------------------------------------------------------
+
+GAUGE_CLASSES: Mapping[str, Any] = {
+    mode.name: SharedGaugeSeries if mode.slots == 3 else GaugeSeries if mode.moves else NewestGaugeSeries
+    for mode in MODES.values()
+}
+"""Gauge mode -> the class of its series."""
+
+_CLASSES: Mapping[str, Any] = {
+    COUNTER: CounterSeries,
+    HISTOGRAM: HistogramSeries,
+    SUMMARY: SummarySeries,
+    INFO: InfoSeries,
+    STATESET: EnumSeries,
+    **GAUGE_CLASSES,
+}
+
+
+def series_class(family: Family) -> Any:
+    """The class of the family's series."""
+    return _CLASSES[family.mode if family.type == GAUGE else family.type]

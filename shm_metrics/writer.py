@@ -96,7 +96,8 @@ class Writer:
     @cached_property
     def reader(self) -> Reader:
         """Loads numpy; a process that only counts never comes here."""
-        from shm_metrics.reader import Reader
+        with forks.held_back():
+            from shm_metrics.reader import Reader
 
         return Reader(self.segment, self.own_rows)
 
@@ -220,6 +221,13 @@ class Writer:
             raise SegmentError(f"{self.segment.place.path}: closed by this process; make another MetricsBackend")
         found = self.family(family, bool(labels))
         return None if found is None else self.allocator.find(found, labels, payload)
+
+    def has(self, family: Family, labels: LabelPairs | None = None) -> bool:
+        """Whether the segment has the family, and the living series if labels are given. Makes nothing."""
+        if self.closed:
+            return False
+        found = self.allocator.find_family(family)
+        return found is not None and (labels is None or self.allocator.find(found, labels) is not None)
 
     def _reserve(self, slot: int, count: int) -> None:
         if self.lease is not None:

@@ -8,8 +8,7 @@ from __future__ import annotations
 import argparse
 import os
 
-from shm_metrics.backend import place_for
-from shm_metrics.place import SEGMENT_PREFIX, SHM_DIRECTORY, Place
+from shm_metrics.place import SEGMENT_PREFIX, SHM_DIRECTORY, Place, place_for
 
 __all__ = ["add_target", "others_there", "target"]
 

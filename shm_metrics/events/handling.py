@@ -10,14 +10,18 @@ name that is taken by another type leave the segment as it was.
 from __future__ import annotations
 
 import logging
+import weakref
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from shm_metrics import forks
 from shm_metrics.errors import InvalidMetricError, MetricConflictError, SegmentError
+from shm_metrics.events.census import Census
 from shm_metrics.events.payload import Read, Refused, as_dict, reader, value_text
 from shm_metrics.events.rules import DEFAULT_RULES, ENTITY, SAMPLING_LABEL, Effect, EventRule, EventRules, entity_of
 from shm_metrics.families import COUNTER, GAUGE, Family, LabelPairs
 from shm_metrics.handles import sample_names
+from shm_metrics.kept import cached_property
 from shm_metrics.labels import label_pairs
 
 if TYPE_CHECKING:
@@ -30,7 +34,7 @@ log = logging.getLogger("shm_metrics")
 OTHER = "other"
 CAPPED = "shm_metrics_capped_label_values_total"
 MAX_NAME_CHARACTERS = 200
-MAX_ENTITIES = 500  # an entity names its families; more of them are label values that lost their way
+MAX_ENTITIES = 500  # a segment; an entity names its families, and more of them are label values that lost their way
 MAX_PLANS = 2_048
 
 _KINDS: dict[type[Exception], str] = {InvalidMetricError: "label", MetricConflictError: "conflict"}
@@ -45,7 +49,6 @@ class Plan:
 
     __slots__ = (
         "fields",
-        "label_sets",
         "labels",
         "part",
         "plain",
@@ -66,7 +69,6 @@ class Plan:
         self.reads: list[Read] = []
         self.whole: dict[tuple[Any, ...], Any] = {}
         self.part: dict[tuple[Any, ...], Any] = {}
-        self.label_sets: set[tuple[Any, ...]] = set()
         for effect in () if rule is None else rule.effects:
             assert rule is not None
             family = effect.family(entity, rule.buckets)  # type: ignore[arg-type]
@@ -75,6 +77,13 @@ class Plan:
                 self.reads.append(reader(effect.kind, effect.fields, 1 / rate, effect.signed, family.name))
             else:
                 self.plain.append((effect, family))
+
+    def pairs(self, texts: list[str | None]) -> LabelPairs:
+        """The labels of the series. texts: their values, None where there is none. Raises InvalidMetricError."""
+        labels = {label: text for (label, _), text in zip(self.labels, texts, strict=True) if text is not None}
+        if self.rate != 1.0:
+            labels[SAMPLING_LABEL] = format(self.rate, "g")
+        return label_pairs(labels)
 
 
 class EventHandler:
@@ -85,9 +94,16 @@ class EventHandler:
         self.rules = EventRules(DEFAULT_RULES, self.forget)
         self._plans: dict[str, Plan] = {}
         self._sampled: dict[tuple[str, float], Plan] = {}
-        self._seen: dict[tuple[str, str], set[str]] = {}
-        self._entities: set[str] = set()
         self._told: set[str] = set()
+        _handlers.add(self)
+
+    @cached_property
+    def _census(self) -> Census:
+        return Census(self.backend._segment)
+
+    def after_fork(self) -> None:
+        """Another thread of the parent may have been in the middle of a census."""
+        self.__dict__.pop("_census", None)
 
     def forget(self) -> None:
         """The series, or the rules, are no longer those that were found before."""
@@ -147,13 +163,8 @@ class EventHandler:
         name = str.__str__(event_name)
         rule = self.rules.match(name)
         entity = entity_of(name)
-        if rule is not None and any(ENTITY in effect.metric for effect in rule.effects):
-            if not entity:
-                raise Refused("name", "there is no text before its first dot, which is to name the metrics")
-            if entity not in self._entities and len(self._entities) >= MAX_ENTITIES:
-                raise Refused("entities", f"{MAX_ENTITIES} different names before the first dot; others are refused")
-            self._entities.add(entity)
         plan = Plan(rule, entity, rate)
+        self._check_entity(plan, entity)
         plans: dict[Any, Plan] = self._plans if rate == 1.0 else self._sampled
         if len(plans) >= MAX_PLANS:
             plans.clear()
@@ -171,18 +182,12 @@ class EventHandler:
             for value, (label, _) in zip(values, plan.labels, strict=True)
         ]
         wanted = [*plan.plain, *[each for n, each in enumerate(plan.valued) if not left or not left[n]]]
-        capped = self._cap(plan, texts)
-        labels = {label: text for (label, _), text in zip(plan.labels, texts, strict=True) if text is not None}
-        if plan.rate != 1.0:
-            labels[SAMPLING_LABEL] = format(plan.rate, "g")
-        pairs = label_pairs(labels)
+        plan.pairs(texts)  # too long a value is an error, and no reason to ask how many there are
         self._check(plan, [family for _, family in wanted])
         # From here on nothing is wrong with the event.
+        capped = self._cap(plan, wanted, texts)
+        pairs = plan.pairs(texts)
         series = [self._series(plan, effect, family, pairs) for effect, family in wanted]
-        for label, text in zip([label for label, _ in plan.labels], texts, strict=True):
-            if text is not None and text != OTHER:
-                self._seen.setdefault((plan.rule.pattern, label), set()).add(text)
-        plan.label_sets.add(tuple(texts))
         for label in capped:
             self.backend.counter(CAPPED, rule=plan.rule.pattern, label=label).inc()
         updates = (
@@ -198,33 +203,60 @@ class EventHandler:
             known[key] = updates
         return updates
 
-    def _cap(self, plan: Plan, texts: list[str | None]) -> list[str]:
-        """Put `other` for what is too much; the labels for which that was done."""
+    def _cap(self, plan: Plan, wanted: list[tuple[Effect, Family]], texts: list[str | None]) -> list[str]:
+        """Put `other` for what the segment would have too much of; the labels for which that was done."""
         assert plan.rule is not None
+        if not wanted or self._exists(plan, wanted, texts):
+            return []
+        names = [family.name for _, family in wanted]
         capped = []
         for n, (label, _) in enumerate(plan.labels):
-            seen = self._seen.get((plan.rule.pattern, label), ())
-            if texts[n] is not None and texts[n] not in seen and len(seen) >= plan.rule.max_label_values:
+            known = [set(self._census.values(name, label)) - {OTHER} for name in names]
+            is_new = texts[n] not in (None, OTHER) and not any(texts[n] in values for values in known)
+            if is_new and max(map(len, known)) >= plan.rule.max_label_values:
                 texts[n] = OTHER
                 capped.append(label)
-        if tuple(texts) not in plan.label_sets and len(plan.label_sets) >= plan.rule.max_label_sets:
+        if capped and self._exists(plan, wanted, texts):
+            return capped
+        if max(map(self._census.series, names)) >= plan.rule.max_label_sets:
             for n, (label, _) in enumerate(plan.labels):
-                if texts[n] is not None and texts[n] != OTHER:
+                if texts[n] not in (None, OTHER):
                     texts[n] = OTHER
                     capped.append(label)
         return capped
 
+    def _exists(self, plan: Plan, wanted: list[tuple[Effect, Family]], texts: list[str | None]) -> bool:
+        """Whether the segment has a series with these labels already."""
+        pairs = plan.pairs(texts)
+        return any(self.backend.families.has(family, self._given(plan, family), pairs) for _, family in wanted)
+
+    def _check_entity(self, plan: Plan, entity: str) -> None:
+        """Refuse a name whose families would be too many of their kind."""
+        named = [(effect, family) for effect, family in (*plan.plain, *plan.valued) if ENTITY in effect.metric]
+        if not named:
+            return
+        if not entity:
+            raise Refused("name", "there is no text before its first dot, which is to name the metrics")
+        if any(self.backend.families.has(family, self._given(plan, family)) for _, family in named):
+            return
+        effect, family = named[0]
+        before = effect.metric.partition(ENTITY)[0]
+        behind = family.name[len(before) + len(entity) :]
+        alike = [name for name in self._census.names() if name.startswith(before) and name.endswith(behind)]
+        if len(alike) >= MAX_ENTITIES:
+            raise Refused("entities", f"{MAX_ENTITIES} different names before the first dot; others are refused")
+
     def _check(self, plan: Plan, families: list[Family]) -> None:
         owners: dict[str, Family] = {}
         for family in families:
-            self.backend.check_family(family, self._given(plan, family))
+            self.backend.families.check(family, self._given(plan, family))
             for name in sample_names(family):
                 other = owners.setdefault(name, family)
                 if other.name != family.name or other.type != family.type:
                     raise Refused("conflict", f"its {other.type} {other.name} and {family.type} {family.name} clash")
 
     def _series(self, plan: Plan, effect: Effect, family: Family, pairs: LabelPairs) -> Any:
-        return self.backend.series(family, self._given(plan, family), pairs)
+        return self.backend.families.series(family, self._given(plan, family), pairs)
 
     def _given(self, plan: Plan, family: Family) -> dict[str, Any]:
         """What the rule says of the family; the rest is as it was declared, if it is."""
@@ -259,3 +291,12 @@ class EventHandler:
                 "shm_metrics: event %s is not counted: %s (others like it will not be told: %s)", shown, error, kind
             )
         return False
+
+
+_handlers: weakref.WeakSet[EventHandler] = weakref.WeakSet()
+
+
+@forks.in_child
+def _after_fork_in_child() -> None:
+    for handler in list(_handlers):
+        handler.after_fork()

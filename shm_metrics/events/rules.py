@@ -95,8 +95,8 @@ class EventRule:
     labels: label -> field of the payload, or a list of names that are both. Where a field is absent or None, so is the
         label.
     buckets: of the rule's histograms; prometheus_client's if left out.
-    max_label_values, max_label_sets: how many values a label, and how many sets of them an event's name may have in
-        one process; what comes after that is counted as `other`.
+    max_label_values, max_label_sets: how many values a label, and how many series one of these metrics may have in the
+        segment; what comes after that is counted as `other`.
 
     Raises InvalidMetricError.
     """

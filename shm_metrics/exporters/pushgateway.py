@@ -67,7 +67,7 @@ class PushgatewayExporter:
         return page
 
     def delete(self) -> None:
-        """Remove the group. Raises ExportError."""
+        """Remove the group; the gateway says yes, and does it a moment later. Raises ExportError."""
         send("DELETE", self.url, b"", self._headers, self._timeout)
 
 

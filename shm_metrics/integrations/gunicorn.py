@@ -32,13 +32,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from shm_metrics import prometheus
-from shm_metrics.backend import SEGMENT_VARIABLE, MetricsBackend, place_for
+from shm_metrics.backend import MetricsBackend
 from shm_metrics.default import current_backend, get_backend
-from shm_metrics.environment import cluster_options, cluster_wanted, tell_workers
-from shm_metrics.errors import MetricsError, SegmentError
+from shm_metrics.environment import cluster_options, cluster_wanted
+from shm_metrics.errors import SegmentError
+from shm_metrics.integrations import master
 from shm_metrics.layout import DEFAULT_ROWS, DEFAULT_SLOTS, Layout
-from shm_metrics.place import Place
+from shm_metrics.place import Place, place_for
 from shm_metrics.presence import Presence
 from shm_metrics.writer import set_process_role
 
@@ -82,9 +82,7 @@ def setup(
     """
     global _options
     _options = _Options(rows, slots, keep)
-    if segment is not None:
-        os.environ[SEGMENT_VARIABLE] = os.fspath(segment)
-    tell_workers(cache, sync_interval, namespace, sync_options)
+    master.tell(segment, cache, sync_interval, namespace, sync_options)
     for hook in (on_starting, on_reload, post_fork, post_worker_init, on_exit):
         conf[hook.__name__] = _chained(conf.get(hook.__name__), hook)
 
@@ -108,7 +106,8 @@ def on_starting(server: Any) -> None:
     """In the master, before its first worker: be present."""
     set_process_role("gunicorn master")
     _hold(server)
-    _install_drop_in(server)  # after that: the segment is made with the rows, slots and keep that setup() was told
+    with _acting_as(server.cfg):
+        master.install_drop_in(server.log)
 
 
 def on_reload(server: Any) -> None:
@@ -124,7 +123,9 @@ def post_fork(server: Any, worker: Any) -> None:
 def post_worker_init(worker: Any) -> None:
     """In the worker, with the application loaded: keep the cluster informed, and compare where it counts with what the
     master holds."""
-    _start_sync(worker)
+    # Where the environment names a cache every worker has the thread, also one that has met no metric yet: its segment
+    # is the others', and whoever holds the lease publishes for all.
+    master.start_sync(lambda: get_backend() if cluster_wanted() else current_backend(), worker.log)
     backend = current_backend()
     if backend is not None and _held_path and backend.place.path != _held_path:
         worker.log.warning(
@@ -150,28 +151,6 @@ def on_exit(server: Any) -> None:
             backend.close()
     except Exception as error:
         server.log.warning("shm_metrics: what was counted last was not published: %s", error)
-
-
-def _start_sync(worker: Any) -> None:
-    """Where the environment names a cache every worker has the thread, also one that has met no metric yet: its
-    segment is the others', and whoever holds the lease publishes for all."""
-    try:
-        backend = get_backend() if cluster_wanted() else current_backend()
-        if backend is not None:
-            backend.start_sync()
-    except Exception as error:  # the application must not suffer
-        worker.log.error("shm_metrics: this worker cannot take part in the cluster: %s", error)
-
-
-def _install_drop_in(server: Any) -> None:
-    """With a preloaded application the metrics exist already, and what they counted goes along."""
-    if not prometheus.is_wanted():
-        return
-    try:
-        with _acting_as(server.cfg):
-            prometheus.install()
-    except MetricsError as error:
-        server.log.error("shm_metrics: %s is set, and the drop-in: %s", prometheus.ENABLE_VARIABLE, error)
 
 
 # -- presence ---------------------------------------------------------------------------------------------------------

@@ -27,12 +27,13 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from shm_metrics import forks, prometheus
-from shm_metrics.backend import SEGMENT_VARIABLE, place_for
+from shm_metrics import forks
 from shm_metrics.default import get_backend
-from shm_metrics.environment import cluster_wanted, tell_workers
-from shm_metrics.errors import MetricsError, SegmentError
+from shm_metrics.environment import cluster_wanted
+from shm_metrics.errors import SegmentError
+from shm_metrics.integrations import master
 from shm_metrics.layout import DEFAULT_ROWS, DEFAULT_SLOTS, Layout
+from shm_metrics.place import place_for
 from shm_metrics.presence import Presence
 from shm_metrics.writer import set_process_role
 
@@ -65,9 +66,7 @@ def setup(
     Raises InvalidMetricError for options that cannot be meant.
     """
     global _held
-    if segment is not None:
-        os.environ[SEGMENT_VARIABLE] = os.fspath(segment)
-    tell_workers(cache, sync_interval, namespace, sync_options)
+    master.tell(segment, cache, sync_interval, namespace, sync_options)
     if "uwsgi" not in sys.modules:
         return
     _say_who_it_is()
@@ -76,16 +75,7 @@ def setup(
     except (SegmentError, OSError) as error:
         # The application must not suffer: its workers count all the same, if they can.
         log.error("shm_metrics: the uWSGI master cannot be present: %s", error)
-    _install_drop_in()  # after that: the segment is made with what is asked for here
-
-
-def _install_drop_in() -> None:
-    if not prometheus.is_wanted():
-        return
-    try:
-        prometheus.install()
-    except MetricsError as error:
-        log.error("shm_metrics: %s is set, and the drop-in: %s", prometheus.ENABLE_VARIABLE, error)
+    master.install_drop_in(log)
 
 
 @forks.in_child
@@ -106,9 +96,5 @@ def _say_who_it_is() -> None:
 @forks.in_child
 def _start_sync() -> None:
     uwsgi: Any = sys.modules.get("uwsgi")
-    if uwsgi is None or not uwsgi.worker_id() or not cluster_wanted():
-        return
-    try:
-        get_backend().start_sync()
-    except Exception as error:  # the application must not suffer
-        log.error("shm_metrics: this worker cannot take part in the cluster: %s", error)
+    if uwsgi is not None and uwsgi.worker_id() and cluster_wanted():
+        master.start_sync(get_backend, log)

@@ -13,7 +13,7 @@ import os
 import time
 from typing import Any
 
-from shm_metrics.backend import MetricsBackend, series_class
+from shm_metrics.backend import MetricsBackend
 from shm_metrics.cells import build
 from shm_metrics.errors import MetricConflictError
 from shm_metrics.families import COUNTER, GAUGE, HISTOGRAM, STATESET, SUMMARY, Family, LabelPairs
@@ -77,8 +77,7 @@ def pairs_of(metric: Any) -> LabelPairs:
 
 def series_of(backend: MetricsBackend, family: Family, pairs: LabelPairs, labelnames: Any = None) -> Any:
     """The series in `backend`. Raises MetricConflictError when this process has the name for something else."""
-    handle = backend.handle(family, labelnames, bool(pairs))
-    return handle.child(pairs, series_class(handle.family).of)
+    return backend.families.handle(family, labelnames, bool(pairs)).child(pairs)
 
 
 def bind(metric: Any, backend: MetricsBackend) -> Any:
@@ -142,7 +141,7 @@ def carry(metric: Any, series: Any, before: Carried) -> None:
 def _carry_observations(series: Any, buckets: list[float], total: float) -> None:
     """Through private memory, from which a cell moves in one go that no reader sees half of."""
     cell = build.HistogramCell()
-    cell.divide(series._handle.backend._bounds(series._handle.family))
+    cell.divide(series._handle.bounds)
     private = build.private_row(len(buckets) + 3)
     cell.bind(private, 0)
     for position, n in enumerate(buckets, 1):

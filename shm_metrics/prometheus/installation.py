@@ -220,7 +220,7 @@ class Installation:
             series = vars(metric).get(binding.SERIES)
             if series is None:
                 continue
-            handle = backend.handle(series._handle.family, tuple(metric._labelnames), bool(series._pairs))
+            handle = backend.families.handle(series._handle.family, tuple(metric._labelnames), bool(series._pairs))
             series.start(handle, series._pairs, move=move)
             handle.series.setdefault(series._pairs, series)
         self._runtime.attach(backend)

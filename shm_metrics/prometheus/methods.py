@@ -207,7 +207,7 @@ def _handle(metric: Any) -> FamilyHandle | None:
     """The family's hold, for removal; None when it does not count in the segment."""
     from shm_metrics.prometheus.installation import current
 
-    handle = current().backend._handles.get(metric._name)
+    handle = current().backend.families.handles.get(metric._name)
     return handle if handle is not None and handle.family.type == metric._type else None
 
 

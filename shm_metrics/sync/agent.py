@@ -1,25 +1,20 @@
-"""SyncAgent: the thread in each worker that keeps the cluster informed, if it is this worker's turn.
+"""SyncAgent: what in each worker keeps the cluster informed, if it is this worker's turn.
 
-Lives here: when to do what, what happens when it fails, fork. May not: know how anything is published or folded.
+Lives here: when to do what. May not: know how anything is published or folded, or what a thread needs (recurring.py).
 
-Every worker has one. All ask for their segment's lease, one has it, and that one works. Nothing that fails here reaches
-the application: it is counted, and logged once until it goes right again.
+Every worker has one. All ask for their segment's lease, one has it, and that one works.
 """
 
 from __future__ import annotations
 
-import atexit
-import logging
-import os
-import threading
 import time
-import weakref
 from collections.abc import Callable
+from time import sleep  # at import, as locks.py says
 from typing import TYPE_CHECKING, Any
 
-from shm_metrics import forks
-from shm_metrics.errors import LockLostError, MetricsError, SyncError
+from shm_metrics.errors import LockLostError, SyncError
 from shm_metrics.families import AnyFamily
+from shm_metrics.recurring import LONGEST_WAIT, Recurring
 from shm_metrics.sync.blob import Blob
 from shm_metrics.sync.cluster import ClusterView
 from shm_metrics.sync.config import SyncConfig
@@ -28,25 +23,26 @@ from shm_metrics.sync.lease import Lease
 from shm_metrics.sync.member import Member, Published
 from shm_metrics.sync.opening import open_store
 from shm_metrics.sync.report import round_report
-from shm_metrics.sync.stores.protocol import Store
+from shm_metrics.sync.stores.protocol import LOCAL_ONLY, Store
 
 if TYPE_CHECKING:
     from shm_metrics.backend import MetricsBackend
 
 __all__ = ["SyncAgent"]
 
-log = logging.getLogger("shm_metrics")
-
-_LONGEST_WAIT = 1.0
-"""Seconds between two looks at the clock: a process that was stopped and continued finds out soon."""
+_LOOK_SECONDS = 0.002
+"""Between two looks whether another worker's round is over: one takes about as long."""
 
 
-class SyncAgent:
+class SyncAgent(Recurring):
     """backend: whose segment it publishes. cache: as open_store takes it. config: SyncConfig.
 
     start() begins the thread, stop() ends it and gives the leases back. Everything can also be done without the
     thread, a step at a time. Raises InvalidMetricError for a cache that cannot be used; connects to nothing yet.
     """
+
+    thread_name = "shm_metrics-sync"
+    told_as = "sync"
 
     def __init__(
         self,
@@ -58,21 +54,14 @@ class SyncAgent:
         wall: Callable[[], float] = time.time,
     ) -> None:
         self.config = config or SyncConfig()
-        self.failed = 0
-        self.retries = 0
-        self.last_error: str | None = None
         self._backend = backend
         self._cache = cache
         self._now, self.wall = now, wall
-        self._told: str | None = None
-        self._begin()
-        _agents.add(self)
+        super().__init__()
 
     def _begin(self) -> None:
-        """What a child of fork begins anew."""
-        self._lock = threading.RLock()
-        self._stop = threading.Event()
-        self._thread: threading.Thread | None = None
+        """The parent's leases and connections are the parent's."""
+        self.retries = 0
         self.store: Store = open_store(
             self._cache,
             namespace=self.config.namespace,
@@ -83,27 +72,24 @@ class SyncAgent:
         self.endpoint = LeaderEndpoint(self._backend, self.families, self.config)
         self._publish_due = self._look_due = self._now()
 
+    def after_fork(self) -> bool:
+        self.endpoint.forget()
+        return super().after_fork()
+
+    def _load(self) -> None:
+        self._backend.snapshot()
+
     # -- the thread -----------------------------------------------------------------------------------------------
 
     def start(self) -> None:
         """Begin the thread, if it does not run."""
-        with self._lock:
-            if self._thread is None or not self._thread.is_alive():
-                self._stop = threading.Event()
-                arguments = (weakref.ref(self), self._stop)
-                self._thread = threading.Thread(target=_run, args=arguments, name="shm_metrics-sync", daemon=True)
-                self._thread.start()
-
-    @property
-    def running(self) -> bool:
-        return self._thread is not None and self._thread.is_alive()
+        self._start()
 
     @property
     def leads(self) -> bool:
-        """Whether the segment's lease is ours at this moment. False also while a slow cache keeps us from knowing it,
-        and in a child of fork that has not begun anew yet."""
+        """Whether the segment's lease is ours at this moment; False while a slow cache keeps us from knowing it."""
         lock = self._lock
-        if not lock.acquire(timeout=_LONGEST_WAIT):
+        if not lock.acquire(timeout=LONGEST_WAIT):
             return False
         try:
             return self.member.segment_lease.held
@@ -116,19 +102,18 @@ class SyncAgent:
         A cache that hangs is waited for no longer than for one request, and one more if it was well until then; the
         leases then run out by themselves.
         """
-        thread, self._thread = self._thread, None
-        self._stop.set()
         self.endpoint.close()
-        if thread is not None and thread is not threading.current_thread():
-            thread.join(self.config.timeout)
-        if self._lock.acquire(timeout=self.config.timeout if self._answers else 0):
+        if self._end(self.config.timeout):
             try:
-                self._end()
+                self._let_go()
             finally:
                 self._lock.release()
 
-    def _end(self) -> None:
-        """By stop(), or by the thread that stop() did not wait for. What is over stays over."""
+    def _patience(self, seconds: float) -> float:
+        return seconds if self._answers else 0.0
+
+    def _let_go(self) -> None:
+        """What is over stays over."""
         self.endpoint.close()
         for lease in (self.member.cluster_lease, self.member.segment_lease):
             try:
@@ -139,20 +124,21 @@ class SyncAgent:
             lease.close()
         self.store.close()
 
+    def _work_once_more(self) -> None:
+        """Whoever ends in good order says what it still knows."""
+        if self.member.segment_lease.held:
+            self.sync_now()
+
     # -- a step ---------------------------------------------------------------------------------------------------
 
-    def step(self) -> float:
-        """Do what is due; seconds until something may be due again. Never raises."""
-        with self._lock:
-            try:
-                self._step()
-            except Exception as error:  # the thread must go on, and the application must not notice
-                self._failure(error)
+    def _step(self) -> None:
+        try:
+            self._do_what_is_due()
+        finally:
             if not self.member.segment_lease.held:
                 self.endpoint.close()
-            return self._wait()
 
-    def _step(self) -> None:
+    def _do_what_is_due(self) -> None:
         member, now = self.member, self._now
         asks = member.segment_lease.seconds_to_wait == 0
         held = member.segment_lease.tick()
@@ -162,6 +148,7 @@ class SyncAgent:
             if asks:
                 self._success()
             return
+        self._load_once()
         self.endpoint.open()
         if now() >= self._publish_due:
             self._publish_due = now() + self.config.interval
@@ -181,31 +168,18 @@ class SyncAgent:
 
     def _wait(self) -> float:
         leases: list[Lease] = [self.member.segment_lease]
-        waits = [_LONGEST_WAIT]
+        waits = []
         if self.member.segment_lease.held:
             waits += [self._publish_due - self._now(), self._look_due - self._now()]
             if self.member.cluster_lease.held:
                 leases.append(self.member.cluster_lease)
         waits += [lease.seconds_to_wait for lease in leases]
-        return max(0.01, min(waits))
+        return min(waits)
 
     @property
     def _answers(self) -> bool:
         """Whether the cache did, when it was asked last."""
         return self._told in (None, LockLostError.__name__)
-
-    def _failure(self, error: Exception) -> None:
-        self.failed += 1
-        self.last_error = f"{type(error).__name__}: {error}"
-        if self._told != type(error).__name__:
-            self._told = type(error).__name__
-            level = logging.WARNING if isinstance(error, MetricsError) else logging.ERROR
-            log.log(level, "shm_metrics: sync: %s; it is tried again, and counting goes on", self.last_error)
-
-    def _success(self) -> None:
-        if self._told is not None:
-            self._told = None
-            log.warning("shm_metrics: sync: it works again")
 
     # -- asked by the application ---------------------------------------------------------------------------------
 
@@ -216,17 +190,15 @@ class SyncAgent:
         error: Exception | None = None
         with self._lock:
             before = self.store.round_trips
+            lease = self.member.segment_lease
+            held = lease.held
             try:
-                lease = self.member.segment_lease
-                if not lease.held:
-                    lease.ask_now()
-                if not lease.tick():
-                    raise LockLostError(
-                        f"another worker of segment {self.member.instance} holds the lease; it publishes every "
-                        f"{self.config.interval:g} s"
-                    )
+                self._take(lease)
                 published = self.member.publish()
                 self._publish_due = self._now() + self.config.interval
+                if self.store.strategy == LOCAL_ONLY and not held and not self.running:
+                    # One without a term would be ours for good, with no thread here to use it.
+                    lease.release()
                 self._success()
             except Exception as raised:
                 error = raised
@@ -243,6 +215,23 @@ class SyncAgent:
                 failed=self.failed,
             )
 
+    def _take(self, lease: Lease) -> None:
+        """Have the lease. Without a cache it is another worker's for a round only, and worth waiting for.
+
+        Raises LockLostError, SyncError.
+        """
+        if not lease.held:
+            lease.ask_now()
+        deadline = time.monotonic() + self.config.timeout
+        while not lease.tick():
+            if self._cache is not None or time.monotonic() >= deadline:
+                raise LockLostError(
+                    f"another worker of segment {self.member.instance} holds the lease; it publishes every "
+                    f"{self.config.interval:g} s"
+                )
+            sleep(_LOOK_SECONDS)
+            lease.ask_now()
+
     def read(self) -> tuple[ClusterView, dict[str, Blob]]:
         """The cluster as the cache has it now, and the blob of each instance. Raises SyncError."""
         with self._lock:
@@ -255,50 +244,3 @@ class SyncAgent:
     def view(self) -> ClusterView:
         """The cluster as the cache has it now. Raises SyncError."""
         return self.read()[0]
-
-    # -- fork -----------------------------------------------------------------------------------------------------
-
-    def after_fork(self) -> None:
-        """The parent's leases and connections are the parent's; its thread is not here."""
-        ran = self._thread is not None
-        self._told = None
-        self.endpoint.forget()
-        self._begin()
-        if ran:
-            self.start()
-
-
-_agents: weakref.WeakSet[SyncAgent] = weakref.WeakSet()
-
-
-@atexit.register
-def _at_exit() -> None:
-    """Whoever ends in good order says what it still knows, and leaves no lease that the next one would wait for."""
-    # Registered after the segments' own: a thread that publishes must not meet a segment that is closed.
-    for agent in list(_agents):
-        if agent.running:
-            if agent.member.segment_lease.held and agent._told is None:
-                agent.sync_now()
-            agent.stop()
-
-
-@forks.in_child
-def _after_fork_in_child() -> None:
-    for agent in list(_agents):
-        agent.after_fork()
-
-
-def _run(reference: weakref.ref[SyncAgent], stop: threading.Event) -> None:
-    pid = os.getpid()
-    while os.getpid() == pid:
-        agent = reference()
-        if agent is None:
-            return
-        wait = agent.step()
-        if stop.is_set():
-            with agent._lock:
-                agent._end()
-            return
-        del agent  # it may go while nobody else has it
-        if stop.wait(wait):
-            return

@@ -13,9 +13,6 @@ The record says itself what it holds, so that writing it is the whole fold; what
 removed after (blobs) may be lost on the way. Read blobs first, then the record, then the tombs it names: an instance
 that is folded in between is then seen twice and counted once, where in another order it would be missing.
 
-A tomb is kept under instance and sequence: a fold that dies between tomb and record must not have replaced the tomb
-that the record in force needs.
-
 A tomb is kept under instance and sequence. A fold that dies between tomb and record has then not replaced the tomb that
 the record in force needs.
 """

@@ -87,7 +87,7 @@ class LeaderEndpoint:
             return
         paths = _Paths({CLUSTER_PATH: Endpoint(ClusterSource(self._cluster))}, Endpoint(self._backend))
         try:
-            self._server = MetricsServer(self._addr, self._port, paths)
+            server = MetricsServer(self._addr, self._port, paths)
         except OSError as error:
             if not self._told:
                 self._told = True
@@ -99,10 +99,13 @@ class LeaderEndpoint:
                 )
             return
         self._told = False
-        self._thread = threading.Thread(
-            target=self._server.serve_until_shutdown, name="shm_metrics-leader-http", daemon=True
-        )
-        self._thread.start()
+        thread = threading.Thread(target=server.serve_until_shutdown, name="shm_metrics-leader-http", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:  # no more threads: shutdown() would wait for ever for the end of one that never began
+            server.server_close()
+            raise
+        self._server, self._thread = server, thread
 
     def close(self) -> None:
         """Let the port go."""

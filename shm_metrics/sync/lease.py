@@ -29,7 +29,7 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-from shm_metrics.errors import LockLostError, SyncError
+from shm_metrics.errors import LockLostError
 from shm_metrics.sync.stores.protocol import Grant, Refused
 
 __all__ = ["ASKING", "CLOSED", "FREE", "HELD", "RENEWING", "TRANSITIONS", "Lease", "LeaseStore"]
@@ -134,7 +134,7 @@ class Lease:
         self._to("ASK")
         try:
             answer = self._store.acquire(self.scope, self.owner, self.ttl)
-        except SyncError:
+        except BaseException:  # whatever it was: in the middle of asking nobody would ever ask again
             self._to("FAILED")
             self._due = self._now() + self._pause(self.ttl / RENEWALS_IN_A_LIFE)
             raise
@@ -163,7 +163,7 @@ class Lease:
         self._to("RENEW")
         try:
             ours = self._store.renew(self._grant, self.ttl)
-        except SyncError:
+        except BaseException:
             self._to("FAILED")
             self._due = self._now() + self.ttl / RENEWALS_IN_A_LIFE / RENEWALS_IN_A_LIFE
             raise

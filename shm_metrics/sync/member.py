@@ -5,42 +5,48 @@ Lives here: the order of reading, publishing, observing and folding. May not: th
 Two leases. Who holds that of its segment publishes the segment's absolute aggregate. Who holds the cluster's folds the
 instances that nobody publishes any more into the retired totals.
 
-Silence is measured here, on this process' monotonic clock: an instance is silent while the sequence of its blob does
-not change. No two hosts' clocks are compared, and a leader that has just begun sees nobody as silent.
+Silence is watched here, on this process' monotonic clock: an instance is silent while the sequence of its blob does
+not change. No two hosts' clocks are compared, and a leader that has just begun, or could not ask the cache for a while,
+takes nobody for silent.
 
     1. host A dies; its blob stays as it is                         the cluster's totals stay
-    2. the leader B sees no new sequence of A for `retention`       B folds: record, with A in it, replaces record
-    3. B dies before it removes A's blob                            readers ignore the blob: the record says it is in it
-    4. the next leader C finds blob and record                      C removes the blob, and nothing is added twice
+    2. the leader B sees no new sequence of A for `stale_after`     B keeps a copy of the blob
+    3. the cache loses the blob                                     who has read it shows its copy; B folds its own
+    4. no new sequence for `retention`                              B folds: record, with A in it, replaces record
+    5. B dies before it removes A's blob                            readers ignore the blob: the record says it is in it
+    6. the next leader C finds blob and record                      C removes the blob, and nothing is added twice
 """
 
 from __future__ import annotations
 
-import logging
 import os
 import secrets
 import socket
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from shm_metrics.errors import LockLostError, WireFormatError
+from shm_metrics.errors import LockLostError
 from shm_metrics.sync.blob import Blob, Retired
 from shm_metrics.sync.capture import Capture
 from shm_metrics.sync.cluster import ClusterView, Merger
 from shm_metrics.sync.config import SyncConfig
+from shm_metrics.sync.decoding import Decoder
 from shm_metrics.sync.fold import FOLDED, fold, forget, state_of
 from shm_metrics.sync.lease import Lease
+from shm_metrics.sync.record import Record
+from shm_metrics.sync.sightings import Sightings
 from shm_metrics.sync.stores.protocol import CLUSTER, OldSequenceError, Store, segment_scope
-from shm_metrics.sync.wire import decode, decode_retired, encode, encode_retired
+from shm_metrics.sync.wire import encode, encode_retired
 
 if TYPE_CHECKING:
     from shm_metrics.backend import MetricsBackend
 
 __all__ = ["Member", "Published"]
 
-log = logging.getLogger("shm_metrics")
+FOLDED_AT_ONCE = 100
+"""Instances in one fold: thousands that ended together must not make a write that takes longer than the time-out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +73,6 @@ class Member:
         self.store = store
         self.config = config
         self.instance = backend.instance_id
-        self.damaged: dict[str, str] = {}
-        """instance -> why its blob cannot be read now, and is left out; the retired record stands there as CLUSTER."""
         owner = f"{self.instance}:{os.getpid()}:{secrets.token_hex(4)}"
         self.segment_lease = Lease(store, segment_scope(self.instance), owner, config.lease_ttl, now=now)
         self.cluster_lease = Lease(store, CLUSTER, owner, config.lease_ttl, now=now)
@@ -76,15 +80,19 @@ class Member:
         self._now, self._wall = now, wall
         self._capture = Capture()
         self._merger = Merger()
+        self._decoder = Decoder()
+        self._record = Record(store, self._decoder)
+        self._sightings = Sightings(config.interval)
         self._sequence = 0
-        self._seen: dict[str, tuple[int, float]] = {}
-        """instance -> the sequence of its blob, and since when it is that one."""
-        self._kept_retired: tuple[int, bytes] = (0, b"")
-        """The newest record that this process has met: to put back when the cache has lost it."""
-        self._kept_tombs: dict[tuple[str, int], bytes] = {}
-        """The tombs of those that have returned: without them the record alone would count them for less."""
-        self._read_retired: tuple[bytes, Retired] | None = None
-        """The record that was decoded last: it changes seldom, and each look needs it."""
+        self._sent: tuple[Blob, ...] = ()
+        """Our first blob and our last since the last look: if we were folded meanwhile, the first is our tomb."""
+        self._unknown: set[str] = set()
+        """Who had returned, and had no tomb, when we looked last."""
+
+    @property
+    def damaged(self) -> dict[str, str]:
+        """instance -> why its blob cannot be read now, and is left out; the retired record stands there as CLUSTER."""
+        return dict(self._decoder.damaged)
 
     # -- publishing -----------------------------------------------------------------------------------------------
 
@@ -114,147 +122,158 @@ class Member:
                 raise
             else:
                 self.segment_lease.renewed(sent)
+                self._sent = (*self._sent[:1], blob)
                 return Published(_count(blob), len(data), self._sequence)
         raise LockLostError(f"{self.instance}: somebody else publishes it at the same time")
 
-    # -- the retired totals ---------------------------------------------------------------------------------------
+    # -- the retired totals -----------------------------------------------------------------------------------------
 
     def look_around(self) -> None:
         """See who is there, and fold whoever is not, if the cluster's lease is ours. Raises SyncError."""
-        record = self._retired_bytes()
+        self._record.read()
+        self._record.put_back()
         there = self.store.instances()
-        now = self._now()
-        for instance, sequence in there.items():
-            known = self._seen.get(instance)
-            if known is None or known[0] != sequence:
-                self._seen[instance] = sequence, now
-        self._seen = {instance: seen for instance, seen in self._seen.items() if instance in there}
-        retired = self._decoded_retired(record)
-        self._keep_tombs(there, retired)
-        if not self.cluster_lease.held:
-            return
-        silent = [
-            instance
-            for instance, (_, since) in self._seen.items()
-            if instance != self.instance and now - since >= self.config.retention
-        ]
-        if silent or self._is_due_to_forget(retired):
-            self._fold(silent, retired)
+        self._sightings.look(there, self._now())
+        self._sightings.drop_folded(self._record.folded)
+        self._see_whether_we_were_folded()
+        leads = self.cluster_lease.held
+        returned = self._record.returned(there)
+        # Each host has its own tomb put back when it is lost, and the leader all that it knows.
+        tombs = self._record.tombs(returned, check=returned if leads else (self.instance,))
+        unknown = returned.keys() - tombs.keys()
+        still_unknown, self._unknown = unknown & self._unknown, unknown
+        if leads:
+            self._keep_copies()
+            self._fold(self._silent(), still_unknown)
+        self._drop_lost()
 
-    def _fold(self, silent: list[str], retired: Retired | None) -> None:
-        grant = self.cluster_lease.grant
-        blobs = self._decoded(self.store.fetch(silent))
-        old = {} if retired is None else {i: retired.folded[i].sequence for i in blobs if i in retired.folded}
-        tombs = self._decoded(self.store.tombs(old)) if old else {}
+    def _see_whether_we_were_folded(self) -> None:
+        folded = self._record.folded.get(self.instance)
+        if folded is not None:
+            # The blob was removed, so nothing refuses the lower sequence of a clock that was set back since.
+            self._sequence = max(self._sequence, folded.sequence)
+            for blob in self._sent:
+                if blob.sequence == folded.sequence:
+                    self._record.keep_tomb(blob)
+        self._sent = self._sent[-1:]
+
+    def _keep_copies(self) -> None:
+        """Of the blobs that nobody will publish again, if the cache should lose them before they are folded."""
+        wanted = [
+            instance
+            for instance, seen in self._sightings.items()
+            if seen.there
+            and seen.silent >= self.config.stale_after
+            and (seen.copy is None or seen.copy.sequence != seen.sequence)
+        ]
+        if wanted:
+            self._sightings.keep(self._decoder.blobs(self.store.fetch(wanted[:FOLDED_AT_ONCE])).values())
+
+    def _silent(self) -> list[str]:
+        """Who is to be folded: silent for `retention`; or gone from the cache, and silent for long enough to be so."""
+        there, lost = self.config.retention, min(self.config.stale_after, self.config.retention)
+        return [
+            instance
+            for instance, seen in self._sightings.items()
+            if instance != self.instance and seen.silent >= (there if seen.there else lost)
+        ]
+
+    def _fold(self, silent: Collection[str], unknown: Collection[str]) -> None:
+        """unknown: those whose tombs are lost for good. Nothing of them is added, and they count again from here on."""
+        grant, retired = self.cluster_lease.grant, self._record.newest
+        names = [*silent, *(name for name in unknown if name not in silent)][:FOLDED_AT_ONCE]
         after, packed, gone = retired or Retired(), dict[str, bytes](), dict[str, int]()
-        for instance in silent:
-            blob = blobs.get(instance)
-            if blob is None:  # evicted: its entry in the directory goes
-                gone[instance] = self._seen[instance][0]
-                continue
-            gone[instance] = blob.sequence
-            if state_of(blob, after, tombs.get(instance)) != FOLDED:
-                after = fold(after, blob, tombs.get(instance), self._wall(), token=grant.token)
-                packed[instance] = encode(blob)
+        blobs = self._to_fold(names, unknown, gone)
+        tombs = self._record.tombs(self._record.returned({name: blob.sequence for name, blob in blobs.items()}))
+        replaced = {name: after.folded[name].sequence for name in blobs if name in after.folded}
+        for name, blob in blobs.items():
+            gone[name] = blob.sequence
+            if state_of(blob, after, tombs.get(name)) != FOLDED:
+                after = fold(after, blob, tombs.get(name), self._wall(), token=grant.token)
+                packed[name] = encode(blob)
         kept = forget(after, self._wall() - self.config.return_within)
-        forgotten = {i: folded.sequence for i, folded in after.folded.items() if i not in kept.folded}
-        forgotten |= {i: sequence for i, sequence in old.items() if i in packed}  # a tomb that a newer one replaces
+        forgotten = {name: folded.sequence for name, folded in after.folded.items() if name not in kept.folded}
+        if not gone and not forgotten:
+            return
+        forgotten |= {name: sequence for name, sequence in replaced.items() if name in packed}
         expected = 0 if retired is None else retired.version
         after = Retired(expected + 1, grant.token, kept.folded, kept.part)
         data = encode_retired(after)
         try:
-            if self.store.commit_fold(grant, expected, data, after.version, packed, gone, forgotten):
-                self._kept_retired = after.version, data
+            done = self.store.commit_fold(grant, expected, data, after.version, packed, gone, forgotten)
         except LockLostError:
             self.cluster_lease.denied()
             raise
+        if done:
+            self._record.replaced(after, data)
+            self._sightings.drop(gone)
 
-    def _is_due_to_forget(self, retired: Retired | None) -> bool:
-        limit = self._wall() - self.config.return_within
-        return retired is not None and any(folded.at < limit for folded in retired.folded.values())
+    def _to_fold(self, names: Collection[str], unknown: Collection[str], gone: dict[str, int]) -> dict[str, Blob]:
+        """The last blob of each, or our copy; `gone` gets those of whom nothing is left but the name."""
+        found = self.store.fetch(names) if names else {}
+        readable, blobs = self._decoder.blobs(found), dict[str, Blob]()
+        for name in names:
+            seen, blob = self._sightings.get(name), readable.get(name)
+            assert seen is not None
+            if blob is not None:
+                if blob.sequence == seen.sequence or name in unknown:
+                    blobs[name] = blob  # another one was published a moment ago
+            elif name in found:
+                continue  # perhaps one that a later version of us can read
+            elif seen.copy is not None:
+                blobs[name] = seen.copy
+            elif seen.there:
+                gone[name] = seen.sequence
+        return blobs
 
-    def _retired_bytes(self) -> bytes | None:
-        """The record; one that the cache has lost is put back first."""
-        record = self.store.retired()
-        version = self._version(record)
-        kept_version, kept = self._kept_retired
-        if version > kept_version and record is not None:
-            self._kept_retired = version, record
-        elif version < kept_version:
-            self.store.restore_retired(kept, kept_version, self._kept_tombs)
-            record = self.store.retired()
-        return record
+    def _drop_lost(self) -> None:
+        # Two intervals later than whoever leads would have folded it.
+        self._sightings.drop_lost(self.config.retention + 2 * self.config.interval, self.config.return_within)
 
-    def _keep_tombs(self, there: dict[str, int], retired: Retired | None) -> None:
-        """Have the tombs of those that have returned; what the cache has lost of them is put back."""
-        if retired is None:
-            return
-        folded = {instance: entry.sequence for instance, entry in retired.folded.items()}
-        wanted = {i: folded[i] for i, sequence in there.items() if i in folded and sequence > folded[i]}
-        found = self.store.tombs(wanted) if wanted else {}
-        kept = {key: tomb for key, tomb in self._kept_tombs.items() if folded.get(key[0]) == key[1]}
-        lost = {key: tomb for key, tomb in kept.items() if key[0] in wanted and key[0] not in found}
-        if lost:
-            version, record = self._kept_retired
-            self.store.restore_retired(record, version, lost)
-        self._kept_tombs = kept | {(i, wanted[i]): tomb for i, tomb in found.items()}
-
-    def _version(self, record: bytes | None) -> int:
-        retired = self._decoded_retired(record)
-        return 0 if retired is None else retired.version
-
-    # -- reading --------------------------------------------------------------------------------------------------
+    # -- reading ----------------------------------------------------------------------------------------------------
 
     def read(self) -> tuple[ClusterView, dict[str, Blob]]:
-        """All instances together, and the blob of each. Raises SyncError."""
+        """All instances together, and the blob of each. Raises SyncError.
+
+        What this process has read before stands in for what the cache has lost since, so that totals do not fall.
+        """
         # In this order, as fold.py says: who is folded in between is then met twice and counted once.
-        blobs = self._decoded(self.store.fetch(self.store.instances()))
-        retired = self._decoded_retired(self.store.retired())
-        names = {} if retired is None else {i: retired.folded[i].sequence for i in blobs if i in retired.folded}
-        returned = {i: s for i, s in names.items() if blobs[i].sequence > s}
-        tombs = self._decoded(self.store.tombs(returned)) if returned else {}
-        return self._merger.merge(blobs.values(), retired, tombs, stale=self._stale(blobs.values())), blobs
+        there = self.store.instances()
+        data = self.store.fetch(dict.fromkeys([*there, *(name for name, _ in self._sightings.items())]))
+        found = self._decoder.blobs(data)
+        self._sightings.look({name: blob.sequence for name, blob in found.items()}, self._now())
+        self._sightings.keep(found.values())
+        blobs = found | self._sightings.copies()
+        tombs = self._tombs(blobs)
+        self._sightings.drop_folded(self._record.folded)
+        self._drop_lost()
+        blobs = {name: blob for name, blob in blobs.items() if name in found or self._sightings.get(name) is not None}
+        self._decoder.forget_all_but(data)
+        view = self._merger.merge(blobs.values(), self._record.newest, tombs, stale=self._stale(blobs.values()))
+        return view, blobs
+
+    def _tombs(self, blobs: Mapping[str, Blob]) -> dict[str, Blob]:
+        """The tombs that the record names, both of one moment."""
+        sequences = {name: blob.sequence for name, blob in blobs.items()}
+        while True:
+            retired = self._record.read()
+            wanted = self._record.returned(sequences)
+            tombs = self._record.tombs(wanted)
+            # One that was folded again in between has another tomb now, and the record says so.
+            if len(tombs) == len(wanted) or self._record.read() is retired:
+                return tombs
 
     def _stale(self, blobs: Iterable[Blob]) -> set[str]:
         """Whose live gauges count no more: seen silent here, or, before that can be known, by its own clock."""
         now, wall, limit = self._now(), self._wall(), self.config.stale_after
         stale = set()
         for blob in blobs:
-            seen = self._seen.get(blob.instance)
-            watched = seen is not None and seen[0] == blob.sequence and now - seen[1] >= limit
-            if watched or wall - blob.published_at >= limit + max(blob.interval, self.config.interval):
+            seen = self._sightings.get(blob.instance)
+            silent = seen is not None and now - seen.changed_at >= limit
+            watched = seen is not None and seen.watched
+            if silent or (not watched and wall - blob.published_at >= limit + max(blob.interval, self.config.interval)):
                 stale.add(blob.instance)
         return stale - {self.instance}
-
-    def _decoded(self, found: dict[str, bytes]) -> dict[str, Blob]:
-        blobs = {}
-        for instance, data in found.items():
-            try:
-                blob = decode(data)
-            except WireFormatError as error:
-                self._left_out(instance, error)
-                continue
-            self.damaged.pop(instance, None)
-            if blob.instance == instance:
-                blobs[instance] = blob
-        return blobs
-
-    def _left_out(self, what: str, error: WireFormatError) -> None:
-        if what not in self.damaged:
-            log.warning("shm_metrics: sync: %s cannot be read and is left out: %s", what, error)
-        self.damaged[what] = str(error)
-
-    def _decoded_retired(self, record: bytes | None) -> Retired | None:
-        if record is None:
-            return None
-        if self._read_retired is None or self._read_retired[0] != record:
-            try:
-                self._read_retired = record, decode_retired(record)
-            except WireFormatError as error:
-                self._left_out(CLUSTER, error)
-                return None
-            self.damaged.pop(CLUSTER, None)
-        return self._read_retired[1]
 
 
 def _count(blob: Blob) -> dict[str, int]:

@@ -16,7 +16,8 @@ from demo.server import Gunicorn
 from tests.apps.clients import CRASH, Tally, run_clients
 from tests.apps.packages import Package, Scrapes
 from tests.apps.pages import Page
-from tests.integrations.running import HOOKS, PATIENCE_SECONDS, ROOT, Uvicorn, until
+from tests.integrations.running import HOOKS, ROOT, Uvicorn
+from tests.waiting import PATIENCE_SECONDS, until
 
 LINE = "import shm_metrics.prometheus; shm_metrics.prometheus.install()\n"
 DEPLOYED = "deployed"  # the module as it is run: no name of a file here, whatever the current directory is

@@ -16,8 +16,9 @@ from tests.apps.clients import Tally
 from tests.apps.deployments import UVICORN, UVICORN_WORKER, Deployment
 from tests.apps.packages import DJANGO, FASTAPI, FLASK, STARLETTE, Scrapes
 from tests.apps.pages import Page
-from tests.cli.exporter import PATIENCE_SECONDS, Serving
+from tests.cli.exporter import Serving
 from tests.integrations.running import ROOT
+from tests.waiting import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.slow
 

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 
-PATIENCE_SECONDS = 30.0
+from tests.waiting import PATIENCE_SECONDS
 
 
 def environ() -> dict[str, str]:

@@ -7,14 +7,14 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.cli.exporter import PATIENCE_SECONDS, Serving, environ
+from tests.cli.exporter import Serving, environ
+from tests.waiting import PATIENCE_SECONDS, until
 
 JOB = """
 import sys
@@ -45,13 +45,6 @@ def scrape(url: str) -> tuple[int, str]:
     except urllib.error.HTTPError as error:
         with error:
             return error.code, error.read().decode()
-
-
-def until(condition: Callable[[], object], what: str) -> None:
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {PATIENCE_SECONDS:.0f} s: {what}"
-        time.sleep(0.01)
 
 
 def run_job(name: str) -> None:

@@ -216,7 +216,7 @@ def worker(make_backend):
 
 
 def remove(backend, name, **labels):
-    backend._handles[name].remove(tuple(sorted(labels.items())))
+    backend.families.handles[name].remove(tuple(sorted(labels.items())))
 
 
 def test_a_removed_series_is_hidden_from_everybody_at_the_next_scrape(worker):

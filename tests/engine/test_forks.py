@@ -71,6 +71,61 @@ os.waitpid(pid, 0)
     assert said.endswith("the next one\n")
 
 
+def test_what_starts_threads_comes_when_all_else_has_begun_anew(python):
+    program = """
+import os, sys
+from shm_metrics import forks
+forks.begin_in_child(lambda: print("a thread begins"))
+forks.in_child(lambda: print("a lock is renewed"))
+pid = os.fork()
+if pid == 0:
+    sys.stdout.flush()
+    os._exit(0)
+os.waitpid(pid, 0)
+"""
+    assert python(program) == "a lock is renewed\na thread begins\n"
+
+
+def test_a_fork_waits_while_it_is_held_back_and_not_for_ever(python):
+    program = """
+import os, threading
+from shm_metrics import forks
+held, may_end, order = threading.Event(), threading.Event(), []
+
+def hold():
+    with forks.held_back():
+        held.set()
+        may_end.wait()
+        order.append("held back")
+
+def fork(what):
+    pid = os.fork()
+    if pid == 0:
+        with forks.held_back():         # the child's own
+            os._exit(0)
+    order.append((what, os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])))
+
+threading.Thread(target=hold, daemon=True).start()
+held.wait()
+threading.Timer(0.1, may_end.set).start()
+fork("in time")
+held.clear()
+may_end.clear()
+threading.Thread(target=hold, daemon=True).start()
+held.wait()
+forks._MOST_SECONDS = 0.01
+fork("not waited for")
+with_its_own = forks.held_back()
+may_end.set()
+with with_its_own:
+    fork("from within")
+print(order)
+"""
+    assert python(program) == (
+        "['held back', ('in time', 0), ('not waited for', 0), 'held back', ('from within', 0)]\n"
+    )
+
+
 def test_a_stand_in_for_uwsgi_does_no_harm(python, segment_name):
     program = """
 import sys

@@ -219,7 +219,7 @@ def test_a_removed_gauge_comes_back_without_its_past(mode, worker):
     one, other = worker(101), worker(102)
     for backend in (one, other):
         gauge(backend, mode, shop="a").set(9.0)
-    handle = one._handles["depth"]
+    handle = one.families.handles["depth"]
     handle.remove((("shop", "a"),))
     assert shown(other, "depth") == {}
     gauge(one, mode, shop="a").set(2.0)

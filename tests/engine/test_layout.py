@@ -74,7 +74,7 @@ def test_the_header_words_end_within_their_page():
 
 
 def test_no_two_locks_share_a_byte():
-    single = [L.LOCK_CREATION, L.LOCK_CATALOG, L.LOCK_LEADER, L.LOCK_PRESENCE, L.LOCK_LEDGER]
+    single = [L.LOCK_CREATION, L.LOCK_CATALOG, L.LOCK_LEADER, L.LOCK_PRESENCE, L.LOCK_LEDGER, L.LOCK_PUBLISHER]
     ranges = [(byte, byte + 1) for byte in single]
     ranges += [(L.LOCK_CLAIM, L.LOCK_CLAIM + L.MAX_ROWS), (L.LOCK_LIVE, L.LOCK_LIVE + L.MAX_ROWS)]
     ranges += [(L.LOCK_ROWLESS, L.LOCK_ROWLESS + L.ROWLESS_BYTES)]

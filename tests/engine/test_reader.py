@@ -150,7 +150,7 @@ def test_a_damaged_record_is_counted_and_the_rest_served(worker):
     backend = worker()
     for n in range(5):
         backend.counter("jobs", n=n).inc()
-    entry = backend._scraper.entry(backend._handles["jobs"].family, (("n", "2"),))
+    entry = backend._scraper.entry(backend.families.handles["jobs"].family, (("n", "2"),))
     reader = worker(read_only=True)
     backend._writer.allocator.catalog.data[entry.offset + 70] ^= 0xFF
     for _ in range(2):
@@ -163,7 +163,7 @@ def test_a_damaged_record_is_counted_and_the_rest_served(worker):
 def test_a_series_whose_record_is_damaged_is_made_anew_and_its_new_record_served(worker):
     one = worker()
     one.counter("jobs", n=1).inc(5)
-    entry = one._scraper.entry(one._handles["jobs"].family, (("n", "1"),))
+    entry = one._scraper.entry(one.families.handles["jobs"].family, (("n", "1"),))
     one._writer.allocator.catalog.data[entry.offset + 70] ^= 0xFF
     other = worker()
     other.counter("jobs", n=1).inc(2)
@@ -187,7 +187,7 @@ def test_a_record_that_names_slots_out_of_reach_is_damage(worker):
     backend = worker()
     backend.counter("jobs", n=1).inc()
     allocator = backend._writer.allocator
-    family = allocator.family(backend._handles["jobs"].family, True, 0.0)
+    family = allocator.family(backend.families.handles["jobs"].family, True, 0.0)
     for slot, count in ((1 << 40, 1), (0, 1), (4096, 1), (20, 2)):
         key = records.series_key(family.offset, (("n", f"{slot} {count}"),))
         allocator.catalog.append(records.Record(records.SERIES, key, family.offset, slot, count))

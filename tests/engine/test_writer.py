@@ -124,7 +124,7 @@ def test_what_was_counted_does_not_die_with_the_object_that_counted_it(worker, n
     first, second = worker(), worker()
     second.counter("jobs", shop="a").inc(3)
     second.forget_series()
-    second._handles["jobs"].series.clear()
+    second.families.handles["jobs"].series.clear()
     first.close()
     assert repaired(second._writer)
     assert shown(second, "jobs") == {(("shop", "a"),): 3.0}

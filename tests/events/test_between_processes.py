@@ -6,14 +6,16 @@ import os
 import subprocess
 import sys
 
-from shm_metrics import MetricsBackend
+from shm_metrics import EventRule, MetricsBackend
+from shm_metrics.events import counts
 
 PROCESSES = 4
 TURNS = 500
 
 CODE = """
 import sys
-from shm_metrics import MetricsBackend
+from shm_metrics import EventRule, MetricsBackend
+from shm_metrics.events import counts
 
 backend = MetricsBackend()
 print("ready", flush=True)
@@ -91,3 +93,19 @@ def test_a_forked_child_counts_events_in_a_row_of_its_own(make_backend):
         backend.handle_event("task.started", {"status": "a"})
     assert [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in children] == [0] * 3
     assert backend.counter("task_started_total", status="a").value == 4_001.0
+
+
+def test_a_child_forked_in_the_middle_of_a_census_makes_one_of_its_own(make_backend):
+    backend = make_backend()
+    backend.event_rules.add(EventRule("user.seen", [counts("seen_total")], ["user"], max_label_values=2))
+    backend.handle_event("user.seen", {"user": "a"})
+    assert backend._events._census._reading.acquire(False), "as if another thread were reading"
+    pid = os.fork()
+    if pid == 0:
+        done = all(backend.handle_event("user.seen", {"user": user}) for user in "abc")
+        os._exit(0 if done else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    seen = {
+        each["labels"]["user"]: each["value"] for each in backend.all_metrics().values() if each["name"] == "seen_total"
+    }
+    assert seen == {"a": 2.0, "b": 1.0, "other": 1.0}

@@ -9,7 +9,8 @@ import pytest
 
 from shm_metrics.integrations import celery_signals
 from tests.jobs.conftest import exporter, required, valkey  # noqa: F401  # fixtures
-from tests.jobs.watching import PATIENCE_SECONDS, environ, until
+from tests.jobs.watching import environ
+from tests.waiting import PATIENCE_SECONDS, until
 
 pytestmark = pytest.mark.slow
 

@@ -289,6 +289,38 @@ def test_label_values_beyond_the_cap_are_other_and_are_counted(backend):
     assert backend.counter(CAPPED, rule="user.seen", label="user").value == 6.0
 
 
+def test_the_cap_is_the_segments_so_that_recycled_workers_do_not_raise_it(make_backend):
+    keeps_it = make_backend()
+    for generation in range(5):
+        worker = make_backend()
+        worker.event_rules.add(EventRule("user.seen", [counts("seen_total")], ["user"], max_label_values=3))
+        for n in range(2):
+            assert worker.handle_event("user.seen", {"user": f"user {generation} {n}"}) is True
+        worker.close()
+    found = {dict(pairs)["user"]: value for pairs, value in shown(keeps_it, "seen").items()}
+    assert found == {"user 0 0": 1.0, "user 0 1": 1.0, "user 1 0": 1.0, "other": 7.0}
+
+
+def test_what_was_removed_makes_room_under_the_cap(backend, make_backend):
+    other = make_backend()
+    for each in (backend, other):
+        each.event_rules.add(EventRule("user.seen", [counts("seen_total")], ["user"], max_label_values=2))
+    for user in "abc":
+        backend.handle_event("user.seen", {"user": user})
+    other.clear()
+    for user in "cde":
+        backend.handle_event("user.seen", {"user": user})
+    assert {dict(pairs)["user"] for pairs in shown(other, "seen")} == {"c", "d", "other"}
+
+
+def test_events_that_the_segment_knows_need_no_census(backend, make_backend):
+    payload = {"status": "success", "duration": 1.0}
+    assert backend.handle_event("task.completed", payload) is True
+    other = make_backend()
+    assert other.handle_event("task.completed", payload) is True
+    assert "_census" not in vars(other._events)
+
+
 def test_label_sets_beyond_the_cap_are_other(backend):
     backend.event_rules.add(EventRule("user.seen", [counts("seen_total")], ["a", "b"], max_label_sets=5))
     for a in range(10):
@@ -299,10 +331,13 @@ def test_label_sets_beyond_the_cap_are_other(backend):
     assert found["a", "other"] if ("a", "other") in found else found[(("a", "other"), ("b", "other"))] == 95.0
 
 
-def test_entities_are_capped_for_they_name_families(backend):
+def test_entities_are_capped_for_they_name_families(backend, make_backend):
     done = [backend.handle_event(f"user{n}.started") for n in range(MAX_ENTITIES + 5)]
     assert done == [True] * MAX_ENTITIES + [False] * 5
     assert len(backend.all_metrics()) == MAX_ENTITIES
+    another = make_backend()
+    assert another.handle_event("user1.started") is True
+    assert another.handle_event("user.started") is False
 
 
 def test_events_after_clear_count_from_zero_and_zeros_are_shown(backend):

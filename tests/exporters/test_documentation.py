@@ -14,7 +14,9 @@ from shm_metrics.exporters.statsd import StatsdExporter
 from tests.exporters.receivers import Datagrams
 
 TOLD = (Path(shm_metrics.__file__).parents[1] / "docs" / "exporters.md").read_text()
-EXAMPLES = re.findall(r"^```python\n(.*?)^```", TOLD, re.M | re.S)
+_BLOCKS = re.findall(r"^```python\n(.*?)^```", TOLD, re.M | re.S)
+EXAMPLES = [block for block in _BLOCKS if "gunicorn.conf.py" not in block]
+(GUNICORN,) = [block for block in _BLOCKS if "gunicorn.conf.py" in block]  # test_pushing_gunicorn.py runs it
 
 
 def test_the_examples_run(pushgateway, receiver, udp, tmp_path, monkeypatch, capsys):

@@ -11,6 +11,7 @@ from shm_metrics import ExportError, InvalidMetricError, MetricsBackend, Sample,
 from shm_metrics.exporters import exporter
 from shm_metrics.exporters.pushgateway import group_path
 from tests.sync.servers import HOST, free_port
+from tests.waiting import until
 
 
 @pytest.fixture
@@ -77,7 +78,7 @@ def test_delete_removes_the_group(backend, pushgateway, job, name):
     to.export(backend)
     assert pushgateway.samples(name)
     to.delete()
-    assert pushgateway.samples(name) == set()
+    until(lambda: not pushgateway.samples(name), "the group is gone")
 
 
 def test_what_the_gateway_refuses_is_an_error_with_its_reason(backend, pushgateway, job, name):

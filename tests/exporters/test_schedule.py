@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 
@@ -106,14 +107,26 @@ def test_two_schedules_of_one_worker_both_push_and_one_may_stop(make, schedule):
     assert other.exporter.sent == 1
 
 
-def test_a_worker_that_syncs_without_a_cache_and_pushes_has_one_leadership(make, schedule):
-    backend = make()
-    one, other = schedule(backend), schedule(make())
-    assert backend.sync_agent.sync_now()["success"]
+def test_who_syncs_without_a_cache_is_no_matter_of_who_pushes(make, schedule):
+    workers = [make() for _ in range(3)]
+    one, other = schedule(workers[0]), schedule(workers[1])
     one.step()
+    for backend in (*workers, *workers):
+        report = backend.sync_to_cache()
+        assert report["success"], report
     one.stop()
     other.step()
-    assert (one.exporter.sent, other.exporter.sent) == (1, 0)
+    assert (one.exporter.sent, other.exporter.sent) == (1, 1)
+
+
+def test_whoever_is_forgotten_leads_no_more(make, schedule):
+    backend, other = make(), schedule(make())
+    one = PushSchedule(backend, Kept())
+    assert one.push_now() == b"sent"
+    del one
+    gc.collect()
+    other.step()
+    assert other.exporter.sent == 1
 
 
 def test_what_fails_is_counted_and_logged_once_until_it_goes_right(backend, schedule, clock, caplog):
@@ -346,8 +359,6 @@ def test_a_child_that_was_forked_in_the_middle_of_a_push_does_not_hold_its_lock(
 
 
 def test_the_thread_ends_when_nobody_has_the_schedule_any_more(make):
-    import gc
-
     thread = PushSchedule(make(), Kept(), FAST).start()._thread
     gc.collect()
     thread.join(30)

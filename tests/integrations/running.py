@@ -7,16 +7,15 @@ import os
 import re
 import signal
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 from demo.load import Tally, run_clients
 from demo.server import Gunicorn
 from shm_metrics import MetricsBackend, Snapshot
+from tests.waiting import PATIENCE_SECONDS, until
 
 ROOT = Path(__file__).parents[2]
-PATIENCE_SECONDS = 30.0  # guards against hangs; nothing waits this long to pass
 CLIENTS = 4
 HOOKS = "from shm_metrics.integrations import gunicorn as metrics\nmetrics.setup(globals())\n"
 PATHS = ("/a", "/b", "/c")
@@ -45,14 +44,6 @@ class BindingGunicorn(Gunicorn):
             return found is not None
 
         until(told, "gunicorn listens")
-
-
-def until(condition: Callable[[], object], what: str) -> None:
-    """Look until it is so."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {PATIENCE_SECONDS:.0f} s: {what}"
-        time.sleep(0.01)
 
 
 def state(pid: int) -> str:

@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from demo.report import Comparison, Findings, report
-from tests.integrations.running import ROOT, until
+from tests.integrations.running import ROOT
 from tests.sync.servers import missing
+from tests.waiting import until
 
 pytestmark = pytest.mark.slow
 

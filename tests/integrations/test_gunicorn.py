@@ -12,7 +12,8 @@ import pytest
 
 from shm_metrics import MetricsBackend, generate_latest
 from shm_metrics.place import Place
-from tests.integrations.running import HOOKS, PATHS, BindingGunicorn, Service, state, until
+from tests.integrations.running import HOOKS, PATHS, BindingGunicorn, Service, state
+from tests.waiting import until
 
 REQUESTS = 450
 pytestmark = pytest.mark.slow

@@ -14,8 +14,9 @@ import pytest
 from demo.load import get
 from demo.server import Gunicorn
 from shm_metrics import MetricsBackend
-from tests.integrations.running import Service, until
+from tests.integrations.running import Service
 from tests.sync.servers import MemcachedServer, RedisServer, Server, free_port
+from tests.waiting import until
 
 pytestmark = pytest.mark.slow
 

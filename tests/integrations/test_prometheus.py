@@ -20,7 +20,8 @@ from demo.killer import Killer
 from demo.load import get, run_clients
 from demo.scrape import Scrape
 from demo.server import Gunicorn
-from tests.integrations.running import PATIENCE_SECONDS, ROOT, until
+from tests.integrations.running import ROOT
+from tests.waiting import PATIENCE_SECONDS, until
 
 pytestmark = pytest.mark.slow
 

@@ -9,8 +9,8 @@ from collections.abc import Callable
 import pytest
 
 from shm_metrics import MetricsBackend, start_http_server
-from tests.integrations.running import until
 from tests.integrations.test_prometheus import Prometheus, prometheus
+from tests.waiting import until
 
 __all__ = ["prometheus"]
 pytestmark = pytest.mark.slow

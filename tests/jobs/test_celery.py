@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from tests.jobs.conftest import required
-from tests.jobs.watching import PATIENCE_SECONDS, Exporter, children, environ, until
+from tests.jobs.watching import Exporter, children, environ
+from tests.waiting import PATIENCE_SECONDS, until
 
 pytestmark = pytest.mark.slow
 

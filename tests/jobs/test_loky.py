@@ -9,7 +9,8 @@ import sys
 import pytest
 
 from tests.jobs.conftest import required
-from tests.jobs.watching import PATIENCE_SECONDS, Exporter, environ
+from tests.jobs.watching import Exporter, environ
+from tests.waiting import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.slow
 

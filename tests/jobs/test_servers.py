@@ -16,7 +16,8 @@ from demo.load import get, run_clients
 from demo.server import Gunicorn
 from tests.integrations.running import state
 from tests.jobs.conftest import required
-from tests.jobs.watching import Exporter, environ, until
+from tests.jobs.watching import Exporter, environ
+from tests.waiting import until
 
 pytestmark = pytest.mark.slow
 

@@ -19,7 +19,8 @@ from demo.server import Gunicorn
 from shm_metrics import MetricsBackend, generate_latest
 from tests.integrations.running import state
 from tests.jobs.conftest import missing
-from tests.jobs.watching import PATIENCE_SECONDS, Exporter, environ, until
+from tests.jobs.watching import Exporter, environ
+from tests.waiting import PATIENCE_SECONDS, until
 
 pytestmark = pytest.mark.slow
 

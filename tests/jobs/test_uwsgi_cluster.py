@@ -9,8 +9,8 @@ import pytest
 
 from shm_metrics import MetricsBackend
 from tests.jobs.test_uwsgi import CLIENTS, run_clients, uwsgi  # noqa: F401  # the fixture
-from tests.jobs.watching import until
 from tests.sync.servers import RedisServer
+from tests.waiting import until
 
 pytestmark = pytest.mark.slow
 

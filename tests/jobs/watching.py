@@ -10,16 +10,14 @@ import re
 import signal
 import subprocess
 import sys
-import time
 import urllib.request
-from collections.abc import Callable
 from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
 
 from shm_metrics.place import Place
+from tests.waiting import PATIENCE_SECONDS
 
-PATIENCE_SECONDS = 30.0  # guards against hangs; nothing waits this long to pass
 ROOT = Path(__file__).parents[2]
 
 
@@ -29,14 +27,6 @@ def environ(**told: str) -> dict[str, str]:
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), **told}
     env.pop("PROMETHEUS_MULTIPROC_DIR", None)
     return env
-
-
-def until(condition: Callable[[], object], what: str) -> None:
-    """Look until it is so."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {PATIENCE_SECONDS:.0f} s: {what}"
-        time.sleep(0.01)
 
 
 def children(pid: int) -> list[int]:

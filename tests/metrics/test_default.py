@@ -8,9 +8,10 @@ import os
 import pytest
 
 from shm_metrics import Counter, Enum, Gauge, Histogram, Info, Summary, configure, default, get_backend
-from shm_metrics.backend import MetricsBackend, place_for
+from shm_metrics.backend import MetricsBackend
 from shm_metrics.default import use_backend
 from shm_metrics.errors import InvalidMetricError, SegmentError
+from shm_metrics.place import place_for
 from tests.engine.made import shown
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from shm_metrics.backend import place_for
+from shm_metrics.place import place_for
 from tests import typed_use
 
 

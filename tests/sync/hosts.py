@@ -40,7 +40,8 @@ class Hosts:
 
     def host(self, path: Path | None = None, **options: Any) -> Host:
         where = path or self._directory / f"host-{next(_numbers)}"
-        config = SyncConfig(**{"namespace": self.namespace, "lease_ttl": 30.0, "retention": 60.0, **options})
+        told = {"namespace": self.namespace, "interval": 30.0, "lease_ttl": 30.0, "retention": 60.0, **options}
+        config = SyncConfig(**told)
         self._made.append(Host(where, self.cache(), config, self.time))
         return self._made[-1]
 

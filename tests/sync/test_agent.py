@@ -8,6 +8,7 @@ from urllib.request import urlopen
 import pytest
 
 from shm_metrics import InvalidMetricError, MetricsBackend
+from shm_metrics.sync import wire
 from shm_metrics.sync.agent import SyncAgent
 from shm_metrics.sync.config import SyncConfig
 from tests.sync.hosts import Hosts
@@ -68,7 +69,7 @@ def test_a_host_that_restarts_under_the_same_name_begins_anew_and_nothing_is_los
         b.step()
         hosts.time.jump(61)
         assert a.total("orders") == 14
-    retired = a.agent.member._decoded_retired(a.agent.store.retired())
+    retired = wire.decode_retired(a.agent.store.retired())
     assert len(retired.folded) == 1
     assert len(a.agent.store.instances()) == 2
     assert a.total("orders") == 14
@@ -83,7 +84,7 @@ def test_whoever_was_folded_and_comes_back_counts_what_came_since(hosts):
         hosts.time.jump(61)
         a.step()
     assert a.total("orders") == 5
-    assert b.agent.member.instance in a.agent.member._decoded_retired(a.agent.store.retired()).folded
+    assert b.agent.member.instance in wire.decode_retired(a.agent.store.retired()).folded
     b.backend.counter("orders").inc(3)
     b.step()
     assert a.total("orders") == 8
@@ -191,6 +192,21 @@ def test_the_leader_serves_its_host_and_the_cluster(hosts):
     a.agent.stop()
     with pytest.raises(OSError):
         urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10)
+
+
+def test_a_port_for_which_there_is_no_thread_is_let_go(hosts, monkeypatch):
+    host = hosts.host(export_port=0)
+
+    def refused(thread):
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", refused)
+        host.step()
+    assert host.agent.failed == 1
+    assert host.agent.endpoint.port is None
+    host.step()
+    assert host.agent.endpoint.port is not None
 
 
 def test_the_thread_publishes_by_itself(hosts):

@@ -207,3 +207,27 @@ def test_who_can_only_watch_looks_often_enough_to_be_there_within_a_second(clock
         last_renewal = 100.0 + int(1.9 * 3) * ttl / 3
         assert clock.now - last_renewal <= ttl + 1.0
         assert asked < 4 * (ttl * 3) + 10
+
+
+@pytest.mark.parametrize("when", ["asking", "renewing"])
+@pytest.mark.parametrize("what", [KeyboardInterrupt, ValueError])
+def test_whatever_interrupts_a_request_the_lease_is_asked_for_again(when, what):
+    """A signal handler or a greenlet's time-out may raise anything in the middle of a request."""
+    clock = Clock()
+    cache = Cache(clock)
+    lease = Lease(cache, "scope", "one", 30.0, now=clock, spread=lambda: 0.0)
+    answers, cache._answers = cache._answers, None
+    if when == "renewing":
+        cache._answers = answers
+        assert lease.tick()
+        clock.now += 10
+
+    def interrupted(name):
+        raise what
+
+    cache._answers = interrupted
+    with pytest.raises(what):
+        lease.tick()
+    cache._answers = answers
+    clock.now += lease.seconds_to_wait
+    assert lease.tick()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import time
@@ -450,6 +451,59 @@ def test_late_replies_are_never_taken_for_others(memcached, make_proxy, make_sto
     proxy.pass_on()
     assert store.instances() == {INSTANCE: 1}
     assert store.fetch([INSTANCE, OTHER]) == {INSTANCE: b"blob"}
+
+
+def test_a_reply_that_an_interruption_left_unread_answers_no_other_call(memcached, make_store):
+    store = make_store(memcached.url)
+    ring = store._ring
+    ring.set({store.key("blob", INSTANCE): b"value"}, 0)
+
+    def interrupted(client):
+        client.sock.sendall(b"version\r\n")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        ring._ask(ring._server_of(""), interrupted)
+    assert ring.get([store.key("blob", INSTANCE)]) == {store.key("blob", INSTANCE): b"value"}
+
+
+def test_a_call_on_top_of_another_one_is_an_error_and_does_not_wait_for_ever(memcached, make_store):
+    store = make_store(memcached.url, timeout=0.1)
+    ring = store._ring
+
+    def asks_again(client):
+        return ring.get(["another"])
+
+    with pytest.raises(SyncError, match="another call"):
+        ring._ask(ring._server_of(""), asks_again)
+    assert ring.get(["another"]) == {}
+
+
+def test_a_store_that_was_forgotten_and_not_closed_leaves_no_open_socket(memcached, namespace):
+    store = open_store(memcached.url, namespace=namespace, segment=None)
+    assert store.instances() == {}
+    (client,) = store._ring._clients.values()
+    connection = client.sock
+    del store, client
+    gc.collect()
+    assert connection.fileno() == -1
+
+
+def test_a_blob_that_is_replaced_again_and_again_while_it_is_read_is_read(memcached, make_store):
+    store, reader = make_store(memcached.url), make_store(memcached.url)
+    grant = store.acquire(SCOPE, "one", TTL)
+    store.publish(grant, INSTANCE, b"blob 0", 1, TTL)
+    heads, times = reader._heads, iter(range(1, 6))
+
+    def replaced(instances):
+        found = heads(instances)
+        for n in times:
+            store.publish(grant, INSTANCE, b"blob %d" % n, n + 1, TTL)
+            break
+        return found
+
+    reader._heads = replaced
+    assert reader.fetch([INSTANCE]) == {INSTANCE: b"blob 5"}
 
 
 def test_a_publish_takes_few_round_trips(memcached, make_proxy, make_store):

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from shm_metrics.errors import LockLostError
+from shm_metrics.errors import LockLostError, SyncError
 from shm_metrics.sync.stores.protocol import CLUSTER, Grant, OldSequenceError, Refused, segment_scope
 from tests.sync.kinds import INSTANCE, KINDS, OTHER, SCOPE, TTL, Clock, Cluster, opened
 
@@ -377,6 +377,38 @@ def test_after_a_flush_the_record_and_its_tombs_are_put_back(cluster):
     store.release(grant)
     grant = granted(store, "leader", CLUSTER)
     assert store.commit_fold(grant, 7, b"record 8", 8, {}, {})
+
+
+def test_the_mark_of_the_record_is_another_one_whenever_the_record_is(cluster):
+    store, other = cluster.open(), cluster.open()
+    assert store.retired_mark() is None
+    grant = granted(store, "leader", CLUSTER)
+    assert store.retired_mark() is None, "a grant alone is no record"
+    marks = []
+    for version in (1, 2, 3):
+        assert store.commit_fold(grant, version - 1, b"record", version, {}, {})
+        marks.append(store.retired_mark())
+        assert store.retired_mark() == other.retired_mark() == marks[-1]
+    if cluster.kind != "local":
+        store.release(grant)
+        granted(other, "next", CLUSTER)
+        assert store.retired_mark() == marks[-1], "the next grant changes nothing of it"
+    cluster.forget()
+    assert store.retired_mark() is None
+    store.restore_retired(b"record", 3)
+    marks.append(store.retired_mark())
+    assert None not in marks
+    assert len({*marks}) == 4 or cluster.kind in ("local", "memcached")
+
+
+@pytest.mark.parametrize("cluster", KINDS[:-1], indirect=True)  # the local one has no connection
+def test_a_store_that_is_closed_opens_no_connection_again(cluster):
+    store = cluster.open()
+    grant = granted(store, "one")
+    store.close()
+    for call in (store.instances, store.retired, lambda: store.renew(grant, TTL)):
+        with pytest.raises(SyncError, match="closed"):
+            call()
 
 
 # -- processes --------------------------------------------------------------------------------------------------------

@@ -187,7 +187,8 @@ class _Side:
         def watched_publish(grant: Any, instance: str, blob: bytes, sequence: int, ttl: float) -> None:
             if self.stop_before_publish:
                 self.stop_before_publish = False
-                os.kill(os.getpid(), signal.SIGSTOP)
+                # To this thread: sent to the process another thread may take it, and this one goes on for a moment.
+                signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)
             try:
                 publish(grant, instance, blob, sequence, ttl)
             except LockLostError as error:

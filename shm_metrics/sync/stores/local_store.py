@@ -1,4 +1,4 @@
-"""Blobs, leases and the retired record on one host: a file beside the segment, and the segment's leader byte.
+"""Blobs, leases and the retired record on one host: a file beside the segment, and the segment's publisher byte.
 
 Lives here: which grant has the byte, and what a write does to the file's content. May not: know the file's bytes.
 
@@ -8,13 +8,11 @@ is stopped keeps it. Who holds it for one scope can have the other one, too: one
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping
 from time import time
 
-from shm_metrics import layout as L
-from shm_metrics.errors import LockLostError
-from shm_metrics.locks import FileLocks
+from shm_metrics.errors import SyncError
+from shm_metrics.held_byte import Hold
 from shm_metrics.segment import Segment
 from shm_metrics.sync.stores.protocol import (
     BLOB_SECONDS,
@@ -22,10 +20,10 @@ from shm_metrics.sync.stores.protocol import (
     NO_FOLD,
     NO_TOMBS,
     Grant,
-    OldSequenceError,
     Refused,
     guarded_instance,
 )
+from shm_metrics.sync.stores.refusals import fenced, lease_lost, newer_is_there
 from shm_metrics.sync.stores.snapshot_file import Content, Kept, SnapshotFile
 
 __all__ = ["LocalStore"]
@@ -44,8 +42,7 @@ class LocalStore:
         self._segment = segment
         self._blob_ttl = blob_ttl
         self._held: dict[str, Grant] = {}
-        self._locks: FileLocks | None = None  # through which the byte was taken
-        self._pid = os.getpid()
+        self._hold = Hold()
 
     # -- the lease ------------------------------------------------------------------------------------------------
 
@@ -54,16 +51,16 @@ class LocalStore:
         held = self._held.get(scope)
         if held is not None:
             return held if held.owner == owner else Refused()
-        locks = self._segment.locks
-        if not self._held and not locks.try_exclusive(L.LOCK_LEADER):
+        if not self._segment.writable:
+            raise SyncError(f"{self._segment.place.path}: opened read_only; its workers publish it")
+        if not self._held and not self._hold.take(self._segment.publisher):
             return Refused()
         try:
             token = self._file.change(lambda content: _next_token(content, scope))
         except BaseException:
             if not self._held:
-                locks.release(L.LOCK_LEADER)
+                self._hold.give_up()
             raise
-        self._locks = locks
         self._held[scope] = grant = Grant(scope, owner, token)
         return grant
 
@@ -74,8 +71,8 @@ class LocalStore:
         if not self._has(grant):
             return False
         del self._held[grant.scope]
-        if not self._held and self._locks is not None:
-            self._locks.release(L.LOCK_LEADER)
+        if not self._held:
+            self._hold.give_up()
         return True
 
     def _has(self, grant: Grant) -> bool:
@@ -84,19 +81,14 @@ class LocalStore:
 
     def _look(self) -> None:
         """Forget what we held if the byte is gone: with a fork, a close, or the segment it was of."""
-        if not self._held or self._locks is None:
-            self._pid = os.getpid()
-            return
-        same = self._pid == os.getpid() and self._locks is self._segment.locks and self._locks.fd >= 0
-        if not same or self._segment.abandoned:
+        if self._held and (self._segment.abandoned or not self._hold.has(self._segment.publisher)):
             self._held.clear()
-            self._pid = os.getpid()
 
     def _check(self, grant: Grant, kept: Kept | None) -> None:
         if not self._has(grant):
-            raise LockLostError(f"{self._file.told}: the lease of {grant.scope} is no longer {grant.owner}'s")
+            raise lease_lost(self._file.told, grant)
         if kept is not None and kept.token > grant.token:
-            raise LockLostError(f"{self._file.told}: {grant.scope} was written under a later grant than {grant.token}")
+            raise fenced(self._file.told, grant)
 
     # -- blobs ----------------------------------------------------------------------------------------------------
 
@@ -105,10 +97,7 @@ class LocalStore:
             there = content.blobs.get(instance)
             self._check(grant, there)
             if there is not None and there.number > sequence:
-                raise OldSequenceError(
-                    f"{self._file.told}: instance {instance} has sequence {there.number} already, {sequence} is older",
-                    there.number,
-                )
+                raise newer_is_there(self._file.told, instance, there.number, sequence)
             if there is None or there.number != sequence:
                 content.blobs[instance] = Kept(sequence, grant.token, time(), blob)
             oldest = time() - self._blob_ttl
@@ -128,6 +117,10 @@ class LocalStore:
     def retired(self) -> bytes | None:
         kept = self._file.read().retired
         return None if kept is None else kept.data
+
+    def retired_mark(self) -> str | None:
+        kept = self._file.read().retired
+        return None if kept is None else f"{kept.number}:{kept.token}"
 
     def tombs(self, folded: Mapping[str, int]) -> dict[str, bytes]:
         tombs = self._file.read().tombs

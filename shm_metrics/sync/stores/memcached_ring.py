@@ -112,6 +112,7 @@ class Ring:
         self._broken = (ConnectionError, root.MemcacheUnexpectedCloseError)
         self._errors = (OSError, root.MemcacheError)
         self._pid = -1
+        self._closed = False
         self._connect()
 
     def _connect(self) -> None:
@@ -149,9 +150,24 @@ class Ring:
         for server, some in self._by_server(keys).items():
             self._ask(server, partial(_delete, some))
 
+    def touch(self, keys: Iterable[str], expire: int) -> bool:
+        """Whether all of them are there; nothing of them is sent. They count as used, and expire so late."""
+        return all(self._ask(self._server_of(key), partial(_touch, key, expire)) for key in keys)
+
     def close(self) -> None:
+        """For good. Whoever waits for an answer meanwhile gets it, or an error."""
+        self._closed = True
+        self._disconnect()
+
+    def _disconnect(self) -> None:
         for client in self._clients.values():
             client.close()
+
+    def __del__(self) -> None:
+        # Of a store that was forgotten and not closed, as a child of fork forgets its parent's. Takes no lock: this may
+        # run in the middle of anything.
+        if hasattr(self, "_clients"):
+            self._disconnect()
 
     def _many(
         self, keys: Iterable[str], ask: Callable[[list[str], Any], dict[str, Answer]], at_once: int
@@ -175,9 +191,11 @@ class Ring:
 
     def _ask(self, server: str, call: Callable[[Any], Answer]) -> Answer:
         if self._pid != os.getpid():  # forked: the parent's connections are the parent's, and so may be the lock
-            self.close()
+            self._disconnect()
             self._connect()
-        with self._lock:
+        if not self._lock.acquire(timeout=2 * self._timeout):  # never for ever: a signal handler may have come on top
+            raise SyncError(f"memcached://{server}: another call waits for an answer")
+        try:
             client = self._clients[server]
             try:
                 try:
@@ -186,11 +204,19 @@ class Ring:
                     # Once more: the server may have been restarted since. What we send may be repeated. A time-out
                     # is not: whoever waits has waited long enough.
                     return self._ask_once(client, call)
-            except self._errors as error:
+            except BaseException:
                 client.close()  # what is still under way must not answer the next call
-                raise SyncError(f"memcached://{server}: {type(error).__name__}: {error}") from error
+                raise
+        except self._errors as error:
+            raise SyncError(f"memcached://{server}: {type(error).__name__}: {error}") from error
+        finally:
+            if self._closed:
+                self._disconnect()
+            self._lock.release()
 
     def _ask_once(self, client: Any, call: Callable[[Any], Answer]) -> Answer:
+        if self._closed:  # a scrape that waited while we were closed must not open a connection that nobody closes
+            raise SyncError(f"{self.told}: closed")
         self.round_trips += 1
         try:
             return call(client)
@@ -201,6 +227,10 @@ class Ring:
 
 def _set(key: str, value: bytes, expire: int, client: Any) -> bool:
     return bool(client.set(key, value, expire=expire))
+
+
+def _touch(key: str, expire: int, client: Any) -> bool:
+    return bool(client.touch(key, expire, noreply=False))
 
 
 def _delete(keys: list[str], client: Any) -> bool:

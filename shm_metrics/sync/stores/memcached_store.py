@@ -41,10 +41,10 @@ from shm_metrics.sync.stores.protocol import (
     NO_FOLD,
     NO_TOMBS,
     Grant,
-    OldSequenceError,
     Refused,
     guarded_instance,
 )
+from shm_metrics.sync.stores.refusals import fenced, lease_lost, newer_is_there
 
 __all__ = ["MemcachedStore"]
 
@@ -176,11 +176,11 @@ class MemcachedStore:
     def _check_lease(self, grant: Grant, data: bytes | None) -> None:
         lease = Lease.decode(data)
         if lease is None or not lease.is_of(grant.owner, grant.token):
-            raise LockLostError(f"{self._ring.told}: the lease of {grant.scope} is no longer {grant.owner}'s")
+            raise lease_lost(self._ring.told, grant)
 
     def _check_fence(self, grant: Grant, head: Head | None) -> None:
         if head is not None and head.token > grant.token:
-            raise LockLostError(f"{self._ring.told}: {grant.scope} was written under a later grant than {grant.token}")
+            raise fenced(self._ring.told, grant)
 
     def _guarded(self, scope: str) -> str:
         instance = guarded_instance(scope)
@@ -206,10 +206,7 @@ class MemcachedStore:
                     self._forget(replaced if head.id == new.id else new)
                 break
             if head is not None and head.number > sequence:
-                raise OldSequenceError(
-                    f"{self._ring.told}: instance {instance} has sequence {head.number} already, {sequence} is older",
-                    head.number,
-                )
+                raise newer_is_there(self._ring.told, instance, head.number, sequence)
             if not written:
                 self._write(new, parts, self._blob_seconds)
                 written = True
@@ -230,13 +227,16 @@ class MemcachedStore:
         return {instance: head.number for instance, head in heads.items()}
 
     def fetch(self, instances: Iterable[str]) -> dict[str, bytes]:
-        wanted = list(instances)
+        wanted, before = list(instances), dict[str, Head]()
         found: dict[str, bytes] = {}
-        for _ in range(2):  # a blob may be replaced, and its chunks deleted, between our two questions
-            found.update(self._whole(self._heads(wanted)))
-            wanted = [instance for instance in wanted if instance not in found]
+        for _ in range(TRIES):
+            heads = self._heads(wanted)
+            found.update(self._whole(heads))
+            # Replaced, and its chunks deleted, between our two questions; or, if the head is the same again, evicted.
+            wanted = [name for name, head in heads.items() if name not in found and head != before.get(name)]
             if not wanted:
                 break
+            before = heads
         return found
 
     def _heads(self, instances: Iterable[str]) -> dict[str, Head]:
@@ -302,13 +302,30 @@ class MemcachedStore:
     # -- what is left of instances that are gone ------------------------------------------------------------------
 
     def retired(self) -> bytes | None:
-        for _ in range(2):
+        before: Head | None = None
+        for _ in range(TRIES):
             head = Head.decode(self._gets(self.key("retired"))[0])
             if head is None or not head.written:
                 return None
             found = self._whole({"": head})
             if found:
                 return found[""]
+            if head == before:
+                return None  # evicted
+            before = head
+        return None
+
+    def retired_mark(self) -> str | None:
+        before: Head | None = None
+        for _ in range(TRIES):
+            head = Head.decode(self._gets(self.key("retired"))[0])
+            if head is None or not head.written:
+                return None
+            if self._ring.touch((self.key("chunk", part) for part in head.parts()), NEVER):
+                return f"{head.number}:{head.id}"
+            if head == before:
+                return None
+            before = head
         return None
 
     def tombs(self, folded: Mapping[str, int]) -> dict[str, bytes]:

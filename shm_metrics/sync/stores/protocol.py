@@ -125,6 +125,9 @@ class Store(Protocol):
     def retired(self) -> bytes | None:
         """The retired record."""
 
+    def retired_mark(self) -> str | None:
+        """What is another for each retired record, in a few bytes; None: there is none, or it is not whole."""
+
     def tombs(self, folded: Mapping[str, int]) -> dict[str, bytes]:
         """The last blobs of folded instances, {instance: folded sequence} as the retired record tells; a tomb is kept
         under both, so that one written by a fold that then lost its race is never taken for the committed one's."""
@@ -153,4 +156,4 @@ class Store(Protocol):
         """After a flush: put the record back if there is none or an older one; the tombs by (instance, sequence)."""
 
     def close(self) -> None:
-        """Drop the connections. A lease in a cache is not released by it, the leader byte of the local store is."""
+        """Drop the connections. A lease in a cache is not released by it, the publisher byte of the local store is."""

@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from shm_metrics.errors import InvalidMetricError, LockLostError, SyncError
+from shm_metrics.errors import InvalidMetricError, SyncError
 from shm_metrics.sync.stores import redis_scripts as S
 from shm_metrics.sync.stores.protocol import (
     BLOB_SECONDS,
@@ -19,11 +19,11 @@ from shm_metrics.sync.stores.protocol import (
     NO_FOLD,
     NO_TOMBS,
     Grant,
-    OldSequenceError,
     Refused,
     guarded_instance,
 )
 from shm_metrics.sync.stores.redis_client import Connector
+from shm_metrics.sync.stores.refusals import fenced, lease_lost, newer_is_there
 
 __all__ = ["RedisStore"]
 
@@ -41,6 +41,7 @@ class RedisStore:
         self.round_trips = 0
         self._connector = connector
         self._client: Any = None
+        self._closed = False
         self._pid = os.getpid()
         self._blob_ms = _ms(blob_ttl)
         # A brace in the name would end the tag early, or make it empty: then the keys would lie in many slots.
@@ -79,10 +80,7 @@ class RedisStore:
         told = [_holder(grant), _ms(ttl), instance, S.digits(sequence), S.digits(grant.token), blob, self._blob_ms]
         answer = bytes(self._run(S.PUBLISH, keys, told))
         if answer.isdigit():
-            raise OldSequenceError(
-                f"{self._connector.told}: instance {instance} has sequence {int(answer)} already, {sequence} is older",
-                int(answer),
-            )
+            raise newer_is_there(self._connector.told, instance, int(answer), sequence)
         self._check_fence(answer, grant)
 
     def instances(self) -> dict[str, int]:
@@ -98,6 +96,10 @@ class RedisStore:
     def retired(self) -> bytes | None:
         value = self._call("GET", self.key("retired"))
         return None if value is None else bytes(value[S.HEAD :])
+
+    def retired_mark(self) -> str | None:
+        head = self._call("GETRANGE", self.key("retired"), 0, S.HEAD - 1)
+        return bytes(head).decode("ascii", "replace") if head else None
 
     def tombs(self, folded: Mapping[str, int]) -> dict[str, bytes]:
         return self._many((instance, self._tomb(instance, sequence)) for instance, sequence in folded.items())
@@ -136,6 +138,7 @@ class RedisStore:
     # -- asking ---------------------------------------------------------------------------------------------------
 
     def close(self) -> None:
+        self._closed = True
         client, self._client = self._client, None
         if client is not None and self._pid == os.getpid():
             client.close()
@@ -145,11 +148,9 @@ class RedisStore:
 
     def _check_fence(self, answer: bytes, grant: Grant) -> None:
         if answer == b"lost":
-            raise LockLostError(f"{self._connector.told}: the lease of {grant.scope} is no longer {grant.owner}'s")
+            raise lease_lost(self._connector.told, grant)
         if answer == b"fenced":
-            raise LockLostError(
-                f"{self._connector.told}: {grant.scope} was written under a later grant than {grant.token}"
-            )
+            raise fenced(self._connector.told, grant)
 
     def _many(self, named: Iterable[tuple[str, bytes]]) -> dict[str, bytes]:
         found: dict[str, bytes] = {}
@@ -185,6 +186,8 @@ class RedisStore:
             return self._ask_once(*command)
 
     def _ask_once(self, *command: Any) -> Any:
+        if self._closed:  # a scrape that waited while we were closed must not open a connection that nobody closes
+            raise SyncError(f"{self._connector.told}: closed")
         if self._pid != os.getpid():  # forked: the parent's connections are the parent's
             self._client, self._pid = None, os.getpid()
         if self._client is None:

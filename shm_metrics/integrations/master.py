@@ -1,0 +1,63 @@
+"""What a server's master does for its workers, and a worker at its start, whichever server it is.
+
+Lives here: the steps that all servers have. May not: know a server. Nothing here stops an application: what cannot be
+done is said in the log.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+from shm_metrics import prometheus
+from shm_metrics.backend import MetricsBackend
+from shm_metrics.environment import tell_workers
+from shm_metrics.errors import MetricsError
+from shm_metrics.place import SEGMENT_VARIABLE
+
+__all__ = ["install_drop_in", "start_sync", "tell"]
+
+
+class Log(Protocol):
+    def error(self, msg: str, *args: Any) -> None: ...
+
+
+def tell(
+    segment: str | os.PathLike[str] | None,
+    cache: str | os.PathLike[str] | None,
+    sync_interval: float | None,
+    namespace: str | None,
+    sync_options: Mapping[str, Any] | None,
+) -> None:
+    """Put what setup() was told into the environment, where the workers find it; None leaves a variable as it is.
+
+    Raises InvalidMetricError for what cannot be meant.
+    """
+    if segment is not None:
+        os.environ[SEGMENT_VARIABLE] = os.fspath(segment)
+    tell_workers(cache, sync_interval, namespace, sync_options)
+
+
+def install_drop_in(log: Log) -> None:
+    """Install the drop-in for prometheus_client, if the environment asks for it.
+
+    Once the master is present: the segment is then made with what setup() was told. With a preloaded application the
+    metrics exist already, and what they counted goes along.
+    """
+    if not prometheus.is_wanted():
+        return
+    try:
+        prometheus.install()
+    except MetricsError as error:
+        log.error("shm_metrics: %s is set, and the drop-in: %s", prometheus.ENABLE_VARIABLE, error)
+
+
+def start_sync(find: Callable[[], MetricsBackend | None], log: Log) -> None:
+    """In a worker: keep the cluster informed of what the backend counts, if there is one and it has a cache."""
+    try:
+        backend = find()
+        if backend is not None:
+            backend.start_sync()
+    except Exception as error:
+        log.error("shm_metrics: this worker cannot take part in the cluster: %s", error)
