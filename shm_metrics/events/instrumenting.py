@@ -8,9 +8,10 @@ from __future__ import annotations
 import functools
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from contextvars import ContextVar
 from time import perf_counter
-from types import TracebackType
+from types import CoroutineType, TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from shm_metrics.errors import InvalidMetricError
@@ -23,6 +24,41 @@ __all__ = ["instrument"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+_CANCELLED = {"asyncio": "CancelledError", "greenlet": "GreenletExit", "trio": "Cancelled"}
+
+
+class _Call:
+    """One call, or one block, from its beginning to its end."""
+
+    __slots__ = ("began", "ended", "of", "outer")
+
+    def __init__(self, of: instrument, outer: _Call | None = None) -> None:
+        self.of = of
+        self.outer = outer
+        self.ended = False
+        of._emit(f"{of._entity}.started", {**of._fields})
+        self.began = perf_counter()
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self.end(kind)
+
+    def end(self, kind: type[BaseException] | None) -> None:
+        payload = {"duration": perf_counter() - self.began, **self.of._fields}
+        self.ended = True
+        self.outer = _still_open(self.outer)  # lest tasks that begin one another leave a chain that only grows
+        how = "completed"
+        if kind is not None:
+            payload["error"] = kind.__name__
+            how = "cancelled" if _is_cancelled(kind) else "failed"
+        self.of._emit(f"{self.of._entity}.{how}", payload)
+
+
+_innermost: ContextVar[_Call | None] = ContextVar("shm_metrics_innermost", default=None)
+"""The block that began last in this thread or task, from which `outer` leads to those around it."""
+
 
 class instrument:  # noqa: N801  # used as a decorator, and as a context manager in place of one
     """Say `{entity}.started`, and then `.completed`, `.failed` or `.cancelled` with the duration in seconds.
@@ -32,9 +68,13 @@ class instrument:  # noqa: N801  # used as a decorator, and as a context manager
 
         with instrument("task"): ...
 
-    As a decorator it takes functions, async functions, generators and async generators; a generator starts when it is
-    first asked for an item. Cancelled is: asyncio's CancelledError, or a generator that is closed before its end.
-    A failed or cancelled event also has `error`, the name of the exception's class; the exception goes on.
+    As a decorator it takes functions, async functions, generators and async generators, methods of every kind, and
+    objects that can be called; a generator starts when it is first asked for an item. A function that gives a coroutine
+    ends when that does; one that gives another awaitable, when it gives it.
+    As a context manager one object may be used by many threads and tasks at once, and within itself.
+
+    Cancelled is: CancelledError of asyncio, the same of trio and greenlet, or a generator that is closed before its
+    end. A failed or cancelled event also has `error`, the name of the exception's class; the exception goes on.
     to: an EventRouter, a backend or a callable of (event_name, payload); the default backend if left out.
     fields: in the payload of each event.
     """
@@ -42,28 +82,29 @@ class instrument:  # noqa: N801  # used as a decorator, and as a context manager
     def __init__(self, entity: str, *, to: Any = None, **fields: Any) -> None:
         if not isinstance(entity, str) or not entity or "." in entity:
             raise InvalidMetricError(f"instrument({entity!r}): give what the events are named after, without a dot")
-        self._entity, self._to, self._fields = entity, to, fields
+        self._entity, self._fields = entity, fields
         self._emit = emitter(to)
-        self._began = 0.0
-
-    def _again(self) -> Self:
-        return type(self)(self._entity, to=self._to, **self._fields)
+        self._open: dict[_Call, None] = {}
 
     def __enter__(self) -> Self:
-        self._emit(f"{self._entity}.started", {**self._fields})
-        self._began = perf_counter()
+        call = _Call(self, _still_open(_innermost.get()))
+        self._open[call] = None
+        _innermost.set(call)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        payload = {"duration": perf_counter() - self._began, **self._fields}
-        if kind is None:
-            self._emit(f"{self._entity}.completed", payload)
-            return
-        payload["error"] = kind.__name__
-        how = "cancelled" if _is_cancelled(kind) else "failed"
-        self._emit(f"{self._entity}.{how}", payload)
+        call = _innermost.get()
+        while call is not None and (call.of is not self or call.ended):
+            call = call.outer
+        if call is None:
+            # Begun in another context, as that of a fixture: most likely the last one.
+            call = next(reversed(tuple(self._open)), None)
+        if call is not None:
+            self._open.pop(call, None)
+            call.end(kind)
+        _innermost.set(_still_open(_innermost.get()))
 
     async def __aenter__(self) -> Self:
         return self.__enter__()
@@ -74,12 +115,19 @@ class instrument:  # noqa: N801  # used as a decorator, and as a context manager
         self.__exit__(kind, error, trace)
 
     def __call__(self, function: F) -> F:
-        again = self._again
+        if isinstance(function, staticmethod | classmethod):
+            return cast(F, type(function)(self(function.__func__)))
+        if inspect.isclass(function) or not callable(function):
+            raise InvalidMetricError(f"instrument({self._entity!r}) of {function!r}: give a function, or a method")
+
+        def is_one(kind: Callable[[Any], bool]) -> bool:
+            return kind(function) or (not inspect.isroutine(function) and kind(type(function).__call__))
+
         wrapped: Any
-        if inspect.isasyncgenfunction(function):
+        if is_one(inspect.isasyncgenfunction):
 
             async def wrapped(*args: Any, **kwargs: Any) -> Any:
-                with again():
+                with _Call(self):
                     items = function(*args, **kwargs)
                     step = items.asend(None)
                     while True:
@@ -97,27 +145,47 @@ class instrument:  # noqa: N801  # used as a decorator, and as a context manager
                         else:
                             step = items.asend(sent)
 
-        elif inspect.isgeneratorfunction(function):
+        elif is_one(inspect.isgeneratorfunction):
 
             def wrapped(*args: Any, **kwargs: Any) -> Any:
-                with again():
+                with _Call(self):
                     return (yield from function(*args, **kwargs))
 
-        elif inspect.iscoroutinefunction(function):
+        elif is_one(inspect.iscoroutinefunction):
 
             async def wrapped(*args: Any, **kwargs: Any) -> Any:
-                with again():
+                with _Call(self):
                     return await function(*args, **kwargs)
 
         else:
 
             def wrapped(*args: Any, **kwargs: Any) -> Any:
-                with again():
-                    return function(*args, **kwargs)
+                call = _Call(self)
+                try:
+                    result = function(*args, **kwargs)
+                except BaseException as error:
+                    call.end(type(error))
+                    raise
+                if type(result) is CoroutineType:
+                    return _until_awaited(call, result)
+                call.end(None)
+                return result
 
         return cast(F, functools.wraps(function)(wrapped))
 
 
+async def _until_awaited(call: _Call, coroutine: Coroutine[Any, Any, Any]) -> Any:
+    with call:
+        return await coroutine
+
+
+def _still_open(call: _Call | None) -> _Call | None:
+    while call is not None and call.ended:
+        call = call.outer
+    return call
+
+
 def _is_cancelled(kind: type[BaseException]) -> bool:
-    asyncio = sys.modules.get("asyncio")  # not imported for this: it takes longer than all of ours
-    return issubclass(kind, GeneratorExit) or (asyncio is not None and issubclass(kind, asyncio.CancelledError))
+    # Not imported for this: asyncio alone takes longer than all of ours.
+    found = [getattr(sys.modules.get(module), name, None) for module, name in _CANCELLED.items()]
+    return issubclass(kind, (GeneratorExit, *[each for each in found if isinstance(each, type)]))

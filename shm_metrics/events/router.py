@@ -13,7 +13,7 @@ import weakref
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from threading import Lock
+from threading import RLock
 from typing import Any
 
 from shm_metrics import forks
@@ -79,13 +79,13 @@ class EventRouter:
     def __init__(self, default_backends: Iterable[str] = (), *, draw: Callable[[], float] = random.random) -> None:
         self._default = EventMapping("*", default_backends)
         self._draw = draw
-        self._backends: dict[str, Any] = {}
+        self._backends: dict[str, tuple[Callable[..., Any], Callable[..., Any] | None]] = {}
         self._mappings: dict[str, EventMapping] = {}
         self._found: dict[str, EventMapping | None] = {}
         self._counts = dict.fromkeys(("routed", "unmapped", "disabled", "sampled_out"), 0)
         self._taken: dict[str, dict[str, int]] = {}
         self._told: set[str] = set()
-        self._lock = Lock()
+        self._lock = RLock()  # a signal handler or a __del__ that publishes may come in on top
         _routers.add(self)
 
     # -- who is there ---------------------------------------------------------------------------------------------
@@ -99,10 +99,12 @@ class EventRouter:
         """
         if not isinstance(name, str) or not name:
             raise InvalidMetricError(f"backend name {name!r}: give text")
-        if not callable(getattr(backend, "handle_event", backend)):
+        take = getattr(backend, "handle_event", backend)
+        if backend is self or not callable(take):
             raise InvalidMetricError(f"backend {name}: {backend!r}: give a callable, or an object with handle_event()")
         with self._lock:
-            self._backends[name] = backend
+            self._told.discard(name)
+            self._backends[name] = take, getattr(backend, "handle_sampled_event", None)
             self._taken.setdefault(name, {"taken": 0, "refused": 0, "failed": 0})
 
     def unregister_backend(self, name: str) -> None:
@@ -121,8 +123,10 @@ class EventRouter:
     def unmap(self, event_name: str) -> bool:
         """Take the mapping of just this name or glob away; whether there was one."""
         with self._lock:
-            self._found = {}
-            return self._mappings.pop(event_name, None) is not None
+            left = {**self._mappings}
+            there = left.pop(event_name, None) is not None
+            self._replace(left)
+            return there
 
     def configure(self, mappings: Any) -> None:
         """Map many, or none if one of them is not valid.
@@ -134,8 +138,12 @@ class EventRouter:
 
     def _put(self, mappings: list[EventMapping]) -> None:
         with self._lock:
-            self._mappings.update({mapping.event_name: mapping for mapping in mappings})
-            self._found = {}
+            self._replace({**self._mappings, **{mapping.event_name: mapping for mapping in mappings}})
+
+    def _replace(self, mappings: dict[str, EventMapping]) -> None:
+        # In this order: whoever looks meanwhile keeps what it found in the old dict, where nobody sees it.
+        self._mappings = mappings
+        self._found = {}
 
     @property
     def mappings(self) -> tuple[EventMapping, ...]:
@@ -144,17 +152,19 @@ class EventRouter:
 
     def mapping_for(self, event_name: str) -> EventMapping | None:
         """The mapping for events of this name."""
+        kept = self._found
         try:
-            return self._found[event_name]
+            return kept[event_name]
         except KeyError:
             pass
-        found = self._mappings.get(event_name)
+        mappings = self._mappings
+        found = mappings.get(event_name)
         if found is None or not found.exact:
-            globs = [each for each in self.mappings if not each.exact and fnmatchcase(event_name, each.event_name)]
+            globs = [each for each in mappings.values() if not each.exact and fnmatchcase(event_name, each.event_name)]
             found = max(globs, key=lambda each: each.priority, default=None)
-        if len(self._found) >= MAX_FOUND:
-            self._found = {}
-        self._found[event_name] = found
+        if len(kept) >= MAX_FOUND:
+            kept.clear()
+        kept[event_name] = found
         return found
 
     def events_for_backend(self, name: str) -> list[str]:
@@ -164,54 +174,73 @@ class EventRouter:
     # -- events ---------------------------------------------------------------------------------------------------
 
     def route(self, event_name: str, payload: Mapping[str, Any] | None = None) -> list[str]:
-        """Pass an event on; the names of the backends that took it. Never raises."""
+        """Pass an event on; the names of the backends that took it. Raises nothing that is an Exception."""
         mapping = self.mapping_for(event_name) if isinstance(event_name, str) else None
+        unmapped = mapping is None
         if mapping is None:
-            self._count("unmapped")
             mapping = self._default
-        if not mapping.enabled:
-            self._count("disabled")
-            return []
-        rate = mapping.sampling_rate
-        if rate < 1.0 and self._draw() >= rate:
-            self._count("sampled_out")
-            return []
-        names = [name for name in mapping.backends if self._pass_on(name, event_name, payload, rate)]
-        if names:
-            self._count("routed")
+        names: list[str] = []
+        outcomes: list[tuple[str, str]] = []
+        what = "routed"
+        try:
+            if not mapping.enabled:
+                what = "disabled"
+            elif mapping.sampling_rate < 1.0 and not self._drawn(mapping.sampling_rate):
+                what = "sampled_out"
+            else:
+                for name in mapping.backends:
+                    outcome = self._pass_on(name, event_name, payload, mapping.sampling_rate)
+                    if outcome:
+                        outcomes.append((name, outcome))
+                    if outcome == "taken":
+                        names.append(name)
+        finally:  # also of an event in whose middle Ctrl-C comes
+            with self._lock:
+                if unmapped:
+                    self._counts["unmapped"] += 1
+                if what != "routed" or names:
+                    self._counts[what] += 1
+                for name, outcome in outcomes:
+                    self._taken[name][outcome] += 1
         return names
 
     def handle_event(self, event_name: str, payload: Mapping[str, Any] | None = None) -> bool:
         """route(), for whoever publishes to anything with this method: whether somebody took it."""
         return bool(self.route(event_name, payload))
 
-    def _pass_on(self, name: str, event_name: str, payload: Any, rate: float) -> bool:
-        backend = self._backends.get(name)
-        if backend is None:
-            self._tell(name, "it is not registered")
-            return False
+    def _drawn(self, rate: float) -> bool:
         try:
-            sampled = getattr(backend, "handle_sampled_event", None) if rate < 1.0 else None
-            if sampled is not None:
-                took = sampled(event_name, payload, rate) is not False
-            else:
-                took = getattr(backend, "handle_event", backend)(event_name, payload) is not False
-            outcome = "taken" if took else "refused"
+            return self._draw() < rate
         except Exception as error:
-            took, outcome = False, "failed"
-            self._tell(name, repr(error))
-        with self._lock:
-            self._taken[name][outcome] += 1
-        return took
+            self._tell("draw", error)
+            return False
 
-    def _count(self, what: str) -> None:
-        with self._lock:
-            self._counts[what] += 1
+    def _pass_on(self, name: str, event_name: str, payload: Any, rate: float) -> str:
+        """What became of it; nothing where there is no such backend."""
+        try:
+            take, take_sampled = self._backends[name]
+        except KeyError:
+            self._tell(name, "it is not registered")
+            return ""
+        try:
+            if rate == 1.0 or take_sampled is None:
+                took = take(event_name, payload)
+            else:
+                took = take_sampled(event_name, payload, rate)
+        except Exception as error:
+            self._tell(name, error)
+            return "failed"
+        return "refused" if took is False else "taken"
 
-    def _tell(self, name: str, what: str) -> None:
-        if name not in self._told:
-            self._told.add(name)
-            log.warning("shm_metrics: event backend %s: %s (it will not be told again)", name, what)
+    def _tell(self, name: str, what: object) -> None:
+        if name in self._told:
+            return
+        self._told.add(name)
+        try:
+            shown = what if isinstance(what, str) else repr(what)
+        except Exception:
+            shown = f"a {type(what).__name__}"
+        log.warning("shm_metrics: event backend %s: %s (it will not be told again)", name, shown)
 
     def routing_stats(self) -> dict[str, Any]:
         """What this process' router did with its events.
@@ -230,7 +259,7 @@ _routers: weakref.WeakSet[EventRouter] = weakref.WeakSet()
 @forks.in_child
 def _renew_locks() -> None:
     for router in list(_routers):
-        router._lock = Lock()
+        router._lock = RLock()
 
 
 def _told(mappings: Any) -> Iterable[EventMapping]:

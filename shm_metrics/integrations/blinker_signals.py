@@ -12,28 +12,45 @@ from __future__ import annotations
 from collections.abc import Callable
 from time import perf_counter
 from typing import Any
+from weakref import WeakKeyDictionary
 
+from shm_metrics.errors import InvalidMetricError
 from shm_metrics.events.publishing import emitter, guarded
 
 __all__ = ["connect", "connect_flask"]
 
 
 def connect(
-    signal: Any, event_name: str | None = None, *, to: Any = None, payload: Callable[..., Any] = dict
+    signal: Any,
+    event_name: str | None = None,
+    *,
+    to: Any = None,
+    sender: Any = None,
+    payload: Callable[..., Any] = dict,
+    asynchronous: bool = False,
 ) -> Callable[[], None]:
     """Have each `signal.send(sender, **fields)` be an event of this name (the signal's own if left out).
 
-    payload: called with the fields, gives the event's payload. to: as instrument() has it.
+    payload: called with the fields, gives the event's payload. sender: only its signals. to: as instrument() has it.
+    asynchronous: for a signal that is sent by send_async(), which takes async receivers only, as send() takes others.
+    Raises InvalidMetricError for a signal without a name when no other is given.
     """
-    name = signal.name if event_name is None else event_name
+    name = getattr(signal, "name", None) if event_name is None else event_name
+    if not isinstance(name, str):
+        raise InvalidMetricError(f"events of {signal!r}: it has no name; say what they are named")
     emit = emitter(to)
 
     @guarded
     def receive(sender: Any, **fields: Any) -> None:
         emit(name, payload(**fields))
 
-    signal.connect(receive, weak=False)
-    return lambda: signal.disconnect(receive)
+    async def receive_async(sender: Any, **fields: Any) -> None:
+        receive(sender, **fields)
+
+    receiver = receive_async if asynchronous else receive
+    only = {} if sender is None else {"sender": sender}
+    signal.connect(receiver, weak=False, **only)
+    return lambda: signal.disconnect(receiver, **only)
 
 
 def connect_flask(app: Any, *, entity: str = "request", to: Any = None) -> Callable[[], None]:
@@ -45,6 +62,15 @@ def connect_flask(app: Any, *, entity: str = "request", to: Any = None) -> Calla
     import flask
 
     emit = emitter(to)
+    states: WeakKeyDictionary[Any, dict[str, Any]] = WeakKeyDictionary()
+    """By request, and not in `g`: a request within another, or within an application's context, has the same `g`."""
+
+    def this_request() -> Any:
+        proxy: Any = flask.request
+        return proxy._get_current_object()
+
+    def state_of_request() -> dict[str, Any] | None:
+        return states.get(this_request()) if flask.has_request_context() else None
 
     def fields() -> dict[str, Any]:
         return {"handler_class": flask.request.endpoint, "namespace": flask.request.blueprint}
@@ -52,25 +78,26 @@ def connect_flask(app: Any, *, entity: str = "request", to: Any = None) -> Calla
     @guarded
     def started(sender: Any, **_: Any) -> None:
         emit(f"{entity}.started", fields())
-        flask.g._shm_metrics_request = {"began": perf_counter()}
+        states[this_request()] = {"began": perf_counter()}
 
     @guarded
     def finished(sender: Any, response: Any, **_: Any) -> None:
-        state = flask.g.get("_shm_metrics_request")
+        state = state_of_request()
         if state is not None:
             state["status"] = str(response.status_code)
 
     @guarded
     def failed(sender: Any, **_: Any) -> None:
-        state = flask.g.get("_shm_metrics_request")
+        state = state_of_request()
         if state is not None:
             state["failed"] = True
 
     @guarded
     def torn_down(sender: Any, exc: BaseException | None = None, **_: Any) -> None:
-        state = flask.g.pop("_shm_metrics_request", None)
-        if state is None or not flask.has_request_context():
+        state = state_of_request()
+        if state is None:
             return
+        del states[this_request()]
         how = "failed" if state.get("failed") or exc is not None else "completed"
         status = state.get("status", "500" if how == "failed" else None)
         emit(f"{entity}.{how}", {"duration": perf_counter() - state["began"], "status": status, **fields()})

@@ -6,60 +6,89 @@
 task.started; task.completed and task.failed with the duration; task.cancelled for one that was revoked or ignored;
 task.retried and task.rejected, which the default rules leave alone. handler_class is the task's name; `queue` is there
 for rules of your own.
+
+Who tells the end of a run:
+
+    it returned, failed, retried, was ignored or rejected     the process that ran it, with the duration
+    its child was killed, or left by SystemExit; revoked      the worker, without; the child may get as far as postrun,
+                                                              with no state, and must not tell it too
+    a hard time limit                                         the worker; of prefork, twice
+    a child that was killed, and the message requeued         nobody; it is started anew
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from time import perf_counter
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from shm_metrics.events.publishing import emitter, guarded
 
 __all__ = ["connect"]
 
+_ENDS = {"RETRY": "retried", "REJECTED": "rejected", "IGNORED": "cancelled"}
+_MOST_TIMED_OUT = 1_000
+
 
 def connect(*, entity: str = "task", to: Any = None) -> Callable[[], None]:
     """Have tasks be events; gives a function that disconnects again. to: as instrument() has it."""
     from celery import signals
+    from celery.exceptions import Retry, TimeLimitExceeded, WorkerLostError
 
     emit = emitter(to)
-    began: dict[str, float] = {}
-    """When each task under way in this process began."""
+    began: WeakKeyDictionary[Any, float] = WeakKeyDictionary()
+    """When each run under way in this process began. By its request: a task that is retried has one id for its runs."""
+    timed_out: dict[Any, None] = {}
+    """Ids of tasks that were told to have failed at a hard time limit, and will be told so once more."""
 
-    def fields(task: Any, **more: Any) -> dict[str, Any]:
-        told = getattr(getattr(task, "request", None), "delivery_info", None) or {}
+    def fields(task: Any, request: Any = None, **more: Any) -> dict[str, Any]:
+        request = getattr(task, "request", None) if request is None else request
+        told = getattr(request, "delivery_info", None) or {}
         return {"handler_class": getattr(task, "name", None), "queue": told.get("routing_key"), **more}
 
-    def since(task_id: Any) -> float | None:
-        start = began.pop(task_id, None)
+    def since(task: Any) -> float | None:
+        start = began.pop(task.request, None)
         return None if start is None else perf_counter() - start
 
     @guarded
     def started(sender: Any = None, task_id: Any = None, task: Any = None, **_: Any) -> None:
-        began[task_id] = perf_counter()
+        began[task.request] = perf_counter()
+        timed_out.pop(task_id, None)  # of an earlier run, in a pool of one process, which is told once
         emit(f"{entity}.started", fields(task))
 
     @guarded
     def succeeded(sender: Any = None, **_: Any) -> None:
-        duration = since(sender.request.id)
-        emit(f"{entity}.completed", fields(sender, duration=duration, status="success"))
+        emit(f"{entity}.completed", fields(sender, duration=since(sender), status="success"))
 
     @guarded
-    def failed(sender: Any = None, task_id: Any = None, **_: Any) -> None:
-        # Also sent by the worker itself for a child that was killed; when it began is not known there.
-        emit(f"{entity}.failed", fields(sender, duration=since(task_id), status="error"))
+    def failed(sender: Any = None, task_id: Any = None, exception: Any = None, **_: Any) -> None:
+        duration = since(sender)
+        if isinstance(exception, TimeLimitExceeded | WorkerLostError) and timed_out.pop(task_id, 0) is None:
+            return
+        if isinstance(exception, TimeLimitExceeded):
+            if len(timed_out) >= _MOST_TIMED_OUT:
+                timed_out.clear()
+            timed_out[task_id] = None
+        emit(f"{entity}.failed", fields(sender, duration=duration, status="error"))
 
     @guarded
-    def ended(sender: Any = None, task_id: Any = None, task: Any = None, state: Any = None, **_: Any) -> None:
-        duration = since(task_id)
-        if duration is not None:  # it neither succeeded nor failed
-            how = {"RETRY": "retried", "REJECTED": "rejected"}.get(str(state), "cancelled")
+    def ended(sender: Any = None, task: Any = None, state: Any = None, **_: Any) -> None:
+        duration = since(task)
+        if duration is None:
+            return  # it succeeded or failed
+        how, error = _ENDS.get(str(state)), sys.exc_info()[1]
+        if how is None and isinstance(error, Retry):  # of a task that is run where it was called, and raises there
+            how, state = "retried", "RETRY"
+        elif how is None and (task.request.is_eager or (isinstance(error, SystemExit) and not _in_a_child())):
+            how, state = "failed", "error"
+        if how is not None:
             emit(f"{entity}.{how}", fields(task, duration=duration, status=str(state).lower()))
 
     @guarded
-    def revoked(sender: Any = None, **_: Any) -> None:
-        emit(f"{entity}.cancelled", fields(sender, status="revoked"))
+    def revoked(sender: Any = None, request: Any = None, **_: Any) -> None:
+        emit(f"{entity}.cancelled", fields(sender, request, status="revoked"))
 
     pairs = (
         (signals.task_prerun, started),
@@ -76,3 +105,9 @@ def connect(*, entity: str = "task", to: Any = None) -> Callable[[], None]:
             signal.disconnect(receive)
 
     return disconnect
+
+
+def _in_a_child() -> bool:
+    """Whether this is a child of the pool `prefork`, whose worker tells when it is lost."""
+    billiard: Any = sys.modules.get("billiard")
+    return billiard is not None and billiard.current_process().name != "MainProcess"

@@ -40,20 +40,39 @@ _request: ContextVar[dict[str, Any] | None] = ContextVar("shm_metrics_request", 
 
 
 def connect_requests(*, entity: str = "request", to: Any = None) -> Callable[[], None]:
-    """Have requests be events, with the duration until the response is closed.
+    """Have requests be events, with the duration until the response is closed; under WSGI and ASGI.
 
     status: `success`, or `error` for a request that failed: its view raised. Django's signals do not tell the response,
-    so a view that answers 404 succeeded. Under ASGI the signals of a request may come in different contexts; then a
-    request is completed without a duration, and one that failed is counted as completed.
+    so a view that answers 404 succeeded, and so did one whose client went away.
     """
     from django.core.signals import got_request_exception, request_finished, request_started
 
     emit = emitter(to)
+    senders: set[Any] = set()
+    """ASGI handlers that have a receiver of their own."""
 
     @guarded
-    def started(sender: Any, **_: Any) -> None:
+    def begin() -> None:
         emit(f"{entity}.started", {})
         _request.set({"began": perf_counter(), "failed": False})
+
+    @guarded
+    def started(sender: Any, scope: Any = None, **_: Any) -> None:
+        if scope is None or not hasattr(request_started, "asend"):
+            begin()
+        elif sender not in senders:  # a subclass: from its next request on it has the other receiver
+            begin()
+            hear(sender)
+
+    def started_in_the_task_of_the_request(sender: Any, **_: Any) -> Any:
+        # asend() runs receivers in tasks and threads of their own, and what they set in their context ends with them.
+        # Those that are async it calls in its own, which the rest of the request inherits; so this does it when called.
+        begin()
+        return _nothing()
+
+    def hear(sender: Any) -> None:
+        senders.add(sender)
+        request_started.connect(started_in_the_task_of_the_request, sender=sender, weak=False)
 
     @guarded
     def failed(sender: Any, **_: Any) -> None:
@@ -72,9 +91,21 @@ def connect_requests(*, entity: str = "request", to: Any = None) -> Callable[[],
     pairs = ((request_started, started), (got_request_exception, failed), (request_finished, finished))
     for signal, receive in pairs:
         signal.connect(receive, weak=False)
+    if hasattr(request_started, "asend"):  # from Django 5.0 on; before, send() is called in the context of the request
+        from asgiref.sync import markcoroutinefunction
+        from django.core.handlers.asgi import ASGIHandler
+
+        markcoroutinefunction(started_in_the_task_of_the_request)
+        hear(ASGIHandler)
 
     def disconnect() -> None:
         for signal, receive in pairs:
             signal.disconnect(receive)
+        for sender in senders:
+            request_started.disconnect(started_in_the_task_of_the_request, sender=sender)
 
     return disconnect
+
+
+async def _nothing() -> None:
+    pass

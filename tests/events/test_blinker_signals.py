@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import logging
 
 import pytest
 
+from shm_metrics import InvalidMetricError
 from shm_metrics.integrations import blinker_signals
 from tests.jobs.conftest import required
 
@@ -105,3 +108,59 @@ def test_two_applications_do_not_hear_each_other(app, backend):
     blinker_signals.connect_flask(other, to=backend)
     app.test_client().get("/")
     assert counters(backend) == {}
+
+
+def test_a_signal_may_be_sent_to_async_receivers_and_by_a_sender(backend):
+    signal = required("blinker").NamedSignal("task.started")
+    disconnect = blinker_signals.connect(signal, to=backend, asynchronous=True, sender=asyncio)
+    gc.collect()
+    asyncio.run(signal.send_async(asyncio))
+    asyncio.run(signal.send_async("another"))
+    assert counters(backend) == {"task_started_total": 1.0}
+    disconnect()
+    asyncio.run(signal.send_async(asyncio))
+    assert counters(backend) == {"task_started_total": 1.0}
+
+
+def test_a_signal_without_a_name_must_be_given_one(backend):
+    with pytest.raises(InvalidMetricError, match="it has no name"):
+        blinker_signals.connect(required("blinker").Signal(), to=backend)
+
+
+def test_requests_within_requests_and_two_listeners_have_an_end_each(app, backend):
+    @app.get("/outer")
+    def outer():
+        return app.test_client().get("/").data
+
+    blinker_signals.connect_flask(app, to=backend)
+    blinker_signals.connect_flask(app, entity="call", to=backend)
+    with app.app_context():
+        assert app.test_client().get("/outer").data == b"hello"
+    found = counters(backend)
+    for entity in ("request", "call"):
+        for handler in ("index", "outer"):
+            assert found[f'{entity}_started_total{{handler="{handler}"}}'] == 1.0
+            assert found[f'{entity}_completed_total{{handler="{handler}",status="200"}}'] == 1.0
+
+
+def test_views_that_are_async_or_stream_end_once(app, backend):
+    flask = required("flask")
+
+    @app.get("/async")
+    async def later():
+        await asyncio.sleep(0)
+        raise RuntimeError("as told")
+
+    @app.get("/stream")
+    def stream():
+        def parts():
+            yield flask.request.path
+
+        return flask.Response(flask.stream_with_context(parts()))
+
+    blinker_signals.connect_flask(app, to=backend)
+    assert app.test_client().get("/async").status_code == 500
+    with app.test_client() as client:
+        assert client.get("/stream").data == b"/stream"
+    assert counters(backend)['request_failed_total{handler="later",status="500"}'] == 1.0
+    assert counters(backend)['request_completed_total{handler="stream",status="200"}'] == 1.0

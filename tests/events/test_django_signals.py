@@ -79,11 +79,29 @@ def test_requests_of_django_are_events(python, segment_name):
 ASGI = """
 import asyncio
 from django.core.asgi import get_asgi_application
+from django.core.handlers.asgi import ASGIHandler
+from django.http import StreamingHttpResponse
 
-django_signals.connect_requests()
-application = get_asgi_application()
+disconnect = django_signals.connect_requests()
 
-async def aget(path):
+async def aslow(request):
+    await asyncio.sleep(0.05)
+    return HttpResponse("slow")
+
+async def abroken(request):
+    await asyncio.sleep(0.05)
+    raise RuntimeError("as told")
+
+async def astream(request):
+    async def parts():
+        yield b"a"
+        await asyncio.sleep(0.05)
+        yield b"b"
+    return StreamingHttpResponse(parts())
+
+urlpatterns += [path("aslow", aslow), path("abroken", abroken), path("astream", astream)]
+
+async def aget(application, path):
     scope = {"type": "http", "method": "GET", "path": path, "query_string": b"", "headers": [], "http_version": "1.1"}
     messages, sent = [{"type": "http.request", "body": b"", "more_body": False}], []
     closed = asyncio.Event()
@@ -99,16 +117,43 @@ async def aget(path):
     await application(scope, receive, send)
     return sent[0]["status"]
 
-async def main():
-    return await asyncio.gather(*[aget("/") for _ in range(5)])
+async def main(application, *paths):
+    return await asyncio.gather(*[aget(application, path) for path in paths])
 
-assert asyncio.run(main()) == [200] * 5
-assert counters() == {"request_started_total": 5.0, 'request_completed_total{status="success"}': 5.0}, counters()
+paths = ["/", "/broken", "/missing", "/aslow", "/abroken", "/astream"]
+statuses = [200, 500, 404, 200, 500, 200]
+assert asyncio.run(main(get_asgi_application(), *paths * 2)) == statuses * 2
+assert counters() == {
+    "request_started_total": 12.0,
+    'request_completed_total{status="success"}': 8.0,
+    'request_failed_total{status="error"}': 4.0,
+}, counters()
+seconds = {each: get_backend().histogram("request_duration_seconds", status=each) for each in ("success", "error")}
+assert (seconds["success"].count, seconds["error"].count) == (8, 4)
+assert seconds["success"].sum > 0.2 and seconds["error"].sum > 0.1
+
+# A handler of somebody's own is met by its first request, whose duration and failure are not known.
+class Own(ASGIHandler):
+    pass
+
+own = Own()
+assert asyncio.run(main(own, "/broken")) == [500]
+assert asyncio.run(main(own, *paths)) == statuses
+assert counters()["request_started_total"] == 19.0, counters()
+assert counters()['request_failed_total{status="error"}'] == 6.0
+assert seconds["success"].count == 12 and seconds["error"].count == 6
+
+assert get("/") == "200"  # by WSGI, in the same process
+assert seconds["success"].count == 13
+disconnect()
+asyncio.run(main(own, *paths))
+asyncio.run(main(get_asgi_application(), *paths))
+assert counters()["request_started_total"] == 20.0
 print("well")
 """
 
 
-def test_requests_under_asgi_are_counted_once_each(python, segment_name):
+def test_requests_under_asgi_fail_and_take_time_as_they_do_under_wsgi(python, segment_name):
     required("django")
     assert python(SETUP % False + ASGI, SHM_METRICS_SEGMENT=segment_name) == "well\n"
 

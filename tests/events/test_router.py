@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+from fnmatch import fnmatchcase
 
 import pytest
 
@@ -258,3 +259,84 @@ def test_a_child_forked_while_another_thread_routes_can_route(router):
         if pid == 0:
             os._exit(0 if router.route("a") == ["logs"] else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+
+def test_what_is_mapped_while_an_event_is_looked_up_is_not_hidden_by_what_was_before(router, monkeypatch):
+    """The thread that looks is overtaken: what it found is of the past, and must not be kept for those to come."""
+    router.map("*", ["logs"])
+
+    def overtaken_by(change):
+        def looking(name, pattern):
+            monkeypatch.undo()
+            change()
+            return fnmatchcase(name, pattern)
+
+        monkeypatch.setattr("shm_metrics.events.router.fnmatchcase", looking)
+
+    overtaken_by(lambda: router.map("a", ["traces"]))
+    router.route("a")
+    assert router.route("a") == ["traces"]
+    overtaken_by(lambda: router.unmap("*"))
+    router.route("b")
+    assert router.route("b") == []
+
+
+def test_an_event_in_the_middle_of_an_event_is_no_deadlock(router):
+    """As a signal handler or a __del__ makes one that comes while the router counts."""
+    router.map("*", ["logs"])
+    threading_done = []
+
+    def route():
+        with router._lock:
+            threading_done.append(router.route("a"))
+
+    thread = threading.Thread(target=route, daemon=True)
+    thread.start()
+    thread.join(10)
+    assert threading_done == [["logs"]]
+
+
+def test_a_backend_may_route_again_and_routers_in_a_ring_do_not_raise(router, logs):
+    router.register_backend("again", lambda name, payload: bool(name == "a" and router.route("b")))
+    router.configure({"a": ["again"], "b": ["logs"]})
+    assert router.route("a") == ["again"]
+    assert logs == [("b", None)]
+    assert router.routing_stats()["routed"] == 2
+
+    other = EventRouter(["logs", "ring"])
+    router.register_backend("ring", other)
+    other.register_backend("ring", router)
+    router.map("ring", ["ring"])
+    assert router.route("ring") == [], "the innermost refused it, and so did all around"
+    with pytest.raises(InvalidMetricError):
+        router.register_backend("myself", router)
+
+
+def test_what_is_no_exception_goes_on_and_what_went_before_is_counted(router):
+    def stopped(event_name, payload):
+        raise KeyboardInterrupt
+
+    router.register_backend("stopped", stopped)
+    router.map("*", ["logs", "stopped", "traces"])
+    with pytest.raises(KeyboardInterrupt):
+        router.route("a")
+    assert router.routing_stats()["backends"]["logs"]["taken"] == 1
+
+
+def test_a_draw_or_an_error_that_cannot_even_be_shown_stops_nobody(router, logs, caplog):
+    class Unshowable(Exception):
+        def __repr__(self):
+            raise RuntimeError
+
+    def failing(*_):
+        raise Unshowable
+
+    router._draw = failing
+    router.register_backend("failing", failing)
+    router.configure({"a": {"backends": ["logs"], "sampling_rate": 0.5}, "b": ["failing", "logs"]})
+    assert router.route("a") == []
+    assert router.route("b") == ["logs"]
+    assert len(caplog.records) == 2
+    router.register_backend("failing", failing)
+    router.route("b")
+    assert len(caplog.records) == 3, "another backend of that name is told of anew"
