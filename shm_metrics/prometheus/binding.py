@@ -11,32 +11,49 @@ from __future__ import annotations
 import logging
 import os
 import time
+import weakref
+from collections.abc import Callable
+from types import MethodType
 from typing import Any
 
 from shm_metrics.backend import MetricsBackend
 from shm_metrics.cells import build
-from shm_metrics.errors import MetricConflictError
-from shm_metrics.families import COUNTER, GAUGE, HISTOGRAM, STATESET, SUMMARY, Family, LabelPairs
+from shm_metrics.definitions import MAX_DOCUMENTATION
+from shm_metrics.errors import InvalidMetricError, MetricConflictError, MetricsError
+from shm_metrics.families import COUNTER, GAUGE, HISTOGRAM, INFO, STATESET, SUMMARY, Family, LabelPairs
 from shm_metrics.gauge_modes import SHARED
+from shm_metrics.labels import is_unicode
 from shm_metrics.process.procfs import TICKS_PER_SECOND, own_start_ticks
 
 __all__ = [
     "FAMILY",
+    "KINDS",
     "SERIES",
     "Carried",
     "begun_by_another",
     "bind",
     "carry",
     "counted",
+    "counted_since",
     "family_of",
+    "function_of",
+    "gauge_mode",
+    "keep_function",
     "pairs_of",
+    "remember",
     "series_of",
+    "tell_left_out",
 ]
 
 log = logging.getLogger("shm_metrics")
 
 SERIES = "_shm_series"
 FAMILY = "_shm_family"
+_FUNCTION = "_child_samples"  # in an instance, where set_function() of prometheus_client puts it
+_TAKEN_OUT = "_shm_taken_out"
+
+KINDS = (COUNTER, GAUGE, HISTOGRAM, SUMMARY, INFO, STATESET)
+"""What a segment keeps. A class of somebody else may say another type of itself."""
 
 MULTIPROCESS_VARIABLES = ("PROMETHEUS_MULTIPROC_DIR", "prometheus_multiproc_dir")
 
@@ -54,20 +71,29 @@ def family_of(metric: Any) -> Family:
     is one value, as it is in one process.
     """
     kind: str = metric._type
-    mode = ""
-    if kind == GAUGE:
-        mode = metric._multiprocess_mode
-        if mode == "all" and not any(name in os.environ for name in MULTIPROCESS_VARIABLES):
-            mode = SHARED
+    mode = gauge_mode(metric._multiprocess_mode) if kind == GAUGE else ""
     return Family(
         metric._name,
         kind,
-        metric._documentation,
+        _documentation_of(metric),
         metric._unit,
         tuple(metric._upper_bounds) if kind == HISTOGRAM else (),
         mode,
         tuple(metric._states) if kind == STATESET else (),
     )
+
+
+def gauge_mode(told: str) -> str:
+    """The mode of a gauge, by what prometheus_client was told; a value that was made by hand may say none."""
+    mode = told or "all"
+    return SHARED if mode == "all" and not any(name in os.environ for name in MULTIPROCESS_VARIABLES) else mode
+
+
+def _documentation_of(metric: Any) -> str:
+    """As much of it as a segment keeps. Anything will do for prometheus_client until a page is made: a lazy
+    translation, the text of a file."""
+    text = str(metric._documentation)[:MAX_DOCUMENTATION]
+    return text if is_unicode(text) else text.encode("utf-8", "backslashreplace").decode()
 
 
 def pairs_of(metric: Any) -> LabelPairs:
@@ -81,11 +107,14 @@ def series_of(backend: MetricsBackend, family: Family, pairs: LabelPairs, labeln
 
 
 def bind(metric: Any, backend: MetricsBackend) -> Any:
-    """Have a metric count in its series; the series, or None when the name is taken in this process."""
+    """Have a metric count in its series; the series, or None when it cannot have one, which is told.
+
+    The name may be taken in this process, or the labels may be more than a segment keeps.
+    """
     try:
         series = series_of(backend, metric._shm_family, pairs_of(metric), tuple(metric._labelnames))
-    except MetricConflictError as error:
-        _tell_conflict(metric, error)
+    except (MetricConflictError, InvalidMetricError) as error:
+        tell_left_out(metric, error)
         return None
     setattr(metric, SERIES, series)
     return series
@@ -94,11 +123,12 @@ def bind(metric: Any, backend: MetricsBackend) -> Any:
 _told: set[str] = set()
 
 
-def _tell_conflict(metric: Any, error: MetricConflictError) -> None:
+def tell_left_out(metric: Any, error: MetricsError) -> None:
+    """Say, once for each name, that the metric counts for its own process only."""
     if metric._name not in _told:
         _told.add(metric._name)
         log.error(
-            "shm_metrics: %s; this second %s counts for its own process only, and pages of all workers do not show it",
+            "shm_metrics: %s; this %s counts for its own process only, and pages of all workers do not show it",
             error,
             metric._type,
         )
@@ -117,6 +147,42 @@ def counted(metric: Any) -> Carried:
     if kind == HISTOGRAM:
         return [bucket.get() for bucket in metric._buckets], metric._sum.get()
     return dict(metric._value) if kind == "info" else metric._value
+
+
+def remember(metric: Any, instance_id: str, carried: Carried) -> None:
+    """Note what a metric takes out of a segment, of which that segment keeps its own."""
+    setattr(metric, _TAKEN_OUT, (instance_id, carried))
+
+
+def counted_since(metric: Any, instance_id: str) -> Carried:
+    """What a metric counted that this segment does not have: all, unless it was taken out of that one."""
+    now = counted(metric)
+    segment, then = vars(metric).pop(_TAKEN_OUT, ("", None))
+    if segment != instance_id:
+        return now
+    kind = metric._type
+    if kind == GAUGE:
+        return 0.0 if now == then else now
+    if kind == COUNTER:
+        return now - then if now >= then else now  # less: it was reset
+    (buckets, total), (buckets_then, total_then) = now, then
+    return [n - m for n, m in zip(buckets, buckets_then, strict=True)], total - total_then
+
+
+def function_of(metric: Any) -> Callable[[], float] | None:
+    """What set_function() of prometheus_client made the gauge call, if it did."""
+    bound = vars(metric).get(_FUNCTION) if metric._type == GAUGE else None
+    if not isinstance(bound, MethodType):
+        return None
+    samples, gauge = bound.__func__, weakref.ref(metric)  # the series has the function, and must not keep the gauge
+    return lambda: float(samples(gauge())[0].value)
+
+
+def keep_function(metric: Any, series: Any, set_function: Callable[..., None]) -> None:
+    """Have a gauge that leaves its segment go on calling its function."""
+    function = series._handle.backend.functions.get(series)
+    if function is not None and function_of(metric) is None:
+        set_function(metric, function)
 
 
 def carry(metric: Any, series: Any, before: Carried) -> None:

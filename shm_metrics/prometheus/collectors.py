@@ -31,6 +31,8 @@ class RuntimeCollectors:
     def __init__(self) -> None:
         self._cells: dict[str, list[Any]] = {}
         self._running = False
+        self._platform: Any = None
+        self._gc = False
 
     def start(self, backend: MetricsBackend, client: Any) -> None:
         registered = client.REGISTRY._collector_to_names
@@ -45,6 +47,7 @@ class RuntimeCollectors:
         if self._running:
             gc.callbacks.remove(self._collected)
             self._running = False
+        self._platform, self._gc = None, False  # another backend may become the default one before this is forgotten
 
     def attach(self, backend: MetricsBackend) -> None:
         """Count there from now on."""

@@ -17,9 +17,10 @@ from typing import Any
 from shm_metrics import forks
 from shm_metrics.backend import MetricsBackend
 from shm_metrics.default import follow_default, get_backend
-from shm_metrics.errors import MetricsError
+from shm_metrics.errors import MetricConflictError, MetricsError
 from shm_metrics.prometheus import binding, methods, workers
 from shm_metrics.prometheus.collectors import RuntimeCollectors
+from shm_metrics.prometheus.living import Living
 from shm_metrics.prometheus.replacing import Replacements
 from shm_metrics.prometheus.values import SegmentValue, value_class
 from shm_metrics.prometheus.workers import IdentifiedWorker, Worker
@@ -81,9 +82,9 @@ class Installation:
             raise MetricsError("prometheus_client is not installed; pip install prometheus_client") from error
         self.client: Any = prometheus_client
         self.worker = Worker(backend)
-        self.metrics: weakref.WeakSet[Any] = weakref.WeakSet()
+        self.metrics = Living()
         """All that count in the segment: metrics without labels, and children."""
-        self.parents: weakref.WeakSet[Any] = weakref.WeakSet()
+        self.parents = Living()
         """Metrics with labels."""
         self.hidden: weakref.WeakKeyDictionary[Any, set[str]] = weakref.WeakKeyDictionary()
         """registry -> families that were unregistered from it in this process."""
@@ -123,6 +124,7 @@ class Installation:
             (registry.RestrictedRegistry, "collect", reading.restricted_collect),
             (multiprocess.MultiProcessCollector, "__init__", reading.multiprocess_init),
             (multiprocess.MultiProcessCollector, "collect", reading.multiprocess_collect),
+            (multiprocess.MultiProcessCollector, "describe", reading.multiprocess_describe),
             (self.client.ProcessCollector, "collect", reading.process_collect),
         ):
             before = put.attribute(owner, name, method)
@@ -137,7 +139,7 @@ class Installation:
         """Put everything back; each metric goes on in its process' memory from what this worker's row holds."""
         self._runtime.stop()
         self._replacements.restore()
-        for metric in list(self.metrics):
+        for metric in self.metrics:
             self._give_back(metric)
         workers.close_identified()
 
@@ -147,10 +149,16 @@ class Installation:
             return value_class(self.worker)
         return value_class(IdentifiedWorker(self.backend, process_identifier))
 
+    def counts(self, metric: Any) -> bool:
+        """Whether a metric, or its children, count in the segment."""
+        return metric in self.metrics or metric in self.parents
+
     # -- metrics --------------------------------------------------------------------------------------------------
 
     def take_in(self, metric: Any) -> None:
         """A metric has just been made: have it count in the segment."""
+        if metric._type not in binding.KINDS:
+            return  # its values count there, and what it says of them is its own
         if not metric._is_observable():
             self.parents.add(metric)
             return
@@ -173,8 +181,8 @@ class Installation:
         from prometheus_client import values
 
         numbers = _numbers(metric) if metric in self.metrics else []
-        for attribute in (binding.SERIES, binding.FAMILY):
-            vars(metric).pop(attribute, None)
+        series = vars(metric).pop(binding.SERIES, None)
+        vars(metric).pop(binding.FAMILY, None)
         self.metrics.discard(metric)
         if not _values_of(metric):
             return
@@ -185,6 +193,9 @@ class Installation:
             values.ValueClass = now
         for value, number in zip(_values_of(metric), numbers, strict=False):
             value.set(number)
+        if series is not None:
+            binding.remember(metric, series._handle.backend.instance_id, binding.counted(metric))
+            binding.keep_function(metric, series, methods.originals["Gauge", "set_function"])
 
     def _adopt(self, metrics: list[Any]) -> None:
         inherited = binding.begun_by_another(metrics)
@@ -193,16 +204,19 @@ class Installation:
             if not metric._is_observable():
                 self.parents.add(metric)
                 continue
-            before = binding.counted(metric)
+            before = binding.counted_since(metric, self.backend.instance_id)
             if _values_of(metric):
                 _renew_values(metric)
             self.take_in(metric)
             series = vars(metric).get(binding.SERIES)
             if series is None:
                 continue
-            if not inherited or metric._type in ("info", "stateset"):
+            function = binding.function_of(metric)
+            if function is not None:
+                series.set_function(function)
+            elif not inherited or metric._type in ("info", "stateset"):
                 binding.carry(metric, series, before)
-            elif before and before != ([0.0] * len(getattr(metric, "_upper_bounds", ())), 0.0):
+            elif any(before[0]) if isinstance(before, tuple) else before:
                 left.append(metric._name)
         if left:
             log.warning(
@@ -216,18 +230,25 @@ class Installation:
     def attach(self, backend: MetricsBackend, *, move: bool = False) -> None:
         """Count in `backend` from now on; move: and take along what this process counted so far."""
         self.worker.backend = backend
-        for metric in list(self.metrics):
+        started: set[int] = set()  # two metrics of one name have one series, which moves once
+        for metric in self.metrics:
             series = vars(metric).get(binding.SERIES)
-            if series is None:
+            if series is None or id(series) in started:
                 continue
-            handle = backend.families.handle(series._handle.family, tuple(metric._labelnames), bool(series._pairs))
+            try:
+                handle = backend.families.handle(series._handle.family, tuple(metric._labelnames), bool(series._pairs))
+            except MetricConflictError as error:
+                binding.tell_left_out(metric, error)
+                self._give_back(metric)
+                continue
             series.start(handle, series._pairs, move=move)
             handle.series.setdefault(series._pairs, series)
+            started.add(id(series))
         self._runtime.attach(backend)
 
     def after_fork(self) -> None:
         """In the child: locks of metrics may be held by threads that are not here."""
-        for metric in [*self.metrics, *self.parents]:
+        for metric in (*self.metrics, *self.parents):
             methods.renew_locks(metric)
 
 
@@ -273,8 +294,15 @@ def _renew_values(metric: Any) -> None:
 
 
 def _existing(base: type) -> list[Any]:
-    """All metrics of this process, whoever holds them."""
-    return [found for found in gc.get_objects() if issubclass(type(found), base) and "_labelvalues" in vars(found)]
+    """All metrics of this process, whoever holds them; those too that gc.freeze() hid before a fork."""
+    frozen = gc.get_freeze_count()
+    if frozen:
+        gc.unfreeze()
+    try:
+        return [found for found in gc.get_objects() if issubclass(type(found), base) and "_labelvalues" in vars(found)]
+    finally:
+        if frozen:
+            gc.freeze()
 
 
 @forks.in_child

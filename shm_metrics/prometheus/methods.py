@@ -18,6 +18,7 @@ from typing import Any
 from shm_metrics.errors import InvalidMetricError
 from shm_metrics.families import COUNTER, GAUGE
 from shm_metrics.handles import FamilyHandle
+from shm_metrics.labels import label_pairs
 from shm_metrics.prometheus.binding import pairs_of, series_of
 
 __all__ = ["METHODS", "originals"]
@@ -59,8 +60,8 @@ def _slowly(metric: Any, name: str, amount: Any, *more: Any) -> None:
         _check_exemplar(exemplar)
     try:
         number = float(amount)
-    except (TypeError, ValueError):
-        raise ValueError(f"{metric._type} {metric._name}: {name}({amount!r}): give a number") from None
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{metric._type} {metric._name}: {name}({amount!r}): give a number") from None
     if metric._type != GAUGE and (math.isnan(number) or (metric._type == COUNTER and math.isinf(number))):
         # It would make the total of all workers worthless for ever, and raising would break an application that runs.
         _tell(metric, f"{name}({number}) was left out")
@@ -167,8 +168,12 @@ def _info_info(self: Any, val: Any) -> None:
     self._raise_if_not_observable()
     originals["Info", "info"](self, val)
     series = self.__dict__.get("_shm_series")
-    if series is not None:
-        series.info(val)
+    if series is None:
+        return
+    try:
+        series._say(label_pairs(val))  # any names, as prometheus_client has them: pages escape them
+    except InvalidMetricError as error:
+        _tell(self, f"{error}; pages of all workers do not show it")
 
 
 def _enum_state(self: Any, state: str) -> None:

@@ -8,6 +8,7 @@ name is there, prometheus_client writes the page itself, from the same families.
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -28,11 +29,13 @@ UNDERSCORES = "underscores"
 def text(original: Callable[..., bytes]) -> Callable[..., bytes]:
     """exposition.generate_latest"""
 
+    unasked = _escaping_unasked(original)
+
     def generate_latest(registry: Any = None, escaping: str = UNDERSCORES) -> bytes:
         from prometheus_client.registry import REGISTRY
 
         registry = REGISTRY if registry is None else registry
-        families = _families(registry, escaping)
+        families = _families(registry, unasked or escaping)
         return original(registry, *_told(escaping)) if families is None else render_text(families)
 
     return generate_latest
@@ -41,13 +44,22 @@ def text(original: Callable[..., bytes]) -> Callable[..., bytes]:
 def openmetrics(original: Callable[..., bytes]) -> Callable[..., bytes]:
     """openmetrics.exposition.generate_latest"""
 
+    unasked = _escaping_unasked(original)
+
     def generate_latest(registry: Any, escaping: str = UNDERSCORES, *version: Any, **more: Any) -> bytes:
-        families = _families(registry, escaping)
+        families = _families(registry, unasked or escaping)
+        if families is not None and any(_is_native(family) for family in families):
+            families = None  # later versions of the format have native histograms; prometheus_client writes them
         if families is None:
             return original(registry, *_told(escaping), *version, **more)
         return render_openmetrics(families)
 
     return generate_latest
+
+
+def _escaping_unasked(original: Callable[..., bytes]) -> str:
+    """What a release does with names that cannot be told: 0.22 puts them in quotes. Empty where it can be told."""
+    return "" if "escaping" in inspect.signature(original).parameters else "allow-utf-8"
 
 
 def _told(escaping: str) -> tuple[str, ...]:
@@ -69,6 +81,12 @@ def _families(registry: Any, escaping: str) -> Iterable[Any] | None:
     if escaping != UNDERSCORES and not all(_is_plain(family) for family in families):
         return None
     return families
+
+
+def _is_native(item: Any) -> bool:
+    return not isinstance(item, FamilyRun | FamilySnapshot) and any(
+        getattr(sample, "native_histogram", None) for sample in item.samples
+    )
 
 
 def _is_plain(item: Any) -> bool:

@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
+from copy import copy
 from typing import Any
 
-from shm_metrics.exposition.names import kept_of
+from shm_metrics.exposition.names import kept_of, settle
 from shm_metrics.exposition.run import FamilyRun
 from shm_metrics.exposition.samples import as_samples, one_by_one
 from shm_metrics.exposition.selection import filter_families
@@ -24,6 +25,7 @@ from shm_metrics.gauge_modes import MODES
 from shm_metrics.prometheus.collectors import GC_FAMILIES, PLATFORM_FAMILY
 from shm_metrics.prometheus.installation import Installation, current
 from shm_metrics.prometheus.methods import originals
+from shm_metrics.prometheus.values import of_all_workers
 
 __all__ = ["is_whole", "whole_families"]
 
@@ -38,7 +40,8 @@ def is_whole(registry: Any) -> bool:
         return True
     from prometheus_client.multiprocess import MultiProcessCollector
 
-    return any(isinstance(each, MultiProcessCollector) for each in getattr(registry, "_collector_to_names", ()))
+    registered = list(getattr(registry, "_collector_to_names", ()))  # at once: another thread may register one
+    return any(isinstance(each, MultiProcessCollector) for each in registered)
 
 
 def whole_families(registry: Any = None) -> list[AnyFamily]:
@@ -54,14 +57,35 @@ def whole_families(registry: Any = None) -> list[AnyFamily]:
         hidden.update(name for name, _ in GC_FAMILIES.values())
     if client.PLATFORM_COLLECTOR not in registered:
         hidden.add(PLATFORM_FAMILY)
+    # First, as they may count: a gauge that is set in its own collect(), or in that of a collector.
+    own, custom = _run(installation, _foreign(installation, registry))
     families = list(backend.collect())
     if client.PROCESS_COLLECTOR not in registered:
         families = [family for family in families if not _is_process(family)]
     if hidden:
         families = [family for item in families for family in _without(item, hidden)]
-    for collector in _foreign(installation, registry):
-        families += backend.run_collector(collector)
-    return families
+    # Of two samples with the same name and labels a page has the first.
+    return [*own, *families, *custom]
+
+
+def _run(installation: Installation, collectors: Iterable[Any]) -> tuple[list[AnyFamily], list[AnyFamily]]:
+    """What metrics say of themselves that count in the segment, and what others give."""
+    own: list[AnyFamily] = []
+    custom: list[AnyFamily] = []
+    with of_all_workers():
+        for collector in collectors:
+            found = installation.backend.run_collector(collector)
+            if installation.counts(collector):
+                own += [_without_created(family) for family in found]
+            else:
+                custom += found
+    return own, custom
+
+
+def _without_created(metric: Any) -> Any:
+    made = copy(metric)
+    made.samples = [sample for sample in metric.samples if sample.name != metric.name + "_created"]
+    return made
 
 
 def _is_process(family: Any) -> bool:
@@ -105,9 +129,16 @@ def _is_ours(installation: Installation, collector: Any) -> bool:
 
     return (
         isinstance(collector, MetricWrapperBase)
-        and (collector in installation.metrics or collector in installation.parents)
+        and installation.counts(collector)
         and type(collector).collect is MetricWrapperBase.collect
+        and _makes_usual_samples(type(collector))
     )
+
+
+def _makes_usual_samples(cls: type) -> bool:
+    """Whether a class of metrics says of its values what prometheus_client's own classes say."""
+    makers = [getattr(cls, name) for name in ("_samples", "_multi_samples", "_child_samples")]
+    return all(maker.__module__ == "prometheus_client.metrics" for maker in makers)
 
 
 # -- families as Metric -----------------------------------------------------------------------------------------------
@@ -190,11 +221,11 @@ def first_samples(metric: Any, samples: list[Any]) -> Iterator[Any]:
 
 def whole_metrics(registry: Any = None) -> list[Any]:
     """Everything, with what the metrics of this process show before anybody counts."""
+    settled, _ = settle(whole_families(registry))
     made = {
-        metric.name: metric
-        for metric in (_metric(item, created=False, sum_first=True) for item in one_by_one(whole_families(registry)))
+        metric.name: metric for metric in (_metric(item, created=False, sum_first=True) for item in one_by_one(settled))
     }
-    for metric in list(current().metrics):
+    for metric in current().metrics:
         if metric._type in (GAUGE, INFO):
             found = made.get(metric._name)
             first = list(first_samples(metric, found.samples if found else []))
@@ -208,11 +239,12 @@ def whole_metrics(registry: Any = None) -> list[Any]:
 
 
 def metric_collect(self: Any) -> Iterable[Any]:
-    """MetricWrapperBase.collect"""
+    """MetricWrapperBase.collect; also what a subclass adds to."""
     installation = current()
-    if not _is_ours(installation, self):
+    if installation.counts(self) and _makes_usual_samples(type(self)):
+        return [_View(installation).of(self)]
+    with of_all_workers():
         return originals["MetricWrapperBase", "collect"](self)  # type: ignore[no-any-return]
-    return [_View(installation).of(self)]
 
 
 def registry_collect(self: Any) -> Iterator[Any]:
@@ -287,6 +319,14 @@ def multiprocess_init(self: Any, registry: Any, path: str | None = None) -> None
     self._path = path
     if registry:
         registry.register(self)
+
+
+def multiprocess_describe(self: Any) -> Iterable[Any]:
+    """MultiProcessCollector.describe, which prometheus_client has not: it takes no name for itself.
+
+    A registry that asks collect() instead, as the default one does, would refuse each metric that is in the segment.
+    """
+    return []
 
 
 def multiprocess_collect(self: Any) -> Iterable[Any]:

@@ -9,14 +9,29 @@ sum are two steps; moved by observe() they are one.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 from shm_metrics.families import COUNTER, GAUGE, HISTOGRAM, SUMMARY, Family, LabelPairs
-from shm_metrics.gauge_modes import SHARED
-from shm_metrics.prometheus.binding import series_of
+from shm_metrics.gauge_modes import MODES, SHARED
+from shm_metrics.prometheus.binding import KINDS, gauge_mode, series_of
 from shm_metrics.prometheus.workers import IdentifiedWorker, Worker
 
-__all__ = ["SegmentValue", "value_class"]
+__all__ = ["SegmentValue", "of_all_workers", "value_class"]
+
+_total: ContextVar[bool] = ContextVar("shm_metrics_total", default=False)
+
+
+@contextmanager
+def of_all_workers() -> Iterator[None]:
+    """Meanwhile get() gives the total over all workers: for a class that makes its samples out of its values."""
+    token = _total.set(True)
+    try:
+        yield
+    finally:
+        _total.reset(token)
 
 
 def value_class(worker: Worker | IdentifiedWorker) -> type[SegmentValue]:
@@ -49,8 +64,15 @@ class SegmentValue:
         self._le = float(labels.pop("le")) if typ == HISTOGRAM and "le" in labels else None
         self._labels: LabelPairs = tuple(sorted(labels.items()))
         self._sample = name.removeprefix(metric_name)
-        self.family = Family(metric_name, typ, help_text, mode=multiprocess_mode)
+        self.family = self._family(typ, metric_name, name, help_text, multiprocess_mode)
         """A metric that it is made for knows more of it (buckets, unit), and sets that here."""
+
+    @staticmethod
+    def _family(typ: str, metric_name: str, name: str, help_text: str, mode: str) -> Family:
+        """As prometheus_client's multiprocess mode does it, values of a type that it does not know are added up."""
+        if typ not in KINDS:
+            return Family(name, GAUGE, help_text, mode="sum")
+        return Family(metric_name, typ, help_text, mode=gauge_mode(mode) if typ == GAUGE else "")
 
     @property
     def series(self) -> Any:
@@ -92,16 +114,25 @@ class SegmentValue:
         if series._handle.family.type == GAUGE:
             series.set(value)
         else:
-            self._add(series, value - self.get())
+            row, slot = self._cell(series)
+            self._add(series, value - row.read(slot))
 
     def get(self) -> float:
         """What this worker's row holds, which goes on from what dead workers counted in it; a shared gauge's value."""
         series = self.series
         family = series._handle.family
-        if family.mode == SHARED:
-            return float(series.value)
+        if family.mode == SHARED or (_total.get() and _adds_up(family)):
+            return float(self._of_all(series, family))
         row, slot = self._cell(series)
         return float(row.read(slot))
+
+    def _of_all(self, series: Any, family: Family) -> float:
+        if family.type in (COUNTER, GAUGE):
+            return float(series.value)
+        if self._sample == "_sum":
+            return float(series.sum)
+        columns = series._handle.columns(series._pairs)
+        return float(columns[0 if self._le is None else family.bounds.index(self._le)])
 
     def set_exemplar(self, exemplar: Any) -> None:
         """Keep prometheus_client's Exemplar with this number."""
@@ -113,6 +144,11 @@ class SegmentValue:
 
     def _bucket(self) -> int | None:
         return None if self._le is None else self.series._handle.family.bounds.index(self._le)
+
+
+def _adds_up(family: Family) -> bool:
+    """Whether there is one number for all workers; not of a gauge with a series for each."""
+    return family.type != GAUGE or MODES[family.mode].combine != "each"
 
 
 def _sums(series: Any) -> tuple[int, int]:

@@ -7,8 +7,20 @@ import math
 from decimal import Decimal
 
 import pytest
-from prometheus_client import REGISTRY, CollectorRegistry, Counter, Enum, Gauge, Histogram, Info, Summary, values
+from prometheus_client import (
+    REGISTRY,
+    CollectorRegistry,
+    Counter,
+    Enum,
+    Gauge,
+    Histogram,
+    Info,
+    Summary,
+    generate_latest,
+    values,
+)
 from prometheus_client.metrics import MetricWrapperBase
+from prometheus_client.samples import Sample
 
 
 @pytest.fixture
@@ -264,3 +276,66 @@ def test_reset_begins_anew_for_all_workers(installed, other, registry):
     counter.reset()
     counter.inc()
     assert registry.get_sample_value("c_total") == 1
+
+
+def test_what_is_no_number_at_all_raises_as_ever(installed, registry):
+    with pytest.raises(TypeError, match="gauge g"):
+        Gauge("g", "", registry=registry).set(None)
+
+
+@pytest.mark.parametrize(
+    "documentation", ["long " * 20_000, "half a \udcff pair", None], ids=["long", "surrogate", "none"]
+)
+def test_a_documentation_of_any_kind_breaks_nothing(installed, registry, documentation):
+    Counter("c", documentation, registry=registry).inc()
+    assert installed.snapshot().value("c") == 1
+
+
+@pytest.mark.parametrize("value", ["x" * 100_000, "half a \udcff pair"], ids=["long", "surrogate"])
+def test_label_values_that_a_segment_cannot_keep_count_for_their_own_process_and_it_says_so(
+    installed, registry, caplog, value
+):
+    counter = Counter(f"labels_{len(value)}", "", ["a"], registry=registry)
+    counter.labels(value).inc()
+    counter.labels(value).inc()
+    counter.labels("kept").inc()
+    assert counter.labels(value)._value.get() == 2
+    assert installed.snapshot().value(f"labels_{len(value)}", a="kept") == 1
+    assert "counts for its own process only" in caplog.text
+
+
+def test_an_info_may_say_anything(installed, registry, caplog):
+    info = Info("i", "", registry=registry)
+    info.info({"dotted.name": "x", "__reserved": "y", "number": 1})
+    assert installed.snapshot().family("i").labels == ((("__reserved", "y"), ("dotted.name", "x"), ("number", "1")),)
+    info.info({"a": "x" * 70_000})
+    assert "pages of all workers do not show it" in caplog.text
+    with pytest.raises(AttributeError):
+        info.info(["a"])
+
+
+class Untyped(MetricWrapperBase):
+    _type = "untyped"
+
+    def _metric_init(self):
+        arguments = self._labelnames, self._labelvalues, self._documentation
+        self._value = values.ValueClass(self._type, self._name, self._name, *arguments)
+
+    def inc(self):
+        self._value.inc(1)
+
+    def _child_samples(self):
+        return [Sample("", {}, self._value.get(), None, None)]
+
+
+def test_a_metric_of_a_type_of_its_own_is_added_up_over_all_workers(installed, other, registry):
+    metric = Untyped("odd", "", ["a"], registry=registry)
+    metric.labels("x").inc()
+    other.gauge("odd", multiprocess_mode="sum", a="x").inc(2)
+    assert b'odd{a="x"} 3.0' in generate_latest()
+    assert registry.get_sample_value("odd", {"a": "x"}) == 3
+
+
+def test_a_value_made_by_hand_need_not_say_a_mode(installed):
+    values.ValueClass("gauge", "byhand", "byhand", (), (), "").set(3)
+    assert installed.snapshot().value("byhand") == 3

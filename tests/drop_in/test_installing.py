@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import inspect
 import logging
+import weakref
 
 import prometheus_client
 import pytest
@@ -200,3 +202,144 @@ def test_the_environment_asks_for_it(monkeypatch, told, wanted):
 def test_importing_it_does_not_import_prometheus_client(python):
     code = "import sys, shm_metrics.prometheus; print('prometheus_client' in sys.modules)"
     assert python(code) == "False\n"
+
+
+def test_installed_again_in_the_same_segment_nothing_is_counted_twice(clean, registry, make_backend):
+    backend = make_backend()
+    counter, histogram = Counter("c", "", registry=registry), Histogram("h", "", buckets=[1], registry=registry)
+    summary, gauge = Summary("s", "", registry=registry), Gauge("g", "", registry=registry)
+    shm_metrics.prometheus.install(backend)
+    counter.inc(5)
+    histogram.observe(0.5)
+    summary.observe(4)
+    gauge.set(1)
+    for _ in range(2):
+        shm_metrics.prometheus.uninstall()
+        shm_metrics.prometheus.install(backend)
+    shm_metrics.prometheus.uninstall()
+    counter.inc()
+    histogram.observe(3)
+    make_backend().gauge("g").set(2)
+    shm_metrics.prometheus.install(backend)
+    found = backend.snapshot()
+    assert (found.value("c"), found.value("s"), found.value("g")) == (6, 1, 2)
+    assert found.family("h").values.tolist() == [[1, 1]]
+    assert found.family("h").sums.tolist() == [3.5]
+
+
+def test_a_counter_that_was_reset_between_two_installations_brings_what_it_counted_since(clean, registry, make_backend):
+    backend = make_backend()
+    counter = Counter("c", "", registry=registry)
+    shm_metrics.prometheus.install(backend)
+    counter.inc(5)
+    shm_metrics.prometheus.uninstall()
+    counter._value.set(0)
+    counter.inc(2)
+    shm_metrics.prometheus.install(backend)
+    assert backend.snapshot().value("c") == 7
+
+
+def test_a_gauge_keeps_its_function_when_installed_and_when_taken_out(clean, registry, make_backend):
+    before, after = Gauge("before", "", registry=registry), Gauge("after", "", registry=registry)
+    before.set_function(lambda: 42)
+    backend = shm_metrics.prometheus.install(make_backend())
+    after.set_function(lambda: 43)
+    assert [registry.get_sample_value(name) for name in ("before", "after")] == [42, 43]
+    assert backend.snapshot().value("before") == 42
+    shm_metrics.prometheus.uninstall()
+    assert [registry.get_sample_value(name) for name in ("before", "after")] == [42, 43]
+
+
+def test_a_gauge_with_a_function_from_before_is_not_kept_alive(clean, make_backend):
+    gauge = Gauge("g", "", registry=None)
+    gauge.set_function(lambda: 42)
+    shm_metrics.prometheus.install(make_backend())
+    watched = weakref.ref(gauge)
+    del gauge
+    gc.collect()
+    assert watched() is None
+
+
+def test_metrics_that_the_garbage_collector_was_told_to_forget_are_found(clean, make_backend):
+    counter = Counter("frozen", "", ["a"], registry=None)
+    child = counter.labels("x")
+    child.inc()
+    gc.freeze()
+    try:
+        backend = shm_metrics.prometheus.install(make_backend())
+        assert gc.get_freeze_count() > 0
+    finally:
+        gc.unfreeze()
+    child.inc()
+    assert backend.snapshot().value("frozen", a="x") == 2
+
+
+def test_a_default_backend_that_has_a_name_for_something_else_costs_that_metric_only(
+    clean, metrics_backend, registry, make_backend, tmp_path, caplog
+):
+    from shm_metrics.default import use_backend
+
+    metrics = [Counter(name, "", registry=registry) for name in ("first", "taken_there", "last")]
+    shm_metrics.prometheus.install()
+    second = make_backend(path=tmp_path / "second")
+    second.gauge("taken_there").set(1)
+    use_backend(second)
+    try:
+        for metric in metrics:
+            metric.inc()
+        assert [second.snapshot().value(name) for name in ("first", "taken_there", "last")] == [1, 1, 1]
+        assert registry.get_sample_value("taken_there_total") == 1
+        assert "counts for its own process only" in caplog.text
+    finally:
+        use_backend(metrics_backend)
+
+
+def test_two_metrics_of_one_definition_count_together_and_move_once(clean, metrics_backend):
+    from shm_metrics import configure
+
+    shm_metrics.prometheus.install()
+    one, two = (Counter("shared", "", registry=CollectorRegistry()) for _ in range(2))
+    one.inc(3)
+    two.inc(4)
+    moved = configure(metrics_backend.place.path.rpartition("/")[2] + "-moved")
+    try:
+        one.inc()
+        two.inc()
+        assert moved.snapshot().value("shared") == 9
+    finally:
+        moved.unlink()
+
+
+def test_taken_out_it_follows_no_default_backend(clean, metrics_backend, make_backend, tmp_path):
+    from shm_metrics.default import declared, use_backend
+
+    shm_metrics.prometheus.install()
+    stale = [each for each in declared.values() if hasattr(each, "put_in_place")]
+    shm_metrics.prometheus.uninstall()
+    second = make_backend(path=tmp_path / "second")
+    use_backend(second)
+    try:
+        assert stale
+        assert list(second.snapshot()) == []
+    finally:
+        use_backend(metrics_backend)
+
+
+def test_a_summary_that_the_parent_never_observed_is_not_told_as_left_out(python):
+    code = """
+import os, time, logging, sys
+from prometheus_client import Summary
+idle = Summary("idle", "", registry=None)
+deadline = time.monotonic() + 0.05
+while time.monotonic() < deadline:
+    pass
+pid = os.fork()
+if pid == 0:
+    logging.basicConfig(stream=sys.stdout, format="%(message)s")
+    import shm_metrics.prometheus
+    shm_metrics.prometheus.install()
+    sys.stdout.flush()
+    os._exit(0)
+os.waitpid(pid, 0)
+"""
+    assert python(code) == ""

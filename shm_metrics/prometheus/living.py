@@ -1,0 +1,39 @@
+"""Objects that are known for as long as somebody else holds them.
+
+Lives here: the set of them. May not: know what they are.
+
+By identity: a subclass of a metric may say anything of equality. And not a WeakSet, which cannot be gone through while
+another thread adds to it, as a request that meets a new label does during a scrape.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterator
+from typing import Any
+
+__all__ = ["Living"]
+
+
+class Living:
+    """A set, by identity, that keeps nothing alive."""
+
+    def __init__(self) -> None:
+        self._held: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
+
+    def add(self, item: Any) -> None:
+        self._held[id(item)] = item
+
+    def discard(self, item: Any) -> None:
+        if item in self:
+            del self._held[id(item)]
+
+    def __contains__(self, item: Any) -> bool:
+        return self._held.get(id(item)) is item
+
+    def __iter__(self) -> Iterator[Any]:
+        """Those that are there now; what is added meanwhile is not among them."""
+        for reference in self._held.valuerefs():
+            item = reference()
+            if item is not None:
+                yield item
