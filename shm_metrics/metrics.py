@@ -8,6 +8,7 @@ family that gives out series. Both are instances of the public class.
 
 from __future__ import annotations
 
+import sys
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
@@ -115,7 +116,10 @@ class Metric:
         return self._family.documentation
 
     def collect(self) -> list[MetricLike]:
-        """The family as one scan finds it, over all workers; in the form that a prometheus_client registry takes."""
+        """The family as one scan finds it, over all workers; in the form that a prometheus_client registry takes.
+
+        With `_created` samples where prometheus_client is loaded, unless its disable_created_metrics() was called.
+        """
         from shm_metrics.exposition.samples import as_samples
 
         handle = getattr(self, "_handle", None)  # a registry knows a metric a moment before it counts anywhere
@@ -123,7 +127,7 @@ class Metric:
             return self.describe()
         handle.backend.run_functions(handle)
         found = handle.backend.snapshot().family(self._family.name)
-        return self.describe() if found is None else [as_samples(found)]
+        return self.describe() if found is None else [as_samples(found, created=_created_wanted())]
 
     def describe(self) -> list[MetricLike]:
         """The family without its series."""
@@ -144,6 +148,12 @@ class Metric:
 
     def __repr__(self) -> str:
         return f"<{self._type} {self._family.name}>"
+
+
+def _created_wanted() -> bool:
+    """prometheus_client's own switch: in its registries our metrics show what its own do."""
+    theirs = sys.modules.get("prometheus_client.metrics")
+    return bool(getattr(theirs, "_use_created", False))
 
 
 class _Plain(Metric):

@@ -51,11 +51,6 @@ DIFFERENCES: tuple[Difference, ...] = (
         ),
     ),
     Difference(
-        "collect() has no `_created` samples",
-        "a series outlives the process that made it, and pages leave out when it began",
-        _core("TestCounter::test_reset"),
-    ),
-    Difference(
         "a name has one definition in a process, in whatever registries it is; to unregister a metric does not free it",
         "all processes count under this name in one segment, and what they counted stays there",
         _core("TestHistogram::test_setting_buckets", "TestCollectorRegistry::test_unregister_works"),

@@ -279,10 +279,27 @@ def test_a_metric_is_collected_by_itself():
     counter.labels("a").inc(3)
     (found,) = counter.collect()
     assert (found.name, found.documentation, found.type) == ("jobs", "Jobs.", "counter")
-    assert [tuple(sample)[:3] for sample in found.samples] == [("jobs_total", {"shop": "a"}, 3.0)]
+    counted, created = found.samples
+    assert tuple(counted)[:3] == ("jobs_total", {"shop": "a"}, 3.0)
+    assert (created.name, created.labels) == ("jobs_created", {"shop": "a"})
     (described,) = counter.describe()
     assert (described.name, described.type, described.samples) == ("jobs", "counter", [])
     assert "jobs" in repr(counter)
+
+
+def test_when_a_series_began_is_collected_as_prometheus_clients_switch_says(monkeypatch):
+    registry = prometheus_client.CollectorRegistry()
+    Counter("jobs", "", registry=registry).inc()
+    began = time.time()
+    assert abs(registry.get_sample_value("jobs_created") - began) < 60
+    monkeypatch.setattr(prometheus_client.metrics, "_use_created", True)
+    prometheus_client.disable_created_metrics()
+    assert registry.get_sample_value("jobs_created") is None
+
+
+def test_without_prometheus_client_nothing_says_when_a_series_began(python, segment_name):
+    code = "from shm_metrics import Counter; print([sample.name for sample in Counter('jobs').collect()[0].samples])"
+    assert python(code, SHM_METRICS_SEGMENT=segment_name) == "['jobs_total']\n"
 
 
 def test_a_segment_is_unchanged_by_whatever_is_refused(metrics_backend):
