@@ -21,6 +21,7 @@ DEPLOYMENTS = [
     Deployment(DJANGO, "gthread", "wsgi", multiproc_dir=True),
     Deployment(DJANGO, "gevent", "wsgi", installed="by the hook"),
     Deployment(DJANGO, UVICORN_WORKER, "asgi"),
+    Deployment(DJANGO, UVICORN, "asgi"),
     Deployment(FASTAPI, UVICORN_WORKER, installed="by the hook"),
     Deployment(FASTAPI, UVICORN_WORKER, preload=True, multiproc_dir=True),
     Deployment(FASTAPI, UVICORN),
