@@ -12,6 +12,7 @@ Lives here: the two calls. May not: import prometheus_client before somebody cal
     replacing      attributes and functions replaced in place, and put back
     methods        what stands in the metric classes while it is installed
     binding        a prometheus_client metric -> its series in the segment
+    living         the metrics that it knows, none of them kept alive
     values         what stands where prometheus_client's ValueClass stands
     workers        several workers in one process, told apart by prometheus_client's process_identifier
     reading        the segment as prometheus_client's Metric objects, for its registries and collectors
