@@ -320,7 +320,8 @@ def test_taken_out_it_follows_no_default_backend(clean, metrics_backend, make_ba
     use_backend(second)
     try:
         assert stale
-        assert list(second.snapshot()) == []
+        # of the drop-in; what other tests of this process declared follows the default backend
+        assert [found.family.name for found in second.snapshot() if found.family.name.startswith("python_")] == []
     finally:
         use_backend(metrics_backend)
 
