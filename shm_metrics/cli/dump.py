@@ -8,8 +8,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from shm_metrics.backend import MetricsBackend
-from shm_metrics.cli.target import add_target, others_there, target
+from shm_metrics.cli.target import add_target, read_target
 from shm_metrics.exposition import FORMATS
 
 __all__ = ["HELP", "add_arguments", "run"]
@@ -23,16 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    place = target(arguments)
-    try:
-        backend = MetricsBackend(
-            path=place.path,
-            read_only=True,
-            process_metrics=not arguments.no_process_metrics,
-            per_worker=arguments.per_worker,
-        )
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f"{error}{others_there(place)}") from None
+    backend = read_target(arguments)
     if sys.stdout is None:
         raise OSError("standard output is closed")
     body = FORMATS[arguments.format].render(backend.collect())

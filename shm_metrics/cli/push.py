@@ -10,8 +10,7 @@ import argparse
 import json
 from typing import Any
 
-from shm_metrics.backend import MetricsBackend
-from shm_metrics.cli.target import add_target, others_there, target
+from shm_metrics.cli.target import add_target, read_target
 from shm_metrics.errors import InvalidMetricError
 from shm_metrics.exporters import exporter
 from shm_metrics.exposition import FORMATS
@@ -39,19 +38,10 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.to in FORMATS:
         raise InvalidMetricError(f"--to {arguments.to}: that is a document, which is sent nowhere; dump prints it")
     sending = exporter(arguments.to, **_options(arguments.option))
-    place = target(arguments)
-    try:
-        backend = MetricsBackend(
-            path=place.path,
-            read_only=True,
-            process_metrics=not arguments.no_process_metrics,
-            per_worker=arguments.per_worker,
-        )
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f"{error}{others_there(place)}") from None
+    backend = read_target(arguments)
     sent = sending.export(backend)
     backend.close()
-    print(f"{arguments.to}: {len(sent)} bytes of {place.path}")
+    print(f"{arguments.to}: {len(sent)} bytes of {backend.place.path}")
     return 0
 
 

@@ -1,6 +1,6 @@
 """The arguments that say which segment is meant and what of it, the same for every command.
 
-Lives here: NAME, and what to say when there is no such segment. May not: open one.
+Lives here: NAME, opening it to be read, and what to say when there is no such segment. May not: write to one.
 """
 
 from __future__ import annotations
@@ -8,9 +8,10 @@ from __future__ import annotations
 import argparse
 import os
 
+from shm_metrics.backend import MetricsBackend
 from shm_metrics.place import SEGMENT_PREFIX, SHM_DIRECTORY, Place, place_for
 
-__all__ = ["add_target", "others_there", "target"]
+__all__ = ["add_target", "read_target", "target"]
 
 MOST_NAMED = 8
 
@@ -33,7 +34,21 @@ def target(arguments: argparse.Namespace) -> Place:
     return place_for(path=name) if name is not None and "/" in name else place_for(name)
 
 
-def others_there(place: Place) -> str:
+def read_target(arguments: argparse.Namespace) -> MetricsBackend:
+    """The segment that is meant, read only. Raises InvalidMetricError, and FileNotFoundError that names the others."""
+    place = target(arguments)
+    try:
+        return MetricsBackend(
+            path=place.path,
+            read_only=True,
+            process_metrics=not arguments.no_process_metrics,
+            per_worker=arguments.per_worker,
+        )
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{error}{_others_there(place)}") from None
+
+
+def _others_there(place: Place) -> str:
     """A sentence on the segments that are there instead, or nothing."""
     if place.shm is None:
         return ""
