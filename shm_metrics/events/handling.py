@@ -187,7 +187,7 @@ class EventHandler:
         # From here on nothing is wrong with the event.
         capped = self._cap(plan, wanted, texts)
         pairs = plan.pairs(texts)
-        series = [self._series(plan, effect, family, pairs) for effect, family in wanted]
+        series = [self.backend.families.series(family, self._given(plan, family), pairs) for _, family in wanted]
         for label in capped:
             self.backend.counter(CAPPED, rule=plan.rule.pattern, label=label).inc()
         updates = (
@@ -254,9 +254,6 @@ class EventHandler:
                 other = owners.setdefault(name, family)
                 if other.name != family.name or other.type != family.type:
                     raise Refused("conflict", f"its {other.type} {other.name} and {family.type} {family.name} clash")
-
-    def _series(self, plan: Plan, effect: Effect, family: Family, pairs: LabelPairs) -> Any:
-        return self.backend.families.series(family, self._given(plan, family), pairs)
 
     def _given(self, plan: Plan, family: Family) -> dict[str, Any]:
         """What the rule says of the family; the rest is as it was declared, if it is."""
