@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import pytest
 
 from shm_metrics import MetricsBackend, SegmentFullError, generate_latest
 from tests.behaviour.processes import PATIENCE, Child, Link, run_well
+from tests.waiting import until
 
 
 class SmallDisk:
@@ -70,14 +70,6 @@ def disk(tmp_path: Path) -> Iterator[Callable[[int], SmallDisk]]:
 
 def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
-
-
-def until(true: Callable[[], bool]) -> bool:
-    """Whether it became true in time; what it waits for is done once a second by another process or thread."""
-    deadline = time.monotonic() + PATIENCE / 3
-    while not true() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    return true()
 
 
 # -- memory ------------------------------------------------------------------------------------------------------------
@@ -171,7 +163,7 @@ def test_when_the_file_system_fills_up_under_a_segment_new_series_overflow_and_o
         # with room again, new series are made
         small.make_room()
         backend.counter("made_total", pid="0", n="after").inc()
-        assert until(lambda: backend.snapshot().value("made_total", pid="0", n="after") == 1.0)
+        until(lambda: backend.snapshot().value("made_total", pid="0", n="after") == 1.0, seconds=PATIENCE / 3)
     finally:
         backend.unlink()
 
@@ -206,7 +198,7 @@ def test_a_worker_without_memory_for_its_row_counts_in_private_until_there_is_ro
         assert backend.stats()["workers_without_row"] == 1
         assert backend.snapshot().value("worked_total") == 1.0
         small.make_room()
-        assert until(lambda: backend.snapshot().value("worked_total") == 1_001.0)
+        until(lambda: backend.snapshot().value("worked_total") == 1_001.0, seconds=PATIENCE / 3)
         assert backend.snapshot().value("worked_seconds") == 1.0
         assert backend.stats()["workers_without_row"] == 0
         child.say("end")
@@ -318,7 +310,7 @@ def test_workers_without_a_row_are_counted_and_their_counts_arrive_once_a_row_is
         holder = rows.index(2)
         children.pop(holder).kill()
         total += rounds
-        assert until(lambda total=total: backend.snapshot().value("worked_total") == total)
+        until(lambda total=total: backend.snapshot().value("worked_total") == total, seconds=PATIENCE / 3)
         assert [backend.snapshot().value(name) for name in names] == [total] * 3
         found = backend.snapshot().family("worked_seconds")
         assert found is not None
@@ -349,6 +341,6 @@ def test_a_worker_without_a_row_says_it_once(
     assert "no free row" in warnings(caplog)[0]
     assert first.stats()["workers_without_row"] == 1
     first.close()
-    assert until(lambda: second.row == 1)
+    until(lambda: second.row == 1, seconds=PATIENCE / 3)
     assert second.snapshot().value("x_total") == 100.0
     assert second.snapshot().value("y_total", n="99") == 1.0

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import Any
 
 from shm_metrics.sync.opening import open_store
 from shm_metrics.sync.stores.protocol import CLUSTER, Grant, segment_scope
+from tests.waiting import until
 
 KINDS = ("valkey", "redis", "memcached", "local")
 INSTANCE = "0" * 31 + "1"
@@ -49,20 +49,11 @@ class Cluster:
         if self.kind == "memcached":
             self._clock.now += ttl + 0.001
         else:
-            until(lambda: asker._client.exists(asker.key("lease", scope)) == 0, ttl + 5)
+            until(lambda: asker._client.exists(asker.key("lease", scope)) == 0, seconds=ttl + 5)
 
     def close(self) -> None:
         for store in self.opened:
             store.close()
-
-
-def until(told: Callable[[], bool], seconds: float) -> float:
-    """Seconds until it came true; a failure when it does not within `seconds`."""
-    began = time.monotonic()
-    while not told():
-        assert time.monotonic() - began < seconds, "it did not come true"
-        time.sleep(0.005)
-    return time.monotonic() - began
 
 
 def opened(url: str, namespace: str, timeout: float = 2.0) -> Any:

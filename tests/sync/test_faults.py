@@ -16,6 +16,7 @@ from shm_metrics import MetricsBackend
 from shm_metrics.sync.agent import SyncAgent
 from shm_metrics.sync.config import SyncConfig
 from tests.sync.hosts import Hosts
+from tests.waiting import until
 
 pytestmark = pytest.mark.slow
 
@@ -76,11 +77,7 @@ def make_agent(namespace, tmp_path):
         backend.close()
 
 
-def eventually(condition, seconds=20):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "not in time"
-        time.sleep(0.01)
+SECONDS = 20  # guards against hangs
 
 
 def said(caplog):
@@ -240,7 +237,7 @@ def test_a_cache_that_fails_costs_the_application_nothing_and_the_truth_comes_ba
     agent, backend = make_agent(url)
     counter = backend.counter("orders")
     counter.inc()
-    eventually(lambda: other.total("orders") == 1)
+    until(lambda: other.total("orders") == 1, seconds=SECONDS)
     counted = 1
 
     def costs():
@@ -257,17 +254,17 @@ def test_a_cache_that_fails_costs_the_application_nothing_and_the_truth_comes_ba
 
     usual = costs()
     with failing(way, engine, proxy):
-        eventually(lambda: agent.failed >= 1)
+        until(lambda: agent.failed >= 1, seconds=SECONDS)
         assert costs() < 5 * usual + 0.0005
         failed = agent.failed
-        eventually(lambda: agent.failed > failed)
+        until(lambda: agent.failed > failed, seconds=SECONDS)
         assert [line for line in said(caplog) if "it is tried again" in line] == said(caplog)
         assert len(said(caplog)) == 1
         assert other.total("orders") <= counted
     counter.inc()
     counted += 1
-    eventually(lambda: other.total("orders") == counted)
-    eventually(lambda: len(said(caplog)) == 2)
+    until(lambda: other.total("orders") == counted, seconds=SECONDS)
+    until(lambda: len(said(caplog)) == 2, seconds=SECONDS)
     assert "works again" in said(caplog)[1]
 
 
@@ -285,7 +282,7 @@ def test_nothing_that_the_application_calls_raises_or_hangs(make_agent, engine, 
         backend.start_sync()
         assert backend.sync_to_cache()["success"]
         with failing(way, engine, proxy):
-            eventually(lambda: backend.sync_agent.failed >= 1)
+            until(lambda: backend.sync_agent.failed >= 1, seconds=SECONDS)
             began = time.monotonic()
             report = backend.sync_to_cache()
             assert report["success"] is False
@@ -378,12 +375,12 @@ def test_the_threads_alone_bring_everything_back_after_a_flush(own_server, make_
     watch = make_hosts(server.url).host()
     for _ in range(3):
         make_agent(server.url)[1].counter("orders").inc(2)
-    eventually(lambda: watch.total("orders") == 6)
+    until(lambda: watch.total("orders") == 6, seconds=SECONDS)
     for _ in range(3):
         flush(server)
-        eventually(lambda: watch.total("orders") == 6)
+        until(lambda: watch.total("orders") == 6, seconds=SECONDS)
     server.restart()
-    eventually(lambda: watch.total("orders") == 6)
+    until(lambda: watch.total("orders") == 6, seconds=SECONDS)
 
 
 # -- full -------------------------------------------------------------------------------------------------------------
@@ -462,22 +459,24 @@ def test_a_redis_without_memory_refuses_and_goes_on_when_it_has_some(own_server,
 
 def test_closing_is_quick_while_the_cache_hangs_in_the_middle_of_a_request(make_agent, proxy, url):
     agent, _ = make_agent(url, timeout=2.0, lease_ttl=60.0)
-    eventually(lambda: agent.member.segment_lease.held)
+    until(lambda: agent.member.segment_lease.held, seconds=SECONDS)
     proxy.hold()
-    eventually(lambda: not agent._lock.acquire(timeout=0.2) or agent._lock.release())
+    until(lambda: not agent._lock.acquire(timeout=0.2) or agent._lock.release(), seconds=SECONDS)
     began = time.monotonic()
     agent.stop()
     took = time.monotonic() - began
     assert took < 2.0 + 0.5, "the time-out of the request that hangs"
-    eventually(lambda: not any(t.name == "shm_metrics-sync" and t.is_alive() for t in threading.enumerate()))
+    until(
+        lambda: not any(t.name == "shm_metrics-sync" and t.is_alive() for t in threading.enumerate()), seconds=SECONDS
+    )
 
 
 def test_the_port_is_let_go_at_once_also_while_the_cache_hangs(make_agent, proxy, url):
     agent, _ = make_agent(url, timeout=2.0, export_port=0, lease_ttl=60.0)
-    eventually(lambda: agent.endpoint.port is not None)
+    until(lambda: agent.endpoint.port is not None, seconds=SECONDS)
     port = agent.endpoint.port
     proxy.hold()
-    eventually(lambda: not agent._lock.acquire(timeout=0.2) or agent._lock.release())
+    until(lambda: not agent._lock.acquire(timeout=0.2) or agent._lock.release(), seconds=SECONDS)
     ending = threading.Thread(target=agent.stop)
     began = time.monotonic()
     ending.start()
@@ -489,7 +488,7 @@ def test_the_port_is_let_go_at_once_also_while_the_cache_hangs(make_agent, proxy
             return False
         return True
 
-    eventually(free)
+    until(free, seconds=SECONDS)
     assert time.monotonic() - began < 1.0
     ending.join()
 
@@ -497,7 +496,7 @@ def test_the_port_is_let_go_at_once_also_while_the_cache_hangs(make_agent, proxy
 def test_a_scrape_of_the_cluster_does_not_stop_the_port_from_being_let_go(make_agent, proxy, url):
     """The scrape waits for the agent, which waits for the cache, and ending waits for neither forever."""
     agent, _ = make_agent(url, timeout=1.0, export_port=0, lease_ttl=2.0)
-    eventually(lambda: agent.endpoint.port is not None)
+    until(lambda: agent.endpoint.port is not None, seconds=SECONDS)
     address = f"http://127.0.0.1:{agent.endpoint.port}/cluster/metrics"
     proxy.hold()
     scraped = []
@@ -514,7 +513,7 @@ def test_a_scrape_of_the_cluster_does_not_stop_the_port_from_being_let_go(make_a
 
     scraping = threading.Thread(target=scrape)
     scraping.start()
-    eventually(lambda: agent.endpoint.port is None, 2.0 + 1.0 + 2.0)
+    until(lambda: agent.endpoint.port is None, seconds=2.0 + 1.0 + 2.0)
     scraping.join(10)
     assert scraped
 
@@ -524,4 +523,4 @@ def test_a_closed_store_has_no_connection_left(make_hosts, proxy, url):
     host.sync()
     assert proxy._open
     host.agent.stop()
-    eventually(lambda: not proxy._open, 5)
+    until(lambda: not proxy._open, seconds=5)

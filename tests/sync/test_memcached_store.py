@@ -17,8 +17,9 @@ from shm_metrics.errors import InvalidMetricError, LockLostError, SyncError
 from shm_metrics.sync.opening import open_store
 from shm_metrics.sync.stores.memcached_records import DIRECTORY_SHARDS, Head, Lease, Names, shard_of
 from shm_metrics.sync.stores.protocol import CLUSTER, Grant, Refused, segment_scope
-from tests.sync.kinds import INSTANCE, OTHER, SCOPE, TTL, Clock, exercise, until
+from tests.sync.kinds import INSTANCE, OTHER, SCOPE, TTL, Clock, exercise
 from tests.sync.servers import HOST, program
+from tests.waiting import until
 
 pytestmark = pytest.mark.slow
 
@@ -244,7 +245,7 @@ def test_whoever_watched_a_lease_for_its_term_takes_it_over(memcached, make_stor
 def test_a_lease_that_nobody_watched_runs_out_by_itself(memcached, make_store):
     one, other = make_store(memcached.url), make_store(memcached.url)
     one.acquire(SCOPE, "one", 1)
-    took = until(lambda: other._gets(other.key("lease", SCOPE))[0] is None, 5)
+    took = until(lambda: other._gets(other.key("lease", SCOPE))[0] is None, seconds=5)
     assert took > 0.9, "not before its term"
     assert isinstance(other.acquire(SCOPE, "other", 1), Grant)
 
@@ -252,7 +253,7 @@ def test_a_lease_that_nobody_watched_runs_out_by_itself(memcached, make_store):
 def test_a_watcher_takes_over_within_the_term_and_a_moment(memcached, make_store):
     one, other = make_store(memcached.url), make_store(memcached.url)
     one.acquire(SCOPE, "one", 0.5)
-    assert 0.45 < until(lambda: isinstance(other.acquire(SCOPE, "other", 0.5), Grant), 5) < 1.5
+    assert 0.45 < until(lambda: isinstance(other.acquire(SCOPE, "other", 0.5), Grant), seconds=5) < 1.5
 
 
 def test_a_write_that_was_under_way_when_the_next_one_was_granted_is_refused(memcached, make_store):
@@ -316,7 +317,7 @@ def test_the_token_grows_over_a_flush_and_a_restart(own_server, make_store):
     store.publish(first, INSTANCE, b"blob", 1, TTL)
     with closing(Client(server.address, default_noreply=False)) as other:
         other.flush_all()
-    until(lambda: store._gets(store.key("lease", SCOPE))[0] is None, 5)
+    until(lambda: store._gets(store.key("lease", SCOPE))[0] is None, seconds=5)
     with pytest.raises(LockLostError):
         store.publish(first, INSTANCE, b"blob", 2, TTL)
     second = store.acquire(SCOPE, "one", TTL)
@@ -599,7 +600,7 @@ def test_a_socket_can_be_used(tmp_path, make_store):
     user = ["-u", "root"] if os.geteuid() == 0 else []
     process = subprocess.Popen([program("memcached"), "-s", str(path), *user])  # it has no port
     try:
-        until(path.exists, 10)
+        until(path.exists, seconds=10)
         exercise(make_store(f"memcached://{path}"))
         assert make_store(Client(str(path))).retired() is not None
     finally:

@@ -13,8 +13,9 @@ import valkey as valkey_py
 from shm_metrics.errors import LockLostError, SyncError
 from shm_metrics.sync.opening import open_store
 from shm_metrics.sync.stores.protocol import CLUSTER, Grant
-from tests.sync.kinds import INSTANCE, OTHER, SCOPE, TTL, exercise, opened, until
+from tests.sync.kinds import INSTANCE, OTHER, SCOPE, TTL, exercise, opened
 from tests.sync.servers import HOST, Server, free_port, program
+from tests.waiting import until
 
 pytestmark = pytest.mark.slow
 
@@ -268,7 +269,7 @@ def test_blobs_expire_and_the_record_does_not(valkey, namespace):
     fold = store.acquire(CLUSTER, "one", TTL)
     assert store.commit_fold(fold, 0, b"record", 1, {OTHER: b"tomb"}, {OTHER: 1})
     store.publish(grant, INSTANCE, b"blob", 1, TTL)
-    until(lambda: not store.fetch([INSTANCE]) and not store.instances(), 5)
+    until(lambda: not store.fetch([INSTANCE]) and not store.instances(), seconds=5)
     assert store.retired() == b"record"
     assert store.tombs({OTHER: 1}) == {OTHER: b"tomb"}
     store.close()
@@ -377,8 +378,8 @@ def redis_cluster(own_server):
     clients[1].execute_command("CLUSTER SET-CONFIG-EPOCH", 2)
     clients[0].execute_command("CLUSTER MEET", HOST, nodes[1].port)
     for client in clients:
-        until(lambda client=client: client.execute_command("CLUSTER INFO")["cluster_state"] == "ok", 30)
-        until(lambda client=client: len(client.execute_command("CLUSTER SLOTS")) == 2, 30)
+        until(lambda client=client: client.execute_command("CLUSTER INFO")["cluster_state"] == "ok", seconds=30)
+        until(lambda client=client: len(client.execute_command("CLUSTER SLOTS")) == 2, seconds=30)
     for client in clients:
         client.close()
     return nodes
