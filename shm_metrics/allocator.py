@@ -155,6 +155,23 @@ class Allocator:
             offset = self._publish(record, place)
             return FamilyPlace(offset, slot)
 
+    def show(self, family: Family, place: FamilyPlace, now: float) -> None:
+        """Have the definition at `place` be the newest one of its name, unless it is. Reads the whole catalog."""
+        with self.locked():
+            self.index.make_ready()
+            newest, offsets = place.offset, set()
+            for offset, record, _ in self.catalog.scan(0):
+                if record is None:
+                    continue
+                if record.kind == records.FAMILY and records.name_of(record) == family.name:
+                    offsets.add(offset)
+                    newest = offset
+                elif record.kind == records.REVIVE and record.parent in offsets:
+                    newest = record.parent
+            if newest != place.offset:
+                self.catalog.append(Record(records.REVIVE, parent=place.offset, created=now))
+                self.segment.set(L.INDEXED_OFFSET, self.catalog.commit)
+
     def _read(self, offset: int | None) -> FamilyPlace | None:
         record = self._record(offset)
         if offset is None or record is None:

@@ -165,6 +165,7 @@ class Engine(lookup.Getters):
         given = {option: value for option, value in told.items() if _says_something(value)}
         wanted = define(kind, names[0], documentation, **given)
         check_label_names(labels, kind, wanted.name)
+        self.families.check_labels(wanted, labels)
         series = self.families.series(wanted, given, label_pairs(labels))
         if key is not None and not series.overflowed:
             self.series_cache(kind)[key] = series

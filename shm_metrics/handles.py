@@ -116,6 +116,11 @@ class FamilyHandle:
         told = set(wanted.items())
         self._remove([pairs for pairs in self.labels() if told <= set(pairs)])
 
+    def remove_unlike(self, labelnames: Iterable[str]) -> None:
+        """Hide every series that has other labels than these, by name."""
+        told = set(labelnames)
+        self._remove([pairs for pairs in self.labels() if {label for label, _ in pairs} != told])
+
     def clear(self) -> None:
         """Hide all series."""
         self._remove(self.labels())

@@ -89,6 +89,8 @@ class Mirror:
             self._take_family(offset, record)
         elif record.kind == records.SERIES:
             self._take_series(offset, record)
+        elif record.kind == records.REVIVE and record.parent in self._by_offset:
+            self._show(self._by_offset[record.parent])
         else:
             series = self._series[record.parent]
             if record.kind == records.REMOVE:
@@ -104,11 +106,17 @@ class Mirror:
             entry.overflow = SeriesEntry(
                 offset, OVERFLOW_LABELS, (), record.slot, record.created, record.born, overflow=True
             )
+        self._by_offset[offset] = entry
+        self._show(entry)
+
+    def _show(self, entry: FamilyEntry) -> None:
+        """Of the definitions of one name, this is the newest."""
         before = self.families.get(entry.family.name)
         if before is not None:
             self.older.append(before)
+        if entry in self.older:
+            self.older.remove(entry)
         self.families[entry.family.name] = entry
-        self._by_offset[offset] = entry
 
     def _take_series(self, offset: int, record: records.Record) -> None:
         family = self._by_offset[record.parent]

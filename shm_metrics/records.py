@@ -16,7 +16,7 @@ key, by which the index finds it. What the other fields hold, by kind:
     SERIES  parent: offset of its family; key: "S" + parent + labels; slot, count: its slots; born: CLOCK_MONOTONIC
             stamp from which on its gauges count; tail: the baseline (float64s) if the slots had a life before
     REMOVE  parent: offset of the series; count: the generation it made; born: stamp; tail: the baseline
-    REVIVE  parent: offset of the series
+    REVIVE  parent: offset of the series; or of a family, which is the newest definition of its name from here on
 
 Labels are joined with 0xFF, which UTF-8 never contains; an info's own labels and its payload are parted by 0xFE.
 """
@@ -139,6 +139,14 @@ def family_of(record: Record) -> Family:
         return Family(name, type_, record.tail.decode(), unit, tuple(bounds), mode, tuple(states))
     except (ValueError, TypeError) as error:
         raise SegmentFormatError(f"family record cannot be read: {error}") from error
+
+
+def name_of(record: Record) -> str:
+    """The name in a FAMILY record; empty when it cannot be read."""
+    try:
+        return family_of(record).name
+    except SegmentFormatError:
+        return ""
 
 
 def series_key(family_offset: int, labels: LabelPairs, payload: LabelPairs = ()) -> bytes:

@@ -6,7 +6,7 @@ Lives here: that a name, and each name of a family's samples, has one definition
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -50,12 +50,23 @@ class Registry:
             self._sample_names.update(dict.fromkeys(sample_names(known.family), known.family))
         _check_same(known.family, family)
         if labelnames is not None:
-            if known.labelnames is not None and set(known.labelnames) != set(labelnames):
-                raise MetricConflictError(
-                    f"{family.name}: declared with labels {known.labelnames!r} before, now with {labelnames!r}"
-                )
+            _check_labels(known, labelnames)
             known.labelnames = labelnames
         return known
+
+    def redefine(self, family: Family, labelnames: tuple[str, ...], labelled: bool) -> FamilyHandle:
+        """As handle(), where the name had another definition or other labels in this process, which nobody wants now.
+
+        The new definition is the one that is shown, for all processes; series with other labels are hidden.
+        """
+        before = self.handles.pop(family.name, None)
+        if before is not None:
+            self._sample_names = {name: owner for name, owner in self._sample_names.items() if owner != before.family}
+        self._backend.forget_series()
+        handle = self.handle(family, labelnames, labelled)
+        handle.writer.show(family)
+        handle.remove_unlike(labelnames)
+        return handle
 
     def new_handle(self, family: Family, labelnames: tuple[str, ...] | None = None) -> FamilyHandle:
         """A hold on a family; who asks for the family by name gets another."""
@@ -72,6 +83,12 @@ class Registry:
             self._check_names(wanted)
         else:
             _check_same(known.family, self._as_known(wanted, given))
+
+    def check_labels(self, wanted: Family, labelnames: Iterable[str]) -> None:
+        """Raise MetricConflictError if the family is declared in this process, with other labels than these."""
+        known = self.handles.get(wanted.name)
+        if known is not None:
+            _check_labels(known, tuple(labelnames))
 
     def has(self, wanted: Family, given: Mapping[str, Any], pairs: LabelPairs | None = None) -> bool:
         """Whether some process has made the family already, and the series if `pairs` are given; nothing is made."""
@@ -93,6 +110,15 @@ class Registry:
                     f"{family.type} {family.name}: its sample {sample_name} is already one of "
                     f"{other.type} {other.name}; choose another name"
                 )
+
+
+def _check_labels(known: FamilyHandle, now: tuple[str, ...]) -> None:
+    before = known.labelnames
+    if before is not None and set(before) != set(now):
+        raise MetricConflictError(
+            f"{known.family.name}: declared with the labels {list(before)} before, now asked for with {list(now)}; "
+            "give the declared ones, or choose another name"
+        )
 
 
 def _check_same(known: Family, wanted: Family) -> None:

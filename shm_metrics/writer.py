@@ -186,6 +186,15 @@ class Writer:
             self._families[id(family)] = known
         return known[1]
 
+    def show(self, family: Family) -> None:
+        """Have this definition be the one of its name that is shown, though another one was recorded later."""
+        place = self.family(family, False)
+        if place is not None:
+            try:
+                self.allocator.show(family, place, time.time())
+            except (CatalogBusyError, SegmentFullError) as error:
+                self._tell(type(error).__name__, f"family {family.name}: {error}; an older definition of it is shown")
+
     def bind(
         self, cell: Any, family: Family, labels: LabelPairs, payload: LabelPairs = (), *, move: bool = False
     ) -> bool:

@@ -2,7 +2,7 @@
 
 Lives here: what family a metric is, its series, and carrying over what was counted before. May not: replace anything.
 
-A metric that can be counted (one without labels, or a child) holds its family in `_shm_family`, decided once, and its
+A metric holds its family in `_shm_family`, decided once. One that can be counted (without labels, or a child) holds its
 series in `_shm_series`, where the methods that stand in its class find it.
 """
 
@@ -13,6 +13,7 @@ import os
 import time
 import weakref
 from collections.abc import Callable
+from dataclasses import replace
 from types import MethodType
 from typing import Any
 
@@ -22,6 +23,7 @@ from shm_metrics.definitions import MAX_DOCUMENTATION
 from shm_metrics.errors import InvalidMetricError, MetricConflictError, MetricsError
 from shm_metrics.families import COUNTER, GAUGE, HISTOGRAM, INFO, STATESET, SUMMARY, Family, LabelPairs
 from shm_metrics.gauge_modes import SHARED
+from shm_metrics.handles import FamilyHandle
 from shm_metrics.labels import is_unicode
 from shm_metrics.process.procfs import TICKS_PER_SECOND, own_start_ticks
 
@@ -35,6 +37,7 @@ __all__ = [
     "carry",
     "counted",
     "counted_since",
+    "declares",
     "family_of",
     "function_of",
     "gauge_mode",
@@ -101,18 +104,28 @@ def pairs_of(metric: Any) -> LabelPairs:
     return tuple(sorted(zip(metric._labelnames, metric._labelvalues, strict=True))) if metric._labelvalues else ()
 
 
-def series_of(backend: MetricsBackend, family: Family, pairs: LabelPairs, labelnames: Any = None) -> Any:
+def series_of(backend: MetricsBackend, family: Family, pairs: LabelPairs) -> Any:
     """The series in `backend`. Raises MetricConflictError when this process has the name for something else."""
-    return backend.families.handle(family, labelnames, bool(pairs)).child(pairs)
+    return backend.families.handle(family, None, bool(pairs)).child(pairs)
 
 
-def bind(metric: Any, backend: MetricsBackend) -> Any:
+def declares(metric: Any, handle: FamilyHandle) -> bool:
+    """Whether a metric has the definition and the labels of a family."""
+    family = vars(metric).get(FAMILY)
+    if family is None or replace(family, documentation=handle.family.documentation) != handle.family:
+        return False
+    return handle.labelnames is None or set(handle.labelnames) == set(metric._labelnames)
+
+
+def bind(metric: Any, backend: MetricsBackend, handle_for: Callable[..., FamilyHandle]) -> Any:
     """Have a metric count in its series; the series, or None when it cannot have one, which is told.
 
+    handle_for: gives the hold on the family, which has as many arguments as Registry.handle and before them `backend`.
     The name may be taken in this process, or the labels may be more than a segment keeps.
     """
     try:
-        series = series_of(backend, metric._shm_family, pairs_of(metric), tuple(metric._labelnames))
+        pairs = pairs_of(metric)
+        series = handle_for(backend, metric._shm_family, tuple(metric._labelnames), bool(pairs)).child(pairs)
     except (MetricConflictError, InvalidMetricError) as error:
         tell_left_out(metric, error)
         return None

@@ -18,6 +18,8 @@ from shm_metrics import forks
 from shm_metrics.backend import MetricsBackend
 from shm_metrics.default import follow_default, get_backend
 from shm_metrics.errors import MetricConflictError, MetricsError
+from shm_metrics.families import Family
+from shm_metrics.handles import FamilyHandle
 from shm_metrics.prometheus import binding, methods, workers
 from shm_metrics.prometheus.collectors import RuntimeCollectors
 from shm_metrics.prometheus.living import Living
@@ -86,8 +88,13 @@ class Installation:
         """All that count in the segment: metrics without labels, and children."""
         self.parents = Living()
         """Metrics with labels."""
-        self.hidden: weakref.WeakKeyDictionary[Any, set[str]] = weakref.WeakKeyDictionary()
-        """registry -> families that were unregistered from it in this process."""
+        self.hidden: set[str] = set()
+        """Families that were unregistered from the default registry in this process."""
+        self._given_up = Living()
+        """Metrics that were unregistered, and are in no registry that is known."""
+        self._registries: weakref.WeakSet[Any] = weakref.WeakSet([prometheus_client.REGISTRY])
+        self._handles: weakref.WeakSet[FamilyHandle] = weakref.WeakSet()
+        """Families that this process knows by their metrics, and not by the engine's own API."""
         self._follows_default = follows_default
         self._replacements = Replacements()
         self._runtime = RuntimeCollectors()
@@ -141,6 +148,8 @@ class Installation:
         self._replacements.restore()
         for metric in self.metrics:
             self._give_back(metric)
+        for metric in self.parents:
+            vars(metric).pop(binding.FAMILY, None)
         workers.close_identified()
 
     def _identified_value_class(self, process_identifier: Callable[[], object] = os.getpid) -> type[SegmentValue]:
@@ -160,7 +169,7 @@ class Installation:
         if metric._type not in binding.KINDS:
             return  # its values count there, and what it says of them is its own
         if not metric._is_observable():
-            self.parents.add(metric)
+            self._take_in_parent(metric)
             return
         values = _values_of(metric)
         if not all(isinstance(value, SegmentValue) for value in values):
@@ -171,10 +180,58 @@ class Installation:
         worker = values[0].worker if values else self.worker
         if worker.identified:
             values[0].series  # noqa: B018  # it is shown from now on
-        elif binding.bind(metric, worker.backend) is None:
+        elif binding.bind(metric, worker.backend, self._handle) is None:
             self._give_back(metric)
             return
         self.metrics.add(metric)
+
+    def _handle(
+        self, backend: MetricsBackend, family: Family, labelnames: tuple[str, ...], labelled: bool
+    ) -> FamilyHandle:
+        """This process' hold on a family. One that all its metrics of this process have given up gives way to it.
+
+        Raises MetricConflictError.
+        """
+        families = backend.families
+        before = families.handles.get(family.name)
+        try:
+            handle = families.handle(family, labelnames, labelled)
+        except MetricConflictError:
+            if before is None or before not in self._handles or self._is_wanted(before):
+                raise
+            handle = families.redefine(family, labelnames, labelled)
+        if handle is not before:
+            self._handles.add(handle)
+        return handle
+
+    def _is_wanted(self, handle: FamilyHandle) -> bool:
+        """Whether a metric of this definition is living that was not unregistered."""
+        return any(
+            metric._name == handle.family.name
+            and not metric._labelvalues
+            and metric not in self._given_up
+            and binding.declares(metric, handle)
+            for metric in (*self.metrics, *self.parents)
+        )
+
+    def registered(self, registry: Any, collector: Any, name: str) -> None:
+        """A collector is in a registry now. name: of its family, if it is a metric."""
+        self._registries.add(registry)
+        self._given_up.discard(collector)
+        if registry is self.client.REGISTRY:
+            self.hidden.discard(name)
+
+    def unregistered(self, registry: Any, collector: Any, name: str) -> None:
+        """A collector is not in a registry any more."""
+        if name and not any(collector in each._collector_to_names for each in self._registries):
+            self._given_up.add(collector)
+        if name and registry is self.client.REGISTRY:
+            self.hidden.add(name)
+
+    def _take_in_parent(self, metric: Any) -> None:
+        if metric._type in binding.KINDS:
+            metric._shm_family = binding.family_of(metric)
+        self.parents.add(metric)
 
     def _give_back(self, metric: Any) -> None:
         """Have a metric count in its process' own memory, from what this worker's row holds."""
@@ -199,10 +256,15 @@ class Installation:
 
     def _adopt(self, metrics: list[Any]) -> None:
         inherited = binding.begun_by_another(metrics)
+        # Of two definitions of one name, the one that the default registry has is the one that is wanted.
+        registered = {id(collector) for collector in self.client.REGISTRY._collector_to_names}
+        known = [metric for metric in metrics if id(metric) in registered]
+        wanted = {id(each) for metric in known for each in (metric, *getattr(metric, "_metrics", {}).values())}
+        metrics.sort(key=lambda metric: id(metric) not in wanted)
         left: list[str] = []
         for metric in metrics:
             if not metric._is_observable():
-                self.parents.add(metric)
+                self._take_in_parent(metric)
                 continue
             before = binding.counted_since(metric, self.backend.instance_id)
             if _values_of(metric):
@@ -236,7 +298,7 @@ class Installation:
             if series is None or id(series) in started:
                 continue
             try:
-                handle = backend.families.handle(series._handle.family, tuple(metric._labelnames), bool(series._pairs))
+                handle = self._handle(backend, series._handle.family, tuple(metric._labelnames), bool(series._pairs))
             except MetricConflictError as error:
                 binding.tell_left_out(metric, error)
                 self._give_back(metric)

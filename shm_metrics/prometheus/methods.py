@@ -19,7 +19,7 @@ from shm_metrics.errors import InvalidMetricError
 from shm_metrics.families import COUNTER, GAUGE
 from shm_metrics.handles import FamilyHandle
 from shm_metrics.labels import label_pairs
-from shm_metrics.prometheus.binding import pairs_of, series_of
+from shm_metrics.prometheus.binding import declares, pairs_of, series_of
 
 __all__ = ["METHODS", "originals"]
 
@@ -213,7 +213,7 @@ def _handle(metric: Any) -> FamilyHandle | None:
     from shm_metrics.prometheus.installation import current
 
     handle = current().backend.families.handles.get(metric._name)
-    return handle if handle is not None and handle.family.type == metric._type else None
+    return handle if handle is not None and declares(metric, handle) else None
 
 
 def _remove(self: Any, *labelvalues: Any) -> None:

@@ -35,9 +35,11 @@ __all__ = ["is_whole", "whole_families"]
 
 def is_whole(registry: Any) -> bool:
     """Whether the registry stands for the whole segment."""
-    client = current().client
-    if registry is client.REGISTRY:
-        return True
+    return registry is current().client.REGISTRY or _has_all_workers(registry)
+
+
+def _has_all_workers(registry: Any) -> bool:
+    """Whether a MultiProcessCollector is registered there."""
     from prometheus_client.multiprocess import MultiProcessCollector
 
     registered = list(getattr(registry, "_collector_to_names", ()))  # at once: another thread may register one
@@ -47,12 +49,12 @@ def is_whole(registry: Any) -> bool:
 def whole_families(registry: Any = None) -> list[AnyFamily]:
     """Everything: the segment, processes and engine figures, and the custom collectors of this process.
 
-    registry: whose custom collectors come in beside those of the default registry.
+    registry: whose page it is; its custom collectors come in beside those of the default registry.
     """
     installation = current()
     client, backend = installation.client, installation.backend
     registered = client.REGISTRY._collector_to_names
-    hidden = set(installation.hidden.get(client.REGISTRY, ()))
+    hidden = _unregistered(registry)
     if client.GC_COLLECTOR not in registered:
         hidden.update(name for name, _ in GC_FAMILIES.values())
     if client.PLATFORM_COLLECTOR not in registered:
@@ -66,6 +68,16 @@ def whole_families(registry: Any = None) -> list[AnyFamily]:
         families = [family for item in families for family in _without(item, hidden)]
     # Of two samples with the same name and labels a page has the first.
     return [*own, *families, *custom]
+
+
+def _unregistered(registry: Any) -> set[str]:
+    """Families that the page of this registry leaves out, as they were taken out of it.
+
+    A MultiProcessCollector never knew what is registered anywhere: it shows whatever was counted.
+    """
+    installation = current()
+    of_its_own = registry is installation.client.REGISTRY and not _has_all_workers(registry)
+    return set(installation.hidden) if of_its_own else set()
 
 
 def _run(installation: Installation, collectors: Iterable[Any]) -> tuple[list[AnyFamily], list[AnyFamily]]:
@@ -225,8 +237,9 @@ def whole_metrics(registry: Any = None) -> list[Any]:
     made = {
         metric.name: metric for metric in (_metric(item, created=False, sum_first=True) for item in one_by_one(settled))
     }
+    hidden = _unregistered(registry)
     for metric in current().metrics:
-        if metric._type in (GAUGE, INFO):
+        if metric._type in (GAUGE, INFO) and metric._name not in hidden:
             found = made.get(metric._name)
             first = list(first_samples(metric, found.samples if found else []))
             if first:
@@ -292,17 +305,13 @@ def restricted_families(restricted: Any) -> list[Any]:
 def registry_register(self: Any, collector: Any) -> None:
     """CollectorRegistry.register"""
     originals["CollectorRegistry", "register"](self, collector)
-    hidden = current().hidden.get(self)
-    if hidden:
-        hidden.discard(_family_name(collector))
+    current().registered(self, collector, _family_name(collector))
 
 
 def registry_unregister(self: Any, collector: Any) -> None:
     """CollectorRegistry.unregister"""
     originals["CollectorRegistry", "unregister"](self, collector)
-    name = _family_name(collector)
-    if name:
-        current().hidden.setdefault(self, set()).add(name)
+    current().unregistered(self, collector, _family_name(collector))
 
 
 def _family_name(collector: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import inspect
 import logging
@@ -9,7 +10,18 @@ import weakref
 
 import prometheus_client
 import pytest
-from prometheus_client import CollectorRegistry, Counter, Enum, Gauge, Histogram, Info, Summary, generate_latest, values
+from prometheus_client import (
+    REGISTRY,
+    CollectorRegistry,
+    Counter,
+    Enum,
+    Gauge,
+    Histogram,
+    Info,
+    Summary,
+    generate_latest,
+    values,
+)
 
 import shm_metrics.prometheus
 from shm_metrics import MetricsBackend, MetricsError
@@ -344,3 +356,120 @@ if pid == 0:
 os.waitpid(pid, 0)
 """
     assert python(code) == ""
+
+
+# -- one name, two definitions -----------------------------------------------------------------------------------------
+
+
+def unregistered(metric):
+    REGISTRY.unregister(metric)
+    return metric
+
+
+@pytest.fixture
+def in_default():
+    """in_default(metric): in the default registry until the test ends."""
+    made = []
+
+    def keep(metric):
+        made.append(metric)
+        return metric
+
+    yield keep
+    for metric in made:
+        with contextlib.suppress(KeyError):
+            REGISTRY.unregister(metric)
+
+
+def test_a_metric_that_was_unregistered_gives_way_to_another_type(installed, other, in_default, caplog):
+    first = unregistered(Counter("by_type", ""))
+    first.inc(3)
+    second = in_default(Gauge("by_type", ""))
+    second.set(5)
+    for seen in (installed, other):
+        assert seen.snapshot().family("by_type").family.type == "gauge"
+        assert seen.snapshot().value("by_type") == 5
+    assert b"by_type 5.0" in generate_latest()
+    first.inc()  # somebody holds it yet: it counts unseen
+    assert installed.stats()["shadowed_series"] == 1
+    assert caplog.records == []
+
+
+def test_a_metric_that_was_unregistered_gives_way_to_other_buckets_and_back(installed, other, in_default):
+    def make(*buckets):
+        return in_default(Histogram("by_buckets", "", ["a"], buckets=buckets))
+
+    made = make(1, 2)
+    made.labels("x").observe(1)
+    for buckets in ((5, 6), (1, 2)):
+        REGISTRY.unregister(made)
+        made = make(*buckets)
+        made.labels("x").observe(1)
+        found = other.snapshot().family("by_buckets")
+        assert found.family.bounds[:-1] == buckets
+    assert found.values.tolist() == [[2, 0, 0]], "made again it goes on where it stopped"
+
+
+def test_a_metric_that_was_unregistered_gives_way_to_other_labels(installed, other, in_default):
+    first = unregistered(Counter("by_labels", "", ["a"]))
+    first.labels("x").inc(3)
+    second = in_default(Counter("by_labels", "", ["a", "b"]))
+    second.labels("x", "y").inc()
+    assert other.snapshot().family("by_labels").labels == ((("a", "x"), ("b", "y")),)
+    third = in_default(Counter("by_labels", "", registry=unregistered(second) and REGISTRY))
+    third.inc(4)
+    assert other.snapshot().value("by_labels") == 4
+    assert [sample.labels for sample in collected("by_labels") if sample.name == "by_labels_total"] == [{}]
+
+
+def collected(name):
+    return [sample for metric in REGISTRY.collect() if metric.name == name for sample in metric.samples]
+
+
+def test_a_metric_that_is_gone_gives_way(installed):
+    first = Counter("by_gone", "", registry=CollectorRegistry())
+    del first
+    gc.collect()
+    second = Gauge("by_gone", "", registry=CollectorRegistry())
+    second.set(5)
+    assert installed.snapshot().value("by_gone") == 5
+
+
+def test_a_metric_that_another_registry_still_has_keeps_its_name(installed, registry, caplog):
+    first = Counter("by_two_registries", "", registry=registry)
+    REGISTRY.register(first)
+    REGISTRY.unregister(first)
+    second = Gauge("by_two_registries", "", registry=None)
+    second.set(5)
+    first.inc()
+    assert "counts for its own process only" in caplog.text
+    assert installed.snapshot().value("by_two_registries") == 1
+
+
+def test_what_the_engine_s_own_api_made_gives_way_to_nobody(installed, registry, caplog):
+    installed.counter("by_own_api").inc()
+    Gauge("by_own_api", "", registry=registry).set(5)
+    assert "counts for its own process only" in caplog.text
+    installed.counter("by_own_api").inc()
+    assert installed.snapshot().value("by_own_api") == 2
+
+
+def test_of_two_definitions_before_install_the_registered_one_counts(clean, make_backend, in_default, caplog):
+    first = unregistered(Counter("by_early", ""))
+    second = in_default(Gauge("by_early", "", ["a"]))
+    second.labels("x").set(5)
+    backend = shm_metrics.prometheus.install(make_backend())
+    assert backend.snapshot().value("by_early", a="x") == 5
+    assert "counts for its own process only" in caplog.text
+    first.inc()
+    assert first._value.get() == 1
+
+
+def test_removal_of_a_metric_that_gave_way_touches_nothing_of_the_newer(installed, in_default):
+    first = unregistered(Histogram("by_removed", "", ["a"], buckets=[1]))
+    first.labels("x").observe(1)
+    second = in_default(Histogram("by_removed", "", ["a"], buckets=[2]))
+    second.labels("x").observe(1)
+    first.clear()
+    first.remove("x")
+    assert installed.snapshot().family("by_removed").values.tolist() == [[1, 0]]

@@ -187,6 +187,20 @@ def test_a_metric_taken_out_of_the_default_registry_is_not_on_its_page(installed
         REGISTRY.unregister(counter)
 
 
+def test_what_was_unregistered_from_the_default_registry_is_on_pages_of_a_multiprocess_collector(
+    installed, multiprocess
+):
+    """As in multiprocess mode, whose collector shows whatever was counted."""
+    counter, gauge = Counter("taken_out", ""), Gauge("never_set", "", multiprocess_mode="livesum")
+    counter.inc()
+    REGISTRY.unregister(counter)
+    REGISTRY.unregister(gauge)
+    assert not {"taken_out", "never_set"} & (set(page()) | set(collected()))
+    for found in (page(multiprocess), collected(multiprocess)):
+        assert found["taken_out"].samples[0].value == 1
+    assert page(multiprocess.restricted_registry(["taken_out_total"]))["taken_out"].samples[0].value == 1
+
+
 def test_another_process_collector_shows_all_workers_under_its_own_prefix(installed, make_backend):
     make_backend()
     registry = CollectorRegistry()

@@ -6,6 +6,7 @@ import json
 import math
 import os
 import pickle
+import re
 import threading
 import time
 
@@ -92,6 +93,22 @@ def test_one_name_with_two_definitions_is_a_conflict_that_says_what_differs(back
     getattr(backend, first[0])("thing", **first[1])
     with pytest.raises(MetricConflictError, match=f"thing: declared with .*{named}"):
         getattr(backend, second[0])("thing", **second[1])
+
+
+@pytest.mark.parametrize("declared", [["shop"], []])
+def test_labels_that_a_declared_family_has_not_are_a_conflict_that_names_both(backend, declared):
+    Counter("orders", "", declared, registry=backend)
+    told = rf"orders: declared with the labels {re.escape(str(declared))} before, now asked for with \['sho'\]"
+    with pytest.raises(MetricConflictError, match=told):
+        backend.counter("orders", sho="x")
+    backend.counter("orders", **dict.fromkeys(declared, "x")).inc()
+    assert [series.value for series in [backend.counter("orders", **dict.fromkeys(declared, "x"))]] == [1.0]
+
+
+def test_a_family_that_nobody_declared_may_have_any_labels(backend):
+    backend.counter("orders", shop="a").inc()
+    backend.counter("orders", shop="a", kind="b").inc(2)
+    assert sorted(shown(backend, "orders").values()) == [1.0, 2.0]
 
 
 @pytest.mark.parametrize(
