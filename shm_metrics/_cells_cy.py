@@ -31,7 +31,7 @@ from array import array
 from threading import RLock
 from time import monotonic, perf_counter
 
-from shm_metrics.errors import InvalidMetricError
+from shm_metrics.errors import InvalidMetricError, shown
 
 if cython.compiled:
     from cython.cimports.posix.time import CLOCK_MONOTONIC, clock_gettime, timespec
@@ -64,14 +64,14 @@ def _now() -> cython.double:
 
 @cython.cfunc
 @cython.exceptval(-1.0, check=True)
-def _number(value: object) -> cython.double:
-    """The float in `value`; text, booleans and whatever is no number are refused."""
+def _number(value: object, cell: object) -> cython.double:
+    """The float in `value`; text, booleans and whatever is no number are refused in the name of `cell`."""
     if type(value) is not int and not _is_number(value):
-        _refuse_value(value)
+        _refuse_value(value, cell)
     try:
         return float(value)
     except (TypeError, ValueError, OverflowError):  # an array, an integer beyond every float
-        _refuse_value(value)
+        _refuse_value(value, cell)
     return 0.0
 
 
@@ -84,23 +84,25 @@ def _is_number(value: object):
 
 
 @cython.cfunc
-def _refuse_value(value: object):
-    raise InvalidMetricError(f"{_shown(value)} is no number ({type(value).__name__}); give an int or a float")
-
-
-@cython.cfunc
-def _refuse_amount(value: object):
+def _refuse_value(value: object, cell: object):
     raise InvalidMetricError(
-        f"counter amount {_shown(value)}: a counter only grows; give a finite amount of at least 0"
+        f"{cell.told()}: {shown(value)} is no number ({type(value).__name__}); give an int or a float"
     )
 
 
-def _shown(value):
-    try:
-        text = repr(value)
-    except Exception:
-        text = f"a {type(value).__name__}"
-    return text if len(text) <= 80 else text[:77] + "..."
+@cython.cfunc
+def _refuse_amount(value: object, cell: object):
+    raise InvalidMetricError(
+        f"{cell.told()}: counter amount {shown(value)}: a counter only grows; give a finite amount of at least 0, "
+        "or use a gauge for what goes down"
+    )
+
+
+@cython.cfunc
+def _refuse_nan(cell: object):
+    raise InvalidMetricError(
+        f"{cell.told()}: observed NaN: it belongs to no bucket; leave it out, or count it with a counter"
+    )
 
 
 @cython.cclass
@@ -202,6 +204,10 @@ class Cell:
         self.row = row
         self.slot = slot
 
+    def told(self):
+        """What messages call this cell; a series has a name and labels."""
+        return "a cell"
+
     def place(self):
         """(row, slot) of this cell."""
         return self.row, self.slot
@@ -263,9 +269,9 @@ class CounterCell(Cell):
         if type(amount) is float:
             value = amount
         else:
-            value = _number(amount)
+            value = _number(amount, self)
         if not 0.0 <= value <= _LARGEST:
-            _refuse_amount(amount)
+            _refuse_amount(amount, self)
         if cython.compiled:
             with cython.critical_section(self.row):
                 self.row.view[self.slot] += value
@@ -292,7 +298,7 @@ class MovingCell(Cell):
         if type(value) is float:
             number = value
         else:
-            number = _number(value)
+            number = _number(value, self)
         if cython.compiled:
             with cython.critical_section(self.row):
                 self._set(number)
@@ -306,7 +312,7 @@ class MovingCell(Cell):
         if type(amount) is float:
             number = amount
         else:
-            number = _number(amount)
+            number = _number(amount, self)
         self._locked_move(number)
 
     def dec(self, amount=1.0):
@@ -315,7 +321,7 @@ class MovingCell(Cell):
         if type(amount) is float:
             number = amount
         else:
-            number = _number(amount)
+            number = _number(amount, self)
         self._locked_move(-number)
 
     def increment(self, amount=1.0):
@@ -493,9 +499,9 @@ class HistogramCell(Cell):
         if type(amount) is float:
             value = amount
         else:
-            value = _number(amount)
+            value = _number(amount, self)
         if value != value:
-            raise InvalidMetricError("observed NaN: it belongs to no bucket; leave it out, or count it with a counter")
+            _refuse_nan(self)
         if cython.compiled:
             with cython.critical_section(self.row):
                 self._observe(value)

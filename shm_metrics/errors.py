@@ -11,7 +11,7 @@ MetricsError
     ├── LockLostError                  the leader lease went to somebody else
     └── WireFormatError                a published blob of unknown version, or damaged
 
-A message names the thing, the value, and what to do about it.
+A message names the thing, the value, and what to do about it. shown() is how it shows a value, whatever it is.
 """
 
 __all__ = [
@@ -25,7 +25,19 @@ __all__ = [
     "SegmentFullError",
     "SyncError",
     "WireFormatError",
+    "shown",
 ]
+
+_MOST_CHARACTERS = 80
+
+
+def shown(value: object) -> str:
+    """`value` as a message shows it: its repr, shortened to 80 characters. Never raises."""
+    try:
+        text = repr(value)
+    except Exception:
+        text = f"a {type(value).__name__}"
+    return text if len(text) <= _MOST_CHARACTERS else text[: _MOST_CHARACTERS - 3] + "..."
 
 
 class MetricsError(Exception):

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 
-from shm_metrics.errors import InvalidMetricError
+from shm_metrics.errors import InvalidMetricError, shown
 from shm_metrics.families import LabelPairs
 
 __all__ = ["check_label_names", "check_metric_name", "is_unicode", "label_pairs", "label_text"]
@@ -27,7 +27,7 @@ def check_metric_name(name: object) -> str:
     """`name` itself. Raises InvalidMetricError."""
     if not isinstance(name, str) or not _METRIC.fullmatch(name):
         raise InvalidMetricError(
-            f"metric name {_short(name)}: use letters, digits, '_' and ':', and begin with no digit"
+            f"metric name {shown(name)}: use letters, digits, '_' and ':', and begin with no digit"
         )
     return str(name)
 
@@ -46,7 +46,7 @@ def check_label_names(names: Iterable[str], type_: str = "", name: str = "") -> 
     for label in told:
         if not isinstance(label, str) or not _LABEL.fullmatch(label):
             raise InvalidMetricError(
-                f"{name}: label name {_short(label)}: use letters, digits and '_', and begin with no digit"
+                f"{name}: label name {shown(label)}: use letters, digits and '_', and begin with no digit"
             )
         if label.startswith("__") or label in reserved:
             raise InvalidMetricError(f"{name}: label name {label!r} is reserved; choose another")
@@ -68,7 +68,7 @@ def label_text(value: object, label: str = "") -> str:
         raise InvalidMetricError(f"label {label!r}: str() of its {type(value).__name__} failed: {error}") from error
     if not is_unicode(text):
         raise InvalidMetricError(
-            f"label {label!r}: {_short(text)} holds a lone surrogate and cannot be UTF-8; decode it first"
+            f"label {label!r}: {shown(text)} holds a lone surrogate and cannot be UTF-8; decode it first"
         )
     if len(text) > MAX_VALUE_CHARACTERS:
         raise InvalidMetricError(
@@ -106,8 +106,3 @@ def label_pairs(labels: Mapping[str, object]) -> LabelPairs:
         if size > MAX_LABELS_BYTES:
             raise InvalidMetricError(f"labels of {size} bytes in all: at most {MAX_LABELS_BYTES} are kept")
     return pairs
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."

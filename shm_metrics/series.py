@@ -12,7 +12,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, SupportsFloat
 
 from shm_metrics.cells import COMPILED, build
-from shm_metrics.errors import InvalidMetricError
+from shm_metrics.errors import InvalidMetricError, shown
 from shm_metrics.exemplars import exemplar_text
 from shm_metrics.families import (
     COUNTER,
@@ -81,6 +81,11 @@ class SeriesMethods:
         if self.overflowed != self._counts_overflow:
             mine: type = type(self)
             self.__class__ = _overflow_variant(mine) if self.overflowed else mine.__mro__[1]
+
+    def told(self) -> str:
+        """What messages call this series: the family's name, and its labels."""
+        labels = ", ".join(f"{name}={shown(text)}" for name, text in self._pairs)
+        return f"{self._handle.family.name}{{{labels}}}" if labels else self._handle.family.name
 
     def labels(self, *labelvalues: object, **labelkwargs: object) -> Self:
         """The series with these label values; of a metric that has labels. Raises InvalidMetricError."""
@@ -231,7 +236,7 @@ class GaugeMethods(SeriesMethods, MovingCell):
     def set_function(self, function: Callable[[], float]) -> None:
         """Set the gauge to `function()` at each scrape that this process answers, and in each one forked from it."""
         if not callable(function):
-            raise InvalidMetricError(f"set_function({function!r}): give a callable")
+            raise InvalidMetricError(f"{self.told()}: set_function({shown(function)}): give a callable")
         self._handle.backend.functions[self] = function
 
     @property
@@ -256,7 +261,7 @@ class NewestMethods(GaugeMethods):
 
     def inc(self, amount: SupportsFloat = 1.0) -> None:
         raise InvalidMetricError(
-            f"{self._handle.family.name}: inc and dec make no sense with mode {self._handle.family.mode}; "
+            f"{self.told()}: inc and dec make no sense with mode {self._handle.family.mode}; "
             "use set, or mode shared or livesum"
         )
 
@@ -385,9 +390,7 @@ class EnumMethods(SeriesMethods, MovingCell):
         try:
             index = states.index(state)
         except ValueError:
-            raise InvalidMetricError(
-                f"{self._handle.family.name}: state {state!r}: it is one of {', '.join(states)}"
-            ) from None
+            raise InvalidMetricError(f"{self.told()}: state {shown(state)}: it is one of {', '.join(states)}") from None
         self.set(float(index))
 
     @property

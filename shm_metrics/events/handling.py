@@ -15,7 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from shm_metrics import forks
-from shm_metrics.errors import InvalidMetricError, MetricConflictError, SegmentError
+from shm_metrics.errors import InvalidMetricError, MetricConflictError, SegmentError, shown
 from shm_metrics.events.census import Census
 from shm_metrics.events.payload import Read, Refused, as_dict, reader, value_text
 from shm_metrics.events.rules import DEFAULT_RULES, ENTITY, SAMPLING_LABEL, Effect, EventRule, EventRules, entity_of
@@ -279,13 +279,11 @@ class EventHandler:
             kind = _KINDS.get(type(error), type(error).__name__)
         if kind not in self._told:
             self._told.add(kind)
-            try:
-                shown = repr(event_name)
-            except Exception:
-                shown = f"a {type(event_name).__name__}"
-            shown = shown if len(shown) <= 80 else shown[:77] + "..."
             log.warning(
-                "shm_metrics: event %s is not counted: %s (others like it will not be told: %s)", shown, error, kind
+                "shm_metrics: event %s is not counted: %s (others like it will not be told: %s)",
+                shown(event_name),
+                error,
+                kind,
             )
         return False
 

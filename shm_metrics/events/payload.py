@@ -11,7 +11,7 @@ from math import isfinite
 from numbers import Real
 from typing import Any, TypeAlias
 
-from shm_metrics.errors import InvalidMetricError
+from shm_metrics.errors import shown
 from shm_metrics.families import COUNTER, HISTOGRAM
 from shm_metrics.labels import label_text
 
@@ -67,7 +67,7 @@ def reader(kind: str, fields: tuple[str, ...], weight: float, signed: bool, metr
         if number is not None and kind == COUNTER:
             number *= weight
         if number is None or (kind == COUNTER and not 0.0 <= number <= _LARGEST):
-            raise Refused("value", f"{metric}: {field}={_short(value)}: give a finite number{_LEAST.get(kind, '')}")
+            raise Refused("value", f"{metric}: {field}={shown(value)}: give a finite number{_LEAST.get(kind, '')}")
         return number
 
     return read
@@ -102,11 +102,3 @@ def value_text(value: object, label: str) -> str:
     if isinstance(value, type):
         return label_text(value.__qualname__, label)
     return label_text(value, label)
-
-
-def _short(value: object) -> str:
-    try:
-        text = repr(value)
-    except Exception:
-        raise InvalidMetricError(f"a {type(value).__name__} that cannot be shown is no number") from None
-    return text if len(text) <= 80 else text[:77] + "..."

@@ -17,7 +17,7 @@ from threading import RLock
 from typing import Any
 
 from shm_metrics import forks
-from shm_metrics.errors import InvalidMetricError
+from shm_metrics.errors import InvalidMetricError, shown
 
 __all__ = ["EventMapping", "EventRouter"]
 
@@ -236,11 +236,8 @@ class EventRouter:
         if name in self._told:
             return
         self._told.add(name)
-        try:
-            shown = what if isinstance(what, str) else repr(what)
-        except Exception:
-            shown = f"a {type(what).__name__}"
-        log.warning("shm_metrics: event backend %s: %s (it will not be told again)", name, shown)
+        text = what if isinstance(what, str) else shown(what)
+        log.warning("shm_metrics: event backend %s: %s (it will not be told again)", name, text)
 
     def routing_stats(self) -> dict[str, Any]:
         """What this process' router did with its events.

@@ -92,6 +92,11 @@ def test_what_is_no_number_names_the_metric(installed, registry):
     gauge = Gauge("g", "", registry=registry)
     with pytest.raises(ValueError, match=r"gauge g: set\('many'\)"):
         gauge.set("many")
+    counter = Counter("c", "", ["a"], registry=registry)
+    with pytest.raises(TypeError, match=r"counter c\{a='x'\}: inc\(None\): give a number"):
+        counter.labels("x").inc(None)
+    with pytest.raises(ValueError, match=r"c\{a='x'\}: counter amount -1"):
+        counter.labels("x").inc(-1)
 
 
 @pytest.mark.parametrize("make", [Counter, Gauge, Histogram, Summary])

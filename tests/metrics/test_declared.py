@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from math import inf, isnan, nan
 
@@ -812,3 +813,50 @@ def test_a_subclass_that_says_its_labels_in_time_counts(metrics_backend):
     chosen.labels("a").inc()
     assert isinstance(chosen, Chosen)
     assert shown(metrics_backend, "jobs") == {(("shop", "a"),): 1.0}
+
+
+# -- what an error says ------------------------------------------------------------------------------------------------
+
+
+class Unshowable:
+    def __repr__(self):
+        raise RuntimeError("no")
+
+
+@pytest.mark.parametrize(
+    ("kind", "update", "value", "said"),
+    [
+        ("counter", "inc", -1, "counter amount -1: a counter only grows; give a finite amount of at least 0"),
+        ("counter", "inc", inf, "counter amount inf: a counter only grows"),
+        ("counter", "inc", "3", "'3' is no number (str); give an int or a float"),
+        ("counter", "inc", Unshowable(), "a Unshowable is no number (Unshowable); give an int or a float"),
+        ("gauge", "set", None, "None is no number (NoneType); give an int or a float"),
+        ("gauge", "dec", True, "True is no number (bool); give an int or a float"),
+        ("histogram", "observe", "x" * 100, "xxx... is no number (str); give an int or a float"),
+        ("histogram", "observe", 10**400, "... is no number (int); give an int or a float"),
+        ("histogram", "observe", nan, "observed NaN: it belongs to no bucket"),
+        ("summary", "observe", [], "[] is no number (list); give an int or a float"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("labels", "named"), [({}, "orders"), ({"shop": "a", "kind": 1}, "orders{kind='1', shop='a'}")]
+)
+def test_a_refused_value_is_named_with_its_metric_and_labels(metrics_backend, kind, update, value, said, labels, named):
+    series = getattr(metrics_backend, kind)("orders", **labels)
+    with pytest.raises(InvalidMetricError) as refused:
+        getattr(series, update)(value)
+    assert str(refused.value).startswith(f"{named}: ")
+    assert said in str(refused.value)
+    assert len(str(refused.value)) < 250
+
+
+def test_a_declared_metric_s_refusals_name_it():
+    for metric, named in (
+        (Counter("plain", ""), "plain"),
+        (Counter("labelled", "", ["a"]).labels("x"), "labelled{a='x'}"),
+    ):
+        with pytest.raises(InvalidMetricError, match=re.escape(f"{named}: counter amount -1")):
+            metric.inc(-1)
+        with pytest.raises(InvalidMetricError, match=re.escape(f"{named}: counter amount -1")):
+            metric.inc(-1, exemplar={"trace_id": "x"})
+        assert metric.value == 0
