@@ -15,6 +15,7 @@ from shm_metrics import forks
 from shm_metrics.backend import MetricsBackend
 from shm_metrics.environment import cluster_options
 from shm_metrics.errors import InvalidMetricError, MetricConflictError, MetricsError, SegmentError
+from shm_metrics.layout import DEFAULT_ROWS, DEFAULT_SLOTS
 from shm_metrics.place import DEFAULT_NAME
 
 __all__ = ["configure", "current_backend", "follow_default", "get_backend", "use_backend"]
@@ -36,7 +37,8 @@ def get_backend() -> MetricsBackend:
     SHM_METRICS_CACHE names the cache of its cluster, if it is in one; see docs/cluster.md.
 
     If the segment cannot be had, the application must not suffer: the error is logged, and this process (with its
-    children) counts in a segment of its own, which its scrapes show with `shm_metrics_detached 1`.
+    children) counts in a segment of its own, which its scrapes show with `shm_metrics_detached 1`. Under a limit of
+    address space (RLIMIT_AS) that one is as large as there is room for.
     """
     global _default
     with _lock:
@@ -50,9 +52,27 @@ def get_backend() -> MetricsBackend:
                 _default = MetricsBackend(**options)
             except (SegmentError, InvalidMetricError) as error:  # invalid: the name that the variable says
                 log.error("shm_metrics: %s; this process counts for itself until configure() finds a segment", error)
-                _default = MetricsBackend(DEFAULT_NAME, _private=True, **options)
+                _default = _private_backend(options)
             _attach_declared(_default)
         return _default
+
+
+_PRIVATE_SIZES = ((DEFAULT_ROWS, DEFAULT_SLOTS), (64, 16_384), (16, 8_192), (4, 2_048))
+"""(rows, slots) of a segment of one's own, the first that can be had: 406, 43, 9 and 3 MB of address space."""
+
+
+def _private_backend(options: dict[str, Any]) -> MetricsBackend:
+    for rows, slots in _PRIVATE_SIZES:
+        try:
+            backend = MetricsBackend(DEFAULT_NAME, rows=rows, slots=slots, _private=True, **options)
+        except SegmentError:
+            if (rows, slots) == _PRIVATE_SIZES[-1]:
+                raise
+        else:
+            break
+    if (rows, slots) != _PRIVATE_SIZES[0]:
+        log.warning("shm_metrics: there is room for %d numbers of %d processes only (RLIMIT_AS?)", slots, rows)
+    return backend
 
 
 def current_backend() -> MetricsBackend | None:

@@ -262,9 +262,13 @@ class Segment:
         fd = os.memfd_create("shm_metrics-private", os.MFD_CLOEXEC)
         place = Place("(private memory)")
         locks = FileLocks(fd)
-        header = cls._make(place, fd, layout)
-        locks.try_shared(L.LOCK_PRESENCE)
-        return cls._map(place, header, locks, writable=True)
+        try:
+            header = cls._make(place, fd, layout)
+            locks.try_shared(L.LOCK_PRESENCE)
+            return cls._map(place, header, locks, writable=True)
+        except BaseException:
+            locks.close()
+            raise
 
     @classmethod
     def _map(cls, place: Place, header: Header, locks: FileLocks, *, writable: bool) -> Segment:

@@ -272,3 +272,41 @@ def test_a_metric_that_cannot_go_along_stays_where_it_was(nothing_yet, names, ma
     assert shown(third, "jobs") == {(): 5.0}
     assert shown(third, "visits") == {(): 1.0}
     assert "goes on counting where it did" in caplog.text
+
+
+# -- little address space ----------------------------------------------------------------------------------------------
+
+_LIMITED = """
+import logging, os, resource, sys
+logging.basicConfig(format="%(message)s", stream=sys.stdout)
+megabytes = int(sys.argv[1])
+_, hard = resource.getrlimit(resource.RLIMIT_AS)
+resource.setrlimit(resource.RLIMIT_AS, (megabytes << 20, hard))
+from shm_metrics import Counter, Histogram, get_backend
+Counter("orders", "", ["shop"]).labels("a").inc(3)
+Histogram("seconds", "").observe(0.5)
+files = [os.path.realpath(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd")]
+print("files", sum("shm_metrics" in file for file in files))
+pid = os.fork()
+if not pid:
+    Counter("orders", "", ["shop"]).labels("a").inc(4)
+    os._exit(0 if get_backend().row else 1)
+assert os.waitpid(pid, 0)[1] == 0
+resource.setrlimit(resource.RLIMIT_AS, (hard, hard))  # for numpy, which a scrape loads
+shown = get_backend().snapshot()
+print("counted", shown.value("orders", shop="a"), shown.family("seconds").sums[0])
+print("detached", get_backend().stats()["detached"])
+"""
+
+
+@pytest.mark.parametrize(("megabytes", "slots"), [(48, 8_192), (250, 16_384)])
+def test_an_application_with_little_address_space_counts_in_a_smaller_segment_and_says_so(
+    python, segment_name, megabytes, slots
+):
+    told = python(_LIMITED, str(megabytes), SHM_METRICS_SEGMENT=segment_name)
+    assert "counted 7.0 0.5" in told
+    assert "detached True" in told
+    assert "files 2" in told, "the mapped one and that of the locks; those that could not be mapped are closed"
+    assert told.count("this process counts for itself until configure() finds a segment") == 1
+    assert told.count(f"there is room for {slots} numbers of") == 1
+    assert f"{segment_name}: 425443328 bytes of address space" in told
