@@ -48,6 +48,7 @@ import struct
 import zlib
 from dataclasses import dataclass, field
 from hashlib import blake2b
+from typing import Any
 
 from shm_metrics.errors import InvalidMetricError, SegmentFormatError
 
@@ -276,6 +277,11 @@ class Header:
             self.created_at,
         )
         return static + struct.pack("<Q", zlib.crc32(static))
+
+
+def word(data: Any, offset: int) -> int:
+    """The 64-bit word at `offset` of what gives bytes for a slice: bytes, or a mapping."""
+    return int.from_bytes(data[offset : offset + WORD], "little")
 
 
 def parse_header(data: bytes, size: int, where: str) -> Header:

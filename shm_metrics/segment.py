@@ -21,14 +21,13 @@ from __future__ import annotations
 import logging
 import mmap
 import os
-import struct
 import time
 import uuid
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from shm_metrics import layout as L
-from shm_metrics import records
+from shm_metrics import reboot
 from shm_metrics.errors import SegmentError, SegmentFormatError, SegmentFullError
 from shm_metrics.held_byte import HeldByte
 from shm_metrics.kept import cached_property
@@ -44,15 +43,6 @@ __all__ = ["Segment"]
 log = logging.getLogger("shm_metrics")
 
 CREATION_SECONDS = 10.0
-_BEFORE_BOOT = 2.0**-60  # times this, any stamp lies before the first nanosecond of a boot, in the old order
-
-
-def _boot_id() -> bytes:
-    try:
-        with open("/proc/sys/kernel/random/boot_id") as file:
-            return uuid.UUID(file.read().strip()).bytes
-    except (OSError, ValueError):
-        return bytes(16)
 
 
 def _same_file_again(fd: int, write: bool) -> int:
@@ -189,13 +179,13 @@ class Segment:
                 log.warning("shm_metrics: %s; nobody uses it, so it is replaced", error)
                 place.unlink()
                 return None
-            abandoned = _word(start, L.STATE_OFFSET) == L.ABANDONED
+            abandoned = L.word(start, L.STATE_OFFSET) == L.ABANDONED
             if abandoned or (alone and not keep):
                 os.pwrite(locks.fd, L.ABANDONED.to_bytes(L.WORD, "little"), L.STATE_OFFSET)
                 place.unlink()
                 return None
             if alone:
-                _after_reboot(locks.fd, header)
+                reboot.age_stamps(locks.fd, header)
         if not locks.try_shared(L.LOCK_PRESENCE):
             raise SegmentError(f"{place.path}: presence could not be taken")
         segment = cls._map(place, header, locks, writable=True)
@@ -204,7 +194,7 @@ class Segment:
 
     @classmethod
     def _make(cls, place: Place, fd: int, layout: Layout) -> Header:
-        header = Header(layout, uuid.uuid4().bytes, os.urandom(16), _boot_id(), time.time())
+        header = Header(layout, uuid.uuid4().bytes, os.urandom(16), reboot.boot_id(), time.time())
         try:
             cls._lay_out(fd, header, place.path)
         except OSError as error:
@@ -374,56 +364,7 @@ class Segment:
         self.locks.close()
 
 
-def _word(data: bytes | mmap.mmap, offset: int) -> int:
-    return int.from_bytes(data[offset : offset + L.WORD], "little")
-
-
 def _half_made(start: bytes) -> bool:
     """Whether a file with this beginning was left by a maker that died before READY."""
     ours = start.startswith(L.MAGIC) or L.MAGIC.startswith(start)
-    return ours and (len(start) < L.HEADER_END or _word(start, L.STATE_OFFSET) == L.INITIALISING)
-
-
-def _after_reboot(fd: int, header: Header) -> None:
-    """Bring the stamps of a kept segment of an earlier boot before every stamp of this one, in their old order.
-
-    CLOCK_MONOTONIC begins anew at boot. Nobody is present, so every row may be written here. Exemplars are dropped.
-    """
-    boot_id = _boot_id()
-    if boot_id == header.boot_id:
-        return
-    lay = header.layout
-    with mmap.mmap(fd, lay.total) as map_:
-        used = min(_word(map_[: L.HEADER_END], L.SLOTS_USED_OFFSET), lay.slots)
-        codes = map_[lay.slot_map : lay.slot_map + used]
-        stamps = [slot for slot, code in enumerate(codes) if L.SLOT_STAMP_INHERITED <= code <= L.SLOT_STAMP_NEWEST]
-        for row in range(lay.matrix_rows):
-            first_page = lay.page_map + row * lay.pages_per_row
-            for slot in stamps:
-                if map_[first_page + slot // L.SLOTS_PER_PAGE]:
-                    at = lay.matrix + row * lay.row_bytes + slot * L.WORD
-                    (stamp,) = struct.unpack_from("<d", map_, at)
-                    struct.pack_into("<d", map_, at, stamp * _BEFORE_BOOT)
-            told = _word(map_, lay.worker(row) + L.WORKER_EXEMPLARS_OFFSET)
-            for entry in range(min(told, L.EXEMPLARS_PER_ROW)):
-                at = lay.exemplar_table(row) + entry * L.EXEMPLAR_BYTES
-                map_[at : at + L.WORD] = bytes(L.WORD)
-        _age_births(map_, lay)
-        new = Header(lay, header.incarnation, header.index_key, boot_id, header.created_at)
-        map_[: L.STATE_OFFSET] = new.pack()
-
-
-def _age_births(map_: mmap.mmap, lay: Layout) -> None:
-    """The same for the stamps in the catalog, at which series were removed or took over the slots of others."""
-    commit = min(_word(map_, L.CATALOG_COMMIT_OFFSET), _word(map_, L.CATALOG_RESERVED_OFFSET), lay.catalog_bytes)
-    offset, data = 0, memoryview(map_[lay.catalog : lay.catalog + commit])
-    while offset < commit:
-        try:
-            record, following = records.unpack(data, offset, commit)
-        except SegmentFormatError:
-            offset += records.ALIGN
-            continue
-        if record.born:
-            record.born *= _BEFORE_BOOT
-            map_[lay.catalog + offset : lay.catalog + following] = record.pack()
-        offset = following
+    return ours and (len(start) < L.HEADER_END or L.word(start, L.STATE_OFFSET) == L.INITIALISING)

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from shm_metrics.default import get_backend
 from shm_metrics.errors import InvalidMetricError
 
-__all__ = ["emitter", "guarded"]
+__all__ = ["connect_all", "emitter", "guarded"]
 
 log = logging.getLogger("shm_metrics")
 
@@ -47,3 +47,19 @@ def emitter(to: Any = None) -> Callable[[str, dict[str, Any]], Any]:
     if not callable(take):
         raise InvalidMetricError(f"events to {to!r}: give a backend, an EventRouter or a callable")
     return guarded(take)
+
+
+def connect_all(pairs: Iterable[tuple[Any, Callable[..., Any]]], **only: Any) -> Callable[[], None]:
+    """Connect each signal of (signal, receiver), and keep the receiver alive; gives what disconnects them again.
+
+    Signals of blinker, Django and Celery have these two methods in common. only: `sender=`, whose signals alone.
+    """
+    connected = tuple(pairs)
+    for signal, receive in connected:
+        signal.connect(receive, weak=False, **only)
+
+    def disconnect() -> None:
+        for signal, receive in connected:
+            signal.disconnect(receive, **only)
+
+    return disconnect

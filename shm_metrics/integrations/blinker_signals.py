@@ -15,7 +15,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from shm_metrics.errors import InvalidMetricError
-from shm_metrics.events.publishing import emitter, guarded
+from shm_metrics.events.publishing import connect_all, emitter, guarded
 
 __all__ = ["connect", "connect_flask"]
 
@@ -49,8 +49,7 @@ def connect(
 
     receiver = receive_async if asynchronous else receive
     only = {} if sender is None else {"sender": sender}
-    signal.connect(receiver, weak=False, **only)
-    return lambda: signal.disconnect(receiver, **only)
+    return connect_all([(signal, receiver)], **only)
 
 
 def connect_flask(app: Any, *, entity: str = "request", to: Any = None) -> Callable[[], None]:
@@ -108,11 +107,4 @@ def connect_flask(app: Any, *, entity: str = "request", to: Any = None) -> Calla
         (flask.got_request_exception, failed),
         (flask.request_tearing_down, torn_down),
     )
-    for signal, receive in pairs:
-        signal.connect(receive, sender=app, weak=False)
-
-    def disconnect() -> None:
-        for signal, receive in pairs:
-            signal.disconnect(receive, sender=app)
-
-    return disconnect
+    return connect_all(pairs, sender=app)

@@ -24,7 +24,7 @@ from time import perf_counter
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from shm_metrics.events.publishing import emitter, guarded
+from shm_metrics.events.publishing import connect_all, emitter, guarded
 
 __all__ = ["connect"]
 
@@ -97,14 +97,7 @@ def connect(*, entity: str = "task", to: Any = None) -> Callable[[], None]:
         (signals.task_postrun, ended),
         (signals.task_revoked, revoked),
     )
-    for signal, receive in pairs:
-        signal.connect(receive, weak=False)
-
-    def disconnect() -> None:
-        for signal, receive in pairs:
-            signal.disconnect(receive)
-
-    return disconnect
+    return connect_all(pairs)
 
 
 def _in_a_child() -> bool:

@@ -14,7 +14,7 @@ from contextvars import ContextVar
 from time import perf_counter
 from typing import Any
 
-from shm_metrics.events.publishing import emitter, guarded
+from shm_metrics.events.publishing import connect_all, emitter, guarded
 
 __all__ = ["connect", "connect_requests"]
 
@@ -32,8 +32,7 @@ def connect(
     def receive(sender: Any, signal: Any, **fields: Any) -> None:
         emit(event_name, payload(**fields))
 
-    signal.connect(receive, sender=sender, weak=False)
-    return lambda: signal.disconnect(receive, sender=sender)
+    return connect_all([(signal, receive)], sender=sender)
 
 
 _request: ContextVar[dict[str, Any] | None] = ContextVar("shm_metrics_request", default=None)
@@ -48,8 +47,8 @@ def connect_requests(*, entity: str = "request", to: Any = None) -> Callable[[],
     from django.core.signals import got_request_exception, request_finished, request_started
 
     emit = emitter(to)
-    senders: set[Any] = set()
-    """ASGI handlers that have a receiver of their own."""
+    heard: dict[Any, Callable[[], None]] = {}
+    """ASGI handlers that have a receiver of their own, and what disconnects it."""
 
     @guarded
     def begin() -> None:
@@ -60,7 +59,7 @@ def connect_requests(*, entity: str = "request", to: Any = None) -> Callable[[],
     def started(sender: Any, scope: Any = None, **_: Any) -> None:
         if scope is None or not hasattr(request_started, "asend"):
             begin()
-        elif sender not in senders:  # a subclass: from its next request on it has the other receiver
+        elif sender not in heard:  # a subclass: from its next request on it has the other receiver
             begin()
             hear(sender)
 
@@ -71,8 +70,7 @@ def connect_requests(*, entity: str = "request", to: Any = None) -> Callable[[],
         return _nothing()
 
     def hear(sender: Any) -> None:
-        senders.add(sender)
-        request_started.connect(started_in_the_task_of_the_request, sender=sender, weak=False)
+        heard[sender] = connect_all([(request_started, started_in_the_task_of_the_request)], sender=sender)
 
     @guarded
     def failed(sender: Any, **_: Any) -> None:
@@ -89,8 +87,7 @@ def connect_requests(*, entity: str = "request", to: Any = None) -> Callable[[],
         emit(f"{entity}.{how}", {"duration": duration, "status": status})
 
     pairs = ((request_started, started), (got_request_exception, failed), (request_finished, finished))
-    for signal, receive in pairs:
-        signal.connect(receive, weak=False)
+    deafen = connect_all(pairs)
     if hasattr(request_started, "asend"):  # from Django 5.0 on; before, send() is called in the context of the request
         from asgiref.sync import markcoroutinefunction
         from django.core.handlers.asgi import ASGIHandler
@@ -99,10 +96,8 @@ def connect_requests(*, entity: str = "request", to: Any = None) -> Callable[[],
         hear(ASGIHandler)
 
     def disconnect() -> None:
-        for signal, receive in pairs:
-            signal.disconnect(receive)
-        for sender in senders:
-            request_started.disconnect(started_in_the_task_of_the_request, sender=sender)
+        for end in (deafen, *heard.values()):
+            end()
 
     return disconnect
 

@@ -340,7 +340,7 @@ def test_stamps_of_an_earlier_boot_come_before_all_of_this_one_in_their_old_orde
     first.set(layout_of.SLOTS_USED_OFFSET, 20)
     first.matrix[1, 16:20] = [1e9, 7.0, 2e9, 8.0]
     first.close()
-    monkeypatch.setattr("shm_metrics.segment._boot_id", lambda: b"another boot....")
+    monkeypatch.setattr("shm_metrics.reboot.boot_id", lambda: b"another boot....")
     second = attach(keep=True)
     stamps, values = second.matrix[1, 16:20:2], second.matrix[1, 17:20:2]
     assert np.all(values == [7.0, 8.0])
