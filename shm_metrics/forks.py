@@ -23,7 +23,7 @@ from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
-__all__ = ["begin_in_child", "held_back", "in_child", "notice"]
+__all__ = ["before_fork", "begin_in_child", "held_back", "in_child", "in_parent", "notice"]
 
 log = logging.getLogger("shm_metrics")
 
@@ -31,6 +31,8 @@ _HOOK = "post_fork_hook"
 
 _functions: list[Callable[[], None]] = []
 _beginnings: list[Callable[[], None]] = []
+_preparations: list[Callable[[], None]] = []
+_ends: list[Callable[[], None]] = []
 _pid = os.getpid()
 
 
@@ -49,6 +51,18 @@ def begin_in_child(function: Callable[[], None]) -> Callable[[], None]:
     return function
 
 
+def before_fork(function: Callable[[], None]) -> Callable[[], None]:
+    """Decorator: run `function` before every fork that CPython knows of."""
+    _preparations.append(function)
+    return function
+
+
+def in_parent(function: Callable[[], None]) -> Callable[[], None]:
+    """Decorator: run `function` in the parent after every such fork, one that failed too."""
+    _ends.append(function)
+    return function
+
+
 def notice() -> None:
     """Run the list now, if this process is a child in which nobody did. Takes 50 ns: nothing for an update."""
     if os.getpid() == _pid:
@@ -64,11 +78,15 @@ def notice() -> None:
 def _run() -> None:
     global _pid
     _pid = os.getpid()
-    for function in (*_functions, *_beginnings):  # one that loads a module may add what is only for the next child
+    _run_all((*_functions, *_beginnings))  # one that loads a module may add what is only for the next child
+
+
+def _run_all(functions: tuple[Callable[[], None], ...]) -> None:
+    for function in functions:
         try:
             function()
-        except Exception:  # the child must live, and the others have their turn
-            log.exception("shm_metrics: after fork")
+        except Exception:  # the process must live, and the others have their turn
+            log.exception("shm_metrics: at a fork")
 
 
 @contextmanager
@@ -88,6 +106,12 @@ _no_fork = threading.RLock()  # re-entrant: what is imported may fork
 
 def _before() -> None:
     _no_fork.acquire(timeout=_MOST_SECONDS)
+    _run_all(tuple(_preparations))
+
+
+def _after_in_parent() -> None:
+    _run_all(tuple(_ends))
+    _after()
 
 
 def _after() -> None:
@@ -138,7 +162,9 @@ def _join_uwsgi(module: ModuleType) -> None:
 
 _THEIRS = "_shm_metrics_post_fork_hook_of_others"
 
-os.register_at_fork(before=_before, after_in_parent=_after, after_in_child=_after)  # first: _run() starts threads
+os.register_at_fork(
+    before=_before, after_in_parent=_after_in_parent, after_in_child=_after
+)  # first: _run() starts threads
 os.register_at_fork(after_in_child=_run)
 _uwsgi = sys.modules.get("uwsgi")  # a process of uWSGI has it from the start; elsewhere it may be some test's stand-in
 if isinstance(_uwsgi, ModuleType):

@@ -86,6 +86,8 @@ class Segment:
         self.page_bytes = self.bytes[lay.page_map : lay.page_map + lay.matrix_rows * lay.pages_per_row]
         self.codes = self.bytes[lay.slot_map : lay.slot_map + lay.slots]
 
+        self._for_child: FileLocks | None = None
+
     def _lock_through(self, locks: FileLocks) -> None:
         self.locks = locks
         self.leader = HeldByte(locks, L.LOCK_LEADER)
@@ -276,6 +278,30 @@ class Segment:
 
     # -- after fork -----------------------------------------------------------------------------------------------
 
+    def before_fork(self) -> None:
+        """Have a description for the child, present already.
+
+        Without it the parent would find itself alone between the fork and the child's first step:
+            parent   forks; the child has its descriptor, and so no presence that is not the parent's
+            parent   asks sole_user(): True; takes its counts to another segment, and removes this one
+            child    wakes up in a segment that nobody will ever read
+        """
+        self.after_fork_in_parent()
+        if self.locks.fd < 0:
+            return
+        try:
+            locks = FileLocks(_same_file_again(self.locks.fd, self.writable))
+        except OSError:
+            return  # no descriptor left: the child tries again
+        locks.try_shared(L.LOCK_PRESENCE)
+        self._for_child = locks
+
+    def after_fork_in_parent(self) -> None:
+        """The description is the child's alone."""
+        locks, self._for_child = self._for_child, None
+        if locks is not None:
+            locks.close()
+
     def new_description(self) -> Callable[[], None]:
         """In a forked child: lock through a description of its own from now on.
 
@@ -283,8 +309,9 @@ class Segment:
         even if the parent dies, so that there is no moment in which nobody is present; after it, they no longer
         depend on the child. Nothing may wait for a lock in between: it might be one that the child itself keeps.
         """
-        inherited = self.locks
-        self._lock_through(FileLocks(_same_file_again(inherited.fd, self.writable)))
+        inherited, prepared = self.locks, self._for_child
+        self._for_child = None
+        self._lock_through(prepared or FileLocks(_same_file_again(inherited.fd, self.writable)))
         if self.writable:
             self.locks.try_shared(L.LOCK_PRESENCE)
         return inherited.close

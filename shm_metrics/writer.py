@@ -464,6 +464,18 @@ def _repair_until_done(reference: weakref.ref[Writer]) -> None:
         time.sleep(REPAIR_SECONDS)
 
 
+@forks.before_fork
+def _before_fork() -> None:
+    for writer in list(_writers):
+        writer.segment.before_fork()
+
+
+@forks.in_parent
+def _after_fork_in_parent() -> None:
+    for writer in list(_writers):
+        writer.segment.after_fork_in_parent()
+
+
 @forks.in_child
 def _after_fork_in_child() -> None:
     global _process_role

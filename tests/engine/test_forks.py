@@ -67,7 +67,7 @@ if pid == 0:
 os.waitpid(pid, 0)
 """
     said = python(program)
-    assert said.startswith("shm_metrics: after fork\nTraceback")
+    assert said.startswith("shm_metrics: at a fork\nTraceback")
     assert said.endswith("the next one\n")
 
 
@@ -171,3 +171,34 @@ def test_every_module_hears_of_a_fork_through_this_one():
         if isinstance(node, ast.Attribute) and node.attr == "register_at_fork"
     }
     assert telling == {"forks"}
+
+
+SLOW_CHILD = """
+import os
+from shm_metrics import Counter, configure, forks, get_backend
+jobs = Counter("jobs", "")
+jobs.inc()
+before = get_backend()
+wake, told = os.pipe()
+forks._functions.insert(0, lambda: os.read(wake, 1))  # the child has got no further than this when the parent goes on
+files = len(os.listdir("/proc/self/fd"))
+pid = os.fork()
+if pid == 0:
+    jobs.inc(10)
+    print("child", get_backend().place.path == before.place.path, get_backend().snapshot().value("jobs"), flush=True)
+    os._exit(0)
+print("descriptors", len(os.listdir("/proc/self/fd")) - files)
+configure("{name}-other")
+os.write(told, b".")
+os.waitpid(pid, 0)
+print("left alone", os.path.exists(before.place.path))
+get_backend().unlink()
+"""
+
+
+def test_a_segment_is_in_use_from_the_moment_of_a_fork(python, segment_name):
+    """configure() takes the counts along and removes the segment if nobody else uses it; a child does, at once."""
+    told = python(SLOW_CHILD.format(name=segment_name), SHM_METRICS_SEGMENT=segment_name)
+    assert "child True 11.0" in told
+    assert "left alone True" in told
+    assert "descriptors 0" in told, "the parent keeps none of what it made for the child"
