@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import re
 import socket
+import ssl
 import threading
 from collections import defaultdict
 from collections.abc import Callable
@@ -97,6 +98,61 @@ class Datagrams:
         self.socket.close()
         if self.path is not None:
             self.path.unlink(missing_ok=True)
+
+
+class OneAnswer:
+    """A TCP server that reads one request and answers these bytes as they are.
+
+    pause: seconds between two of its bytes; it goes on until the client is gone. linger: it closes only then, too.
+    context: of TLS.
+    """
+
+    def __init__(
+        self, answer: bytes, *, pause: float = 0.0, linger: bool = False, context: ssl.SSLContext | None = None
+    ) -> None:
+        self._answer, self._pause, self._linger, self._context = answer, pause, linger, context
+        self.request = b""
+        self._listener = socket.create_server((HOST, 0))
+        self._listener.settimeout(30)
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._serve)
+        self._thread.start()
+
+    @property
+    def port(self) -> int:
+        return self._listener.getsockname()[1]
+
+    def _serve(self) -> None:
+        try:
+            accepted = self._listener.accept()[0]
+            accepted.settimeout(30)
+            if self._context is not None:
+                accepted = self._context.wrap_socket(accepted, server_side=True)
+            with accepted:
+                self._read(accepted)
+                for place in range(len(self._answer)) if self._pause else ():
+                    accepted.sendall(self._answer[place : place + 1])
+                    if self._ended.wait(self._pause):
+                        return
+                if not self._pause:
+                    accepted.sendall(self._answer)
+                if self._linger:
+                    accepted.recv(1)
+        except OSError:
+            pass  # the client has had enough
+
+    def _read(self, accepted: socket.socket) -> None:
+        while b"\r\n\r\n" not in self.request:
+            self.request += accepted.recv(1 << 16)
+        head, _, body = self.request.partition(b"\r\n\r\n")
+        length = int(re.search(rb"Content-Length: (\d+)", head)[1])
+        while len(body) < length:
+            body += accepted.recv(1 << 16)
+
+    def close(self) -> None:
+        self._ended.set()
+        self._listener.close()
+        self._thread.join()
 
 
 class Receiver:
