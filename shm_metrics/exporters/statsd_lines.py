@@ -26,8 +26,8 @@ What = TypeVar("What")
 
 
 def name_of(name: str, labels: LabelPairs, *, dialect: str, prefix: str = "", tags: LabelPairs = ()) -> tuple[str, str]:
-    """What stands before the number of a line, and what behind the type."""
-    whole = _NOT_IN_A_NAME.sub("_", prefix + name)
+    """What stands before the number of a line, and what behind the type. prefix: goes as it is."""
+    whole = prefix + _NOT_IN_A_NAME.sub("_", name)
     if dialect == "dogstatsd":
         told = ",".join(f"{_tag(label)}:{_tag(value)}" for label, value in (*labels, *tags))
         return f"{whole}:", f"|#{told}" if told else ""

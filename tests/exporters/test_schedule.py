@@ -335,7 +335,7 @@ def test_a_child_of_fork_has_a_thread_of_its_own_and_pushes_when_its_parent_stop
 @pytest.mark.both_builds
 def test_a_child_that_was_forked_in_the_middle_of_a_push_does_not_hold_its_lock(fork, tmp_path):
     """The pusher forks, and is killed: its child lives on, and the lock is free."""
-    totals = PushedTotals(str(tmp_path / "state"), 5.0)
+    totals = PushedTotals(str(tmp_path / "state"), 5.0, segment="", shared=False)
     reading, writing = os.pipe()
 
     def push(link):

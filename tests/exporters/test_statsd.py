@@ -254,7 +254,8 @@ def test_a_push_waits_for_another_processs_only_so_long(backend, udp, fork):
     def hold(link):
         from shm_metrics.exporters.pushed_totals import PushedTotals
 
-        with PushedTotals(to.state_path(backend), 5.0).locked(backend.instance_id):
+        totals = PushedTotals(to.state_path(backend), 5.0, segment="", shared=False)
+        with totals.locked(backend.instance_id):
             link.say()
             link.hear()
 
