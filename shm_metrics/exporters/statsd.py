@@ -166,7 +166,7 @@ class StatsdExporter:
                 yield counter_line(named[place], grown), change
         for point, name in zip(series.points, named, strict=True):
             if isfinite(point.value) and (point.meaning == LEVEL or (point.meaning == SUM and level_sum)):
-                yield gauge_line(name, point.value, dialect=self._dialect), None
+                yield gauge_line(name, point.value), None
 
     def _forget(self, backend: MetricsBackend, kept: dict[str, Kept], shown: set[str]) -> None:
         """Take series out of `kept` that are gone from the segment: one that comes back there begins anew.

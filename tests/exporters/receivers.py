@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import re
 import socket
 import ssl
@@ -13,6 +14,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.request import urlopen
 
+from tests.jobs.conftest import required
 from tests.sync.servers import HOST, Server, program
 
 _LINE = re.compile(r"(?P<name>[^:|]+):(?P<value>[^|]+)\|(?P<type>[a-z]+)(?:\|#(?P<tags>.*))?")
@@ -36,6 +38,54 @@ class Pushgateway(Server):
     def samples(self, name: str) -> set[str]:
         """The lines of the samples of this name."""
         return {line for line in self.page().splitlines() if re.match(rf"{name}[{{ ]", line)}
+
+
+class StatsdDaemon(Server):
+    """The StatsD of Node.js; `port` is that of its administration, by TCP, and `udp` where lines go."""
+
+    ready = b"health\n"
+
+    def __init__(self, directory: Path) -> None:
+        path = program("statsd", "npm install --global statsd")
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            probe.bind((HOST, 0))
+            self.udp = int(probe.getsockname()[1])
+
+        def command(port: int) -> list[str]:
+            configuration = {
+                "address": HOST,
+                "port": self.udp,
+                "mgmt_address": HOST,
+                "mgmt_port": port,
+                "flushInterval": 86_400_000,  # milliseconds: what was counted stays
+                "backends": [],
+            }
+            (directory / "config.js").write_text(json.dumps(configuration))
+            return [path, "config.js"]
+
+        super().__init__(command, directory)
+
+    def ask(self, what: str) -> dict[str, float]:
+        """`counters` or `gauges`, by name."""
+        with socket.create_connection(self.address, timeout=10) as asked:
+            asked.sendall(f"{what}\n".encode())
+            told = b""
+            while not told.endswith(b"END\n\n"):
+                told += asked.recv(1 << 16)
+        return {name: float(value) for name, value in re.findall(r"([\w.;=-]+)'?: (-?[\d.]+)", told.decode())}
+
+
+class Collector(Server):
+    """An OpenTelemetry collector, that passes on to `to` what it is sent by OTLP/HTTP."""
+
+    ready = b"GET / HTTP/1.0\r\n\r\n"
+
+    def __init__(self, directory: Path, to: str) -> None:
+        rotel = required("rotel")
+        agent = Path(rotel.__file__).with_name("rotel-agent")
+        options = ["--exporter=otlp", f"--otlp-exporter-endpoint={to}", "--otlp-exporter-protocol=http"]
+        options += ["--disable-batching", f"--otlp-grpc-endpoint={HOST}:0"]
+        super().__init__(lambda port: [str(agent), "start", f"--otlp-http-endpoint={HOST}:{port}", *options], directory)
 
 
 class Datagrams:

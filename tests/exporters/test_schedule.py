@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import weakref
 
 import pytest
 
@@ -202,8 +203,9 @@ def test_what_cannot_lead_or_is_no_exporter_is_refused(backend, tmp_path):
 
 
 @pytest.fixture
-def default(tmp_path):
+def default(tmp_path, monkeypatch):
     """default(name): configure() on a segment of its own."""
+    monkeypatch.setattr("shm_metrics.default.declared", weakref.WeakValueDictionary())  # what earlier tests left
     made = []
 
     def make(name, **options):
