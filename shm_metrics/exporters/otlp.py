@@ -87,7 +87,7 @@ class OtlpExporter:
         body = gzip.compress(request, 6) if self._compress else request
         refused = self._mapping.refused(send("POST", self.endpoint, body, headers, self._timeout))
         if refused:
-            raise ExportError(f"POST {self.endpoint}: {refused}")
+            raise ExportError(f"POST {self.endpoint}: {refused}", partly=True)
         if dropped:
-            raise ExportError(f"{told_of(dropped)}; the others were sent")
+            raise ExportError(f"{told_of(dropped)}; the others were sent", partly=True)
         return request

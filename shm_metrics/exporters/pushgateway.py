@@ -66,7 +66,7 @@ class PushgatewayExporter:
         page, dropped = self._page.render(backend)
         send(self._method, self.url, page, {**self._headers, "Content-Type": CONTENT_TYPE_TEXT}, self._timeout)
         if dropped:
-            raise ExportError(f"{told_of(dropped)}; the others were pushed")
+            raise ExportError(f"{told_of(dropped)}; the others were pushed", partly=True)
         return page
 
     def delete(self) -> None:

@@ -65,6 +65,7 @@ class PushSchedule(Recurring):
         self.pushed = 0
         self._due = self._now()
         self._led = False
+        self._partly = False
         self._hold = Hold()
 
     def _load(self) -> None:
@@ -95,6 +96,13 @@ class PushSchedule(Recurring):
 
     def _let_go(self) -> None:
         self._hold.give_up()
+
+    def _kind(self, error: Exception) -> str:
+        """A receiver that is gone is another matter than a family that it has never taken."""
+        return super()._kind(error) + (" in part" if isinstance(error, ExportError) and error.partly else "")
+
+    def _worth_once_more(self) -> bool:
+        return self._told is None or self._partly
 
     def _work_once_more(self) -> None:
         self._due = self._now()
@@ -134,7 +142,12 @@ class PushSchedule(Recurring):
     def _push(self) -> bytes:
         self._due = self._now() + self.interval
         self._load_once()
-        sent = self.exporter.export(self._backend)
+        self._partly = False
+        try:
+            sent = self.exporter.export(self._backend)
+        except ExportError as error:
+            self._partly = error.partly
+            raise
         self.pushed += 1
         self._success()
         return sent

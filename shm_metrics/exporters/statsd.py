@@ -123,10 +123,11 @@ class StatsdExporter:
             longest = max((data for data, _ in ready), key=len)
             raise ExportError(
                 f"{len(ready) - len(fit)} lines are longer than packet_bytes={self._most} and were not sent, such as "
-                f"{longest[:100]!r}; the others were"
+                f"{longest[:100]!r}; the others were",
+                partly=True,
             )
         if dropped:
-            raise ExportError(f"{told_of(dropped)}; the others were sent")
+            raise ExportError(f"{told_of(dropped)}; the others were sent", partly=True)
         return sent
 
     def _all_lines(

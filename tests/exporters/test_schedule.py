@@ -150,6 +150,18 @@ def test_what_fails_is_counted_and_logged_once_until_it_goes_right(backend, sche
     assert {record.levelno for record in caplog.records} == {logging.WARNING}
 
 
+def test_a_failure_of_the_whole_is_logged_though_a_part_has_always_failed(backend, schedule, clock, caplog):
+    one = schedule(backend)
+    for error in (ExportError("odd", partly=True), ExportError("odd", partly=True), ExportError("nobody there")):
+        one.exporter.error = error
+        one.step()
+        clock.now += 10
+    assert [record.getMessage().split(";")[0] for record in caplog.records] == [
+        "shm_metrics: push: ExportError: odd",
+        "shm_metrics: push: ExportError: nobody there",
+    ]
+
+
 def test_a_defect_of_an_exporter_does_not_end_the_schedule(backend, schedule, caplog):
     one = schedule(backend)
     one.exporter.error = ZeroDivisionError("division by zero")
