@@ -21,6 +21,8 @@ __all__ = ["configure", "current_backend", "follow_default", "get_backend", "use
 
 log = logging.getLogger("shm_metrics")
 
+SMALL_ROWS, SMALL_SLOTS = 8, 8_192  # 6 MiB
+
 declared: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
 """Metrics declared without a backend of their own, in order: they count in the default one, whichever that is."""
 
@@ -50,9 +52,17 @@ def get_backend() -> MetricsBackend:
                 _default = MetricsBackend(**options)
             except (SegmentError, InvalidMetricError) as error:  # invalid: the name that the variable says
                 log.error("shm_metrics: %s; this process counts for itself until configure() finds a segment", error)
-                _default = MetricsBackend(DEFAULT_NAME, _private=True, **options)
+                _default = _for_this_process(options)
             _attach_declared(_default)
         return _default
+
+
+def _for_this_process(options: dict[str, Any]) -> MetricsBackend:
+    """In memory without a name. Where that much address space, or so large a file, is not allowed (ulimit), a small one."""
+    try:
+        return MetricsBackend(DEFAULT_NAME, _private=True, **options)
+    except SegmentError:
+        return MetricsBackend(DEFAULT_NAME, rows=SMALL_ROWS, slots=SMALL_SLOTS, _private=True, **options)
 
 
 def current_backend() -> MetricsBackend | None:

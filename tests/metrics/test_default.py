@@ -158,6 +158,26 @@ def test_a_variable_that_names_no_segment_is_named_and_the_process_counts_for_it
     assert get_backend().stats()["detached"] is True
 
 
+LIMITED = """
+import resource, sys
+limit = getattr(resource, sys.argv[1])
+resource.setrlimit(limit, (300 << 20, resource.getrlimit(limit)[1]))
+from shm_metrics import Counter, generate_latest
+counter = Counter("jobs", "", ["a"])
+counter.labels("x").inc(2)
+print([line for line in generate_latest().decode().splitlines() if line.startswith(("jobs", "shm_metrics_detached "))])
+"""
+
+
+@pytest.mark.parametrize("limit", ["RLIMIT_AS", "RLIMIT_FSIZE"])
+def test_where_a_segment_is_larger_than_a_process_may_have_the_application_counts_for_itself(
+    python, segment_name, limit
+):
+    # numpy would take address space for each processor of the machine
+    told = python(LIMITED, limit, SHM_METRICS_SEGMENT=segment_name, OPENBLAS_NUM_THREADS="1")
+    assert told == "['jobs_total{a=\"x\"} 2.0', 'shm_metrics_detached 1.0']\n"
+
+
 def test_a_detached_process_takes_its_counts_along_when_it_gets_a_segment(nothing_yet, monkeypatch, tmp_path, names):
     monkeypatch.setenv("SHM_METRICS_SEGMENT", str(tmp_path / "no" / "such" / "directory"))
     counter = Counter("jobs", "")
