@@ -321,6 +321,11 @@ class Segment:
     def abandoned(self) -> bool:
         return self.get(L.STATE_OFFSET) == L.ABANDONED
 
+    @property
+    def in_place(self) -> bool:
+        """Whether whoever comes to the place finds this segment: it was neither left behind nor removed."""
+        return not self.abandoned and self.place.is_file(self.locks.fd)
+
     def check_size(self) -> None:
         """Raise SegmentFormatError if somebody truncated the file: touching the lost part would kill the process."""
         if self.locks.fd < 0:
