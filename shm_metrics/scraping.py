@@ -170,8 +170,8 @@ class Scraper:
         if "removed" not in self._told:
             self._told.add("removed")
             log.error(
-                "shm_metrics: %s was removed while it is in use: processes that start from now on count in another one; "
-                "restart those that run",
+                "shm_metrics: %s was removed while it is in use: processes that start from now on count in another "
+                "one; restart those that run",
                 self.place.path,
             )
         return True
