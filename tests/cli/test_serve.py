@@ -68,10 +68,13 @@ def test_it_serves_a_segment_and_ends_cleanly(serve, make_backend, segment_name,
 
 
 @pytest.mark.slow
-def test_it_waits_for_a_segment_that_is_not_there_yet(serve, make_backend, segment_name):
+def test_it_waits_for_a_segment_that_is_not_there_yet_and_says_which_are(serve, make_backend, segment_name):
+    another = make_backend(f"{segment_name}-another")
     serving = serve(segment_name, "--port", "0")
     url = serving.wait_for_url()
     assert serving.said().startswith("waiting: no metrics segment at /dev/shm/")
+    assert re.match(r"There are \(shm_metrics-UID-NAME\): .*/dev/shm/shm_metrics-\d+-\S", serving.said())
+    another.unlink()
     status, text = scrape(url)
     assert status == 503
     assert text.startswith("There are no metrics: no metrics segment at /dev/shm/")
