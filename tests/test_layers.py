@@ -80,6 +80,7 @@ LAZY = {
     ("backend", "sync.agent"),
     ("backend", "sync.config"),
     ("backend", "sync.distributed"),
+    ("backend", "sync.report"),
     ("backend", "sync.strategy"),
     ("environment", "sync.config"),
 }
