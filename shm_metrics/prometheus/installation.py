@@ -295,14 +295,20 @@ def _renew_values(metric: Any) -> None:
 
 def _existing(base: type) -> list[Any]:
     """All metrics of this process, whoever holds them; those too that gc.freeze() hid before a fork."""
-    frozen = gc.get_freeze_count()
-    if frozen:
-        gc.unfreeze()
+    # freeze() takes all there is: while the class itself is not frozen, none of its instances is. The count says less,
+    # since CPython 3.12 begins with some frozen objects of its own.
+    objects = gc.get_objects()
+    if any(found is base for found in objects):
+        return _instances(base, objects)
+    gc.unfreeze()
     try:
-        return [found for found in gc.get_objects() if issubclass(type(found), base) and "_labelvalues" in vars(found)]
+        return _instances(base, gc.get_objects())
     finally:
-        if frozen:
-            gc.freeze()
+        gc.freeze()
+
+
+def _instances(base: type, objects: list[Any]) -> list[Any]:
+    return [found for found in objects if issubclass(type(found), base) and "_labelvalues" in vars(found)]
 
 
 @forks.in_child
