@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import logging
 import os
 
@@ -292,3 +294,23 @@ def test_a_metric_that_cannot_go_along_stays_where_it_was(nothing_yet, names, ma
     assert shown(third, "jobs") == {(): 5.0}
     assert shown(third, "visits") == {(): 1.0}
     assert "goes on counting where it did" in caplog.text
+
+
+def test_a_file_system_without_locks_is_told_and_the_process_counts_for_itself(
+    nothing_yet, monkeypatch, tmp_path, caplog
+):
+    """As network file systems may be; the kernel's answer is the only thing that is made up here."""
+    real = fcntl.fcntl
+
+    def fcntl_of_another_file_system(fd, command, *rest):
+        if command == fcntl.F_OFD_SETLK and os.readlink(f"/proc/self/fd/{fd}") == str(tmp_path / "segment"):
+            raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+        return real(fd, command, *rest)
+
+    monkeypatch.setattr(fcntl, "fcntl", fcntl_of_another_file_system)
+    monkeypatch.setenv("SHM_METRICS_SEGMENT", str(tmp_path / "segment"))
+    counter = Counter("jobs", "")
+    counter.inc(2)
+    assert "cannot be locked (No locks available)" in caplog.text
+    assert shown(get_backend(), "jobs") == {(): 2.0}
+    assert get_backend().stats()["detached"] is True
