@@ -165,7 +165,7 @@ class Scraper:
 
     def _removed(self, segment: Segment) -> bool:
         """Whether the file is gone while we count in it: those to come will count elsewhere, which nobody would see."""
-        if segment.in_place:
+        if self._writer is None or segment.in_place:  # who only watches follows to the next one
             return False
         if "removed" not in self._told:
             self._told.add("removed")
