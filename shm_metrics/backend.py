@@ -224,7 +224,13 @@ class MetricsBackend(Engine):
 
     def sync_to_cache(self) -> dict[str, Any]:
         """Publish now; what came of it (see sync/report.py). Never raises, and never claims success."""
-        return self.sync_agent.sync_now()
+        try:
+            agent = self.sync_agent
+        except Exception as error:  # a cache that cannot be used
+            from shm_metrics.sync.report import not_begun
+
+            return not_begun(error, strategy=self.sync_strategy, instance_id=self.instance_id, timestamp=time.time())
+        return agent.sync_now()
 
     def export_distributed_metrics(self, *, include_instances: bool = False) -> dict[str, Any]:
         """As export(), over all instances that the cache knows, as they were published last.
@@ -234,7 +240,7 @@ class MetricsBackend(Engine):
         """
         from shm_metrics.sync.distributed import export_distributed
 
-        return export_distributed(self, self.sync_agent, include_instances=include_instances)
+        return export_distributed(self, include_instances=include_instances)
 
     @cached_property
     def cache_strategy(self) -> CacheStrategy:

@@ -17,9 +17,19 @@ from shm_metrics.environment import cluster_options
 from shm_metrics.errors import InvalidMetricError, MetricConflictError, MetricsError, SegmentError
 from shm_metrics.place import DEFAULT_NAME
 
-__all__ = ["configure", "current_backend", "follow_default", "get_backend", "use_backend"]
+__all__ = [
+    "configure",
+    "current_backend",
+    "default_at",
+    "follow_default",
+    "follows_default",
+    "get_backend",
+    "use_backend",
+]
 
 log = logging.getLogger("shm_metrics")
+
+SMALL_ROWS, SMALL_SLOTS = 8, 8_192  # 6 MiB
 
 declared: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
 """Metrics declared without a backend of their own, in order: they count in the default one, whichever that is."""
@@ -50,9 +60,17 @@ def get_backend() -> MetricsBackend:
                 _default = MetricsBackend(**options)
             except (SegmentError, InvalidMetricError) as error:  # invalid: the name that the variable says
                 log.error("shm_metrics: %s; this process counts for itself until configure() finds a segment", error)
-                _default = MetricsBackend(DEFAULT_NAME, _private=True, **options)
+                _default = _for_this_process(options)
             _attach_declared(_default)
         return _default
+
+
+def _for_this_process(options: dict[str, Any]) -> MetricsBackend:
+    """In memory without a name; small where so much address space, or so large a file, is not allowed (ulimit)."""
+    try:
+        return MetricsBackend(DEFAULT_NAME, _private=True, **options)
+    except SegmentError:
+        return MetricsBackend(DEFAULT_NAME, rows=SMALL_ROWS, slots=SMALL_SLOTS, _private=True, **options)
 
 
 def current_backend() -> MetricsBackend | None:
@@ -109,6 +127,22 @@ def use_backend(backend: MetricsBackend | None, *, move: bool = False) -> Metric
         if move and previous is not None:
             previous.unlink()
         return previous
+
+
+def default_at(path: str | None) -> MetricsBackend:
+    """The default backend. A process that has none yet gets it at `path`; None: where get_backend() makes it."""
+    with _lock:
+        if _default is None and path is not None:
+            try:
+                return configure(path=path)
+            except (SegmentError, InvalidMetricError) as error:
+                log.error("shm_metrics: %s; this process counts where its environment says", error)
+        return get_backend()
+
+
+def follows_default(metric: Any) -> bool:
+    """Whether a declared metric counts in the default backend, whichever that is."""
+    return any(each is metric for each in list(declared.values()))
 
 
 def follow_default(metric: Any) -> None:

@@ -73,11 +73,13 @@ class Place:
             raise SegmentError(f"{self.path}: cannot be opened: {error}") from error
 
     def is_file(self, fd: int) -> bool:
-        """Whether the path still leads to the file behind `fd`."""
+        """Whether the path still leads to the file behind `fd`; who may not look there any more knows no better."""
         try:
             return os.path.samestat(os.stat(self.path), os.fstat(fd))
         except FileNotFoundError:
             return False
+        except PermissionError:
+            return True
 
     def unlink(self) -> None:
         """Remove the name; processes that have it mapped keep it. No error when it is gone already."""

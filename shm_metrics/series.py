@@ -82,6 +82,11 @@ class SeriesMethods:
             mine: type = type(self)
             self.__class__ = _overflow_variant(mine) if self.overflowed else mine.__mro__[1]
 
+    def __reduce__(self) -> Any:
+        from shm_metrics.pickling import sent
+
+        return sent(self)
+
     def labels(self, *labelvalues: object, **labelkwargs: object) -> Self:
         """The series with these label values; of a metric that has labels. Raises InvalidMetricError."""
         raise InvalidMetricError(

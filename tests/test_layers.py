@@ -26,7 +26,7 @@ LAYERS = (
     ("writer", "allocator catalog exemplar_table index rows writer"),
     ("exposition", "exposition exposition.*"),
     ("reader", "exemplar_scan export exporter ledger mirror plan reader scan scraping self_metrics snapshot"),
-    ("faces", "backend default engine environment handles metrics recurring registry series"),
+    ("faces", "backend default engine environment handles metrics pickling recurring registry series"),
     ("serving", "serving serving.*"),
     ("sync", "sync sync.*"),
     ("events", "events events.*"),
@@ -80,6 +80,7 @@ LAZY = {
     ("backend", "sync.agent"),
     ("backend", "sync.config"),
     ("backend", "sync.distributed"),
+    ("backend", "sync.report"),
     ("backend", "sync.strategy"),
     ("environment", "sync.config"),
 }

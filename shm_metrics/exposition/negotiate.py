@@ -42,6 +42,8 @@ _OFFERS = (
 )
 """What a scrape may get: type, subtype, and the version a range may name. The first wins where nothing else decides."""
 
+_WITH_JSON = (*_OFFERS, (JSON, "application", "json", ""))
+
 
 class _Range(NamedTuple):
     type: str
@@ -50,8 +52,10 @@ class _Range(NamedTuple):
     quality: float
 
 
-def negotiate(accept_header: str | None) -> Format:
+def negotiate(accept_header: str | None, *, json: bool = False) -> Format:
     """The format with the highest quality; text 0.0.4 where the header is missing or accepts nothing that we have.
+
+    json: also JSON; a page that stands in for prometheus_client's must not become JSON for whoever accepts anything.
 
     The quality of a format is that of the most specific range matching it (RFC 9110, 12.5.1), so that
     `text/plain;q=0, */*` means anything but text. A range for another version matches nothing. Equal qualities go to
@@ -60,7 +64,7 @@ def negotiate(accept_header: str | None) -> Format:
     ranges = list(_ranges(accept_header or ""))
     best = (0.0, 0, 0)
     chosen = TEXT
-    for format, type, subtype, version in _OFFERS:
+    for format, type, subtype, version in _WITH_JSON if json else _OFFERS:
         matches = []
         for place, each in enumerate(ranges):
             specific = _specificity(each, type, subtype, version)

@@ -163,7 +163,7 @@ def _hold(server: Any) -> None:
     global _held, _held_path
     try:
         place = _hand_over(server.cfg)
-        if _held is not None and _held.segment is not None and _held.place == place and not _held.segment.abandoned:
+        if _held is not None and _held.place == place and _held.in_place:
             return
         with _acting_as(server.cfg):
             new = Presence(place, Layout(_options.rows, _options.slots), keep=_options.keep)

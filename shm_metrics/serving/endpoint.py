@@ -77,10 +77,13 @@ class Endpoint:
 
     A scrape shows values no older than the moment at which the rendering it joined began, which was still under
     way when the scrape arrived (see `single_flight` for why Prometheus may be given that).
+
+    json: also JSON, for clients that ask for it.
     """
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Source, *, json: bool = False) -> None:
         self._source = source
+        self._json = json
         self._flights = SingleFlight()
         self._logged: set[str] = set()
 
@@ -131,7 +134,7 @@ class Endpoint:
         self, accept: str | None, accept_encoding: str | None, names: Sequence[str]
     ) -> tuple[tuple[str, bool, tuple[str, ...]], Callable[[], Response]]:
         """The key under which concurrent requests share, and the work they share."""
-        chosen = negotiate(accept)
+        chosen = negotiate(accept, json=self._json)
         compress = accepts_gzip(accept_encoding)
         wanted = tuple(sorted(set(names)))
 

@@ -85,7 +85,9 @@ class LeaderEndpoint:
     def _open(self) -> None:
         if self._port is None or self._server is not None:
             return
-        paths = _Paths({CLUSTER_PATH: Endpoint(ClusterSource(self._cluster))}, Endpoint(self._backend))
+        paths = _Paths(
+            {CLUSTER_PATH: Endpoint(ClusterSource(self._cluster), json=True)}, Endpoint(self._backend, json=True)
+        )
         try:
             server = MetricsServer(self._addr, self._port, paths)
         except OSError as error:

@@ -10,7 +10,7 @@ from typing import Any
 from shm_metrics.families import COUNTER, GAUGE, HISTOGRAM
 from shm_metrics.sync.member import Published
 
-__all__ = ["round_report"]
+__all__ = ["not_begun", "round_report"]
 
 
 def round_report(
@@ -51,3 +51,18 @@ def round_report(
     if error is not None:
         report["error"] = f"{type(error).__name__}: {error}"
     return report
+
+
+def not_begun(error: Exception, *, strategy: str, instance_id: str, timestamp: float) -> dict[str, Any]:
+    """The same of a round that there was no agent for: the cache cannot be used."""
+    return round_report(
+        None,
+        error=error,
+        strategy=strategy,
+        instance_id=instance_id,
+        duration=0.0,
+        timestamp=timestamp,
+        round_trips=0,
+        retries=0,
+        failed=1,
+    )

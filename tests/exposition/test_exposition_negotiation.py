@@ -62,6 +62,25 @@ def test_the_header_decides(header, name):
     assert negotiate(header).name == name
 
 
+@pytest.mark.parametrize(
+    ("header", "name"),
+    [
+        ("application/json", "json"),
+        ("application/json, text/plain, */*", "json"),
+        ("application/json;q=0.5, text/plain", "text"),
+        ("text/plain, application/json", "text"),
+        ("*/*", "text"),
+        ("application/*", "openmetrics"),
+        (FIREFOX, "text"),
+        (PROMETHEUS_3, "openmetrics"),
+        (None, "text"),
+    ],
+)
+def test_json_is_for_who_asks_for_it_where_it_is_offered(header, name):
+    assert negotiate(header, json=True).name == name
+    assert negotiate(header).name == (name if name != "json" else "text")
+
+
 @unhurried
 @given(st.text(alphabet='textplain/openmrics*;,=q0.14v "version', max_size=60))
 def test_no_header_is_an_error(header):

@@ -121,6 +121,16 @@ def test_a_reload_that_changes_nothing_keeps_the_presence_it_has(monkeypatch, se
     assert held.segment is not None
 
 
+def test_a_reload_finds_out_that_the_segment_was_removed(monkeypatch, segment_name, server):
+    monkeypatch.setenv("SHM_METRICS_SEGMENT", segment_name)
+    hooks.on_starting(server)
+    held = hooks._held
+    held.place.unlink()
+    hooks.on_reload(server)
+    assert held.segment is None
+    assert hooks._held.in_place
+
+
 def test_a_reload_that_names_another_segment_moves_the_presence_there(monkeypatch, segment_name, server, tmp_path):
     monkeypatch.setenv("SHM_METRICS_SEGMENT", segment_name)
     hooks.on_starting(server)

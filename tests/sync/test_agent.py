@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import threading
-from urllib.request import urlopen
+from urllib.request import Request, urlopen
 
 import pytest
 
@@ -192,6 +193,25 @@ def test_the_leader_serves_its_host_and_the_cluster(hosts):
     a.agent.stop()
     with pytest.raises(OSError):
         urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10)
+
+
+@pytest.mark.parametrize(("path", "prefix", "total"), [("/metrics", "", 2.0), ("/cluster/metrics", "cluster:", 4.0)])
+def test_the_leaders_pages_are_text_openmetrics_or_json_as_the_client_accepts(hosts, path, prefix, total):
+    a, b = hosts.host(export_port=0), hosts.host()
+    for host in (a, b):
+        host.backend.counter("orders").inc(2)
+        host.step()
+    a.step()
+
+    def page(accept):
+        url = f"http://127.0.0.1:{a.agent.endpoint.port}{path}"
+        return urlopen(Request(url, headers={"Accept": accept}), timeout=10).read()
+
+    assert f"# TYPE {prefix}orders_total counter\n".encode() in page("text/plain")
+    assert f"# TYPE {prefix}orders counter\n".encode() in page("application/openmetrics-text")
+    families = {family["name"]: family for family in json.loads(page("application/json"))["families"]}
+    assert families[f"{prefix}orders"]["series"][0]["value"] == total
+    a.agent.stop()
 
 
 def test_a_port_for_which_there_is_no_thread_is_let_go(hosts, monkeypatch):

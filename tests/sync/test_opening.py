@@ -288,3 +288,17 @@ opening.open_store(None, namespace="shop", segment=Segment.private(Layout(2, 64)
 print(sorted({name.partition(".")[0] for name in sys.modules} & {"redis", "valkey", "pymemcache", "numpy"}))
 """
     assert python(code) == "[]\n"
+
+
+@pytest.mark.parametrize("cache", ["nosuch://cache", "redis://cache:port", object()], ids=["scheme", "port", "object"])
+def test_a_cache_that_cannot_be_used_is_told_and_asking_for_it_raises_nothing(make_backend, cache):
+    backend = make_backend(cache=cache)
+    backend.counter("orders").inc(2)
+    report = backend.sync_to_cache()
+    assert report["success"] is False
+    assert report["error"].startswith("InvalidMetricError: cache")
+    assert (report["instance_id"], report["performance"]["failed"]) == (backend.instance_id, 1)
+    told = backend.export_distributed_metrics()
+    assert told["distributed"] is False
+    assert told["warning"].startswith("the cache cannot be used: these are this segment's metrics: cache")
+    assert told["metrics"]["orders_total"]["value"] == 2
