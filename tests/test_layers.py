@@ -80,8 +80,11 @@ LAZY = {
     ("backend", "sync.agent"),
     ("backend", "sync.config"),
     ("backend", "sync.distributed"),
+    ("backend", "sync.opening"),
+    ("backend", "sync.report"),
     ("backend", "sync.strategy"),
     ("environment", "sync.config"),
+    ("environment", "sync.opening"),
 }
 
 
