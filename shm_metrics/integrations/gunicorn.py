@@ -152,7 +152,8 @@ def on_exit(server: Any) -> None:
             # A file is this host's, and written by whoever counts: the worker that led did so when it ended.
             # Refused: another master with the same segment has workers; they publish.
             if agent.store.strategy != LOCAL_ONLY and agent.member.segment_lease.tick():
-                agent.member.publish()
+                with _acting_as(server.cfg):  # what is kept beside the segment is the workers' own
+                    agent.member.publish()
         finally:
             backend.close()
     except Exception as error:

@@ -19,6 +19,7 @@ the record in force needs.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 
 import numpy as np
@@ -103,6 +104,7 @@ def fold(retired: Retired | None, blob: Blob, tomb: Blob | None, now: float, *, 
         retired.token if token is None else token,
         {**retired.folded, blob.instance: Folded(blob.sequence, now)},
         _sum(retired.part, parts),
+        retired.forgotten,
     )
 
 
@@ -118,10 +120,14 @@ def _sum(before: Part, parts: tuple[Part, ...]) -> Part:
     return Part(table, sums.cells, np.concatenate((sums.stamps, said_at)), sums.low)
 
 
-def forget(retired: Retired, before: float) -> Retired:
+def forget(retired: Retired, before: float, *, living: Collection[str] = ()) -> Retired:
     """The record without the instances that were folded before this time (Unix seconds); their totals stay.
 
-    One that comes back afterwards is counted as one that was never seen, so this must be later than any may come back.
+    living: who is never forgotten: its blob would count beside the totals that it is in. Who comes back later than that
+    learns from `forgotten` that it may be in the totals.
     """
-    kept = {instance: folded for instance, folded in retired.folded.items() if folded.at >= before}
-    return retired if len(kept) == len(retired.folded) else replace(retired, version=retired.version + 1, folded=kept)
+    kept = {name: folded for name, folded in retired.folded.items() if folded.at >= before or name in living}
+    gone = [folded.sequence for name, folded in retired.folded.items() if name not in kept]
+    if not gone:
+        return retired
+    return replace(retired, version=retired.version + 1, folded=kept, forgotten=max(retired.forgotten, *gone))
