@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from urllib.request import urlopen
 
@@ -298,8 +299,6 @@ def test_an_unknown_option_is_refused_at_once(tmp_path):
 
 
 def test_a_child_of_fork_has_an_agent_of_its_own(hosts):
-    import os
-
     host = hosts.host()
     host.backend.counter("orders").inc()
     host.step()
@@ -311,6 +310,41 @@ def test_a_child_of_fork_has_an_agent_of_its_own(hosts):
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
     assert host.agent.member.segment_lease.held
     host.sync()
+
+
+def test_a_child_of_fork_lets_go_of_its_parents_connection_and_leaves_it_alone(make_proxy, server, namespace, tmp_path):
+    """Also where somebody still refers to the store, as the frame of the parent's thread does for good."""
+    proxy = make_proxy(server)
+    url = server.url.replace(f":{server.port}", f":{proxy.port}")
+    hosts = Hosts(lambda: url, namespace, tmp_path)
+    try:
+        host = hosts.host()
+        host.sync()
+        held, own = host.agent.store, sockets_to(proxy.port)
+        assert len(own) == 1
+        pid = os.fork()
+        if pid == 0:
+            os._exit(0 if held is not host.agent.store and sockets_to(proxy.port) == [] else 1)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+        host.sync()
+        assert sockets_to(proxy.port) == own
+    finally:
+        hosts.close()
+
+
+def sockets_to(port):
+    """This process' connections to the port: their inodes."""
+    found = []
+    with open("/proc/self/net/tcp") as file:
+        to = {line.split()[9] for line in file if line.split()[2].endswith(f":{port:04X}")}
+    for fd in os.listdir("/proc/self/fd"):
+        try:
+            told = os.readlink(f"/proc/self/fd/{fd}")
+        except OSError:
+            continue  # that of the directory
+        if told.removeprefix("socket:[").rstrip("]") in to:
+            found.append(told)
+    return sorted(found)
 
 
 def test_an_agent_needs_nothing_but_a_backend(make_backend):

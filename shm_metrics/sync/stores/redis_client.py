@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 from shm_metrics.errors import InvalidMetricError, SyncError
 
-__all__ = ["LIBRARIES", "Connector", "check_client", "check_url", "from_client", "from_url", "redis_library"]
+__all__ = ["LIBRARIES", "Connector", "check_client", "check_url", "from_client", "from_url", "let_go", "redis_library"]
 
 LIBRARIES = ("redis", "valkey")
 
@@ -180,6 +180,21 @@ def _cluster(library: ModuleType, client: Any, timeout: float) -> Any:
         address_remap=getattr(manager, "address_remap", None),
         **{name: value for name, value in settings.items() if name not in ("host", "port", "db")},
     )
+
+
+def let_go(client: Any) -> None:
+    """In a child of fork: close the parent's sockets, without a word to whoever is at the other end.
+
+    The libraries' own way is to forget such connections, which leaves open what somebody still refers to.
+    """
+    manager = getattr(client, "nodes_manager", None)
+    nodes = [] if manager is None else list(manager.nodes_cache.values())
+    clients = [getattr(node, f"{redis_library(client)}_connection", None) for node in nodes] if nodes else [client]
+    for each in clients:
+        pool = getattr(each, "connection_pool", None)
+        free, used = getattr(pool, "_available_connections", ()), getattr(pool, "_in_use_connections", ())
+        for connection in (*free, *used):
+            connection.disconnect()  # which shuts down only what this process has opened
 
 
 def _taken(options: dict[str, Any]) -> dict[str, Any]:
