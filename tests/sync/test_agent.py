@@ -17,18 +17,6 @@ from tests.sync.hosts import Hosts
 pytestmark = pytest.mark.slow  # real caches, and a Valkey that there is for Python 3.11 and later
 
 
-@pytest.fixture(params=["valkey", "memcached"])
-def server(request):
-    return request.getfixturevalue(request.param)
-
-
-@pytest.fixture
-def hosts(server, namespace, tmp_path):
-    made = Hosts(lambda: server.url, namespace, tmp_path)
-    yield made
-    made.close()
-
-
 def test_published_three_times_five_is_five(hosts):
     host = hosts.host()
     host.backend.counter("orders").inc(5)

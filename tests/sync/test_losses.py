@@ -18,18 +18,6 @@ from tests.sync.hosts import Hosts
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(params=["valkey", "memcached"])
-def server(request):
-    return request.getfixturevalue(request.param)
-
-
-@pytest.fixture
-def hosts(server, namespace, tmp_path):
-    made = Hosts(lambda: server.url, namespace, tmp_path)
-    yield made
-    made.close()
-
-
 def lose(host, kind, *names):
     """What an eviction takes, of this namespace: "blob" or "tomb" by its name, "directory", "retired"."""
     store = host.agent.store
