@@ -178,6 +178,12 @@ def test_no_two_modules_import_each_other():
         visit(name, ())
 
 
+@pytest.mark.parametrize("name", [name for name in MODULES if among(name, "sync sync.*")])
+def test_nothing_that_comes_from_a_cache_can_be_executed(name):
+    read = {what.partition(".")[0] for _, what in imports(name)}
+    assert not read & {"pickle", "_pickle", "marshal", "shelve", "dill", "cloudpickle"}
+
+
 @pytest.mark.parametrize("name", [name for name in MODULES if among(name, PURE)])
 def test_what_is_pure_touches_no_world(name):
     touched = {what.partition(".")[0] for _, what in imports(name) if what not in MODULES} & WORLD

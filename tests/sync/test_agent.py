@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import threading
-from urllib.request import urlopen
+import time
+from urllib.request import Request, urlopen
 
 import pytest
 
@@ -13,6 +15,7 @@ from shm_metrics.sync import wire
 from shm_metrics.sync.agent import SyncAgent
 from shm_metrics.sync.config import SyncConfig
 from tests.sync.hosts import Hosts
+from tests.waiting import until
 
 pytestmark = pytest.mark.slow  # real caches, and a Valkey that there is for Python 3.11 and later
 
@@ -136,7 +139,17 @@ def test_a_report_says_what_was_sent(hosts):
     host.backend.counter("orders", shop="y").inc()
     host.backend.gauge("depth").set(1)
     host.backend.histogram("seconds").observe(1)
+    before = time.time()
     report = host.sync()
+    assert set(report) == {
+        *("success", "strategy", "synced_metrics", "duration", "performance", "timestamp", "instance_id")
+    }
+    assert {*report["performance"]} == {
+        *("counters", "gauges", "histograms", "bytes", "round_trips", "retries", "failed")
+    }
+    assert before <= report["timestamp"] <= time.time()
+    assert 0 < report["duration"] < 10
+    assert report["performance"]["round_trips"] >= 1
     assert report["synced_metrics"] == 4
     assert {name: report["performance"][name] for name in ("counters", "gauges", "histograms")} == {
         "counters": 2,
@@ -178,6 +191,18 @@ def test_the_leader_serves_its_host_and_the_cluster(hosts):
     assert b"\ncluster:orders_total 4.0\n" in pages[1]
     assert b"\ncluster:shm_metrics_instances 2.0\n" in pages[1]
     assert not any(line.startswith(b"orders_total") for line in pages[1].splitlines())
+    for path, name in (("/metrics", "orders_total"), ("/cluster/metrics", "cluster:orders_total")):
+        asked = Request(f"http://127.0.0.1:{port}{path}", headers={"Accept": "application/openmetrics-text"})
+        with urlopen(asked, timeout=10) as page:
+            assert page.headers["Content-Type"].startswith("application/openmetrics-text")
+            told = page.read().decode()
+        assert f"\n{name} " in told
+        assert told.endswith("# EOF\n")
+        asked = Request(f"http://127.0.0.1:{port}{path}", headers={"Accept": "application/json"})
+        with urlopen(asked, timeout=10) as page:
+            found = [family["name"] for family in json.load(page)["families"]]
+        assert name.removesuffix("_total") in found
+        assert all(each.startswith("cluster:") is (path != "/metrics") for each in found)
     a.agent.stop()
     with pytest.raises(OSError):
         urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10)
@@ -237,6 +262,31 @@ def test_a_backend_with_a_cache_exports_the_cluster(server, namespace, tmp_path)
         assert told["stale_instances"] == []
         assert made[0].sync_strategy == told["strategy"] == made[0].cache_strategy.coordination_mode
         assert made[0].cache_capabilities["distributed"] is True
+    finally:
+        for backend in made:
+            backend.close()
+
+
+def test_the_export_names_who_is_stale_and_what_has_two_definitions(server, namespace, tmp_path):
+    options = {"cache": server.url, "namespace": namespace, "sync_options": {"stale_after": 0.05, "lease_ttl": 5}}
+    made = [MetricsBackend(path=tmp_path / name, process_metrics=False, **options) for name in ("old", "new")]
+    try:
+        for backend, buckets in zip(made, ([1, 2], [1, 2, 3]), strict=True):
+            backend.histogram("seconds", buckets=buckets).observe(0.5)
+            assert backend.sync_to_cache()["success"]
+        reader = made[1]
+        reader.export_distributed_metrics()
+
+        def stale():
+            assert reader.sync_to_cache()["success"]
+            return reader.export_distributed_metrics()["stale_instances"]
+
+        until(lambda: stale() == [made[0].instance_id], "only the one that publishes no more is stale")
+        told = reader.export_distributed_metrics()
+        assert told["conflicts"] == [
+            {"name": "seconds", "shown": "histogram", "hidden": "histogram", "instances": 1, "series": 1}
+        ]
+        assert told["metrics"]["seconds"]["count"] == 1, "the newest definition is shown, and nothing is mixed in"
     finally:
         for backend in made:
             backend.close()
