@@ -150,11 +150,7 @@ class Member:
         if last is None or abs(self._wall() - last.sequence / 1e9) < self.config.retention:
             return
         record = self._record.read()
-        if record is None or not record.forgotten or own.accepted > record.forgotten:
-            return
-        if self.instance in record.folded:
-            return  # it has returned, as anybody may
-        if self.instance not in self.store.instances():  # else it was never folded
+        if own.may_be_forgotten_by(record) and self.instance not in self.store.instances():  # else it was never folded
             own.begin_beyond(last)
 
     # -- the retired totals -----------------------------------------------------------------------------------------

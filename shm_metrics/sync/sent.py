@@ -1,6 +1,7 @@
 """What an incarnation has sent, as its own host remembers it: for one that comes back when the record has forgotten it.
 
-Lives here: the file beside the segment, and what of a blob lies beyond its base. May not: decide that there is one.
+Lives here: the file beside the segment, how one knows that one was forgotten, and what of a blob lies beyond its base.
+May not: ask a store.
 
     1. A publishes 7 and is cut off; the leader folds it: the record says 7, and that A is in it
     2. A stays away for longer than `return_within`: the record says 7, and nothing of A; A's tomb is gone
@@ -25,7 +26,7 @@ import struct
 from dataclasses import replace
 
 from shm_metrics.errors import WireFormatError
-from shm_metrics.sync.blob import Blob, Part
+from shm_metrics.sync.blob import Blob, Part, Retired
 from shm_metrics.sync.fold import rest_of
 from shm_metrics.sync.stores.snapshot_file import put_in_place
 from shm_metrics.sync.wire import decode, encode
@@ -57,6 +58,12 @@ class Sent:
     def last(self) -> Blob | None:
         """What was sent last, in this process or another, before its base was taken from it."""
         return self._last
+
+    def may_be_forgotten_by(self, record: Retired | None) -> bool:
+        """Whether, if no blob of it is there, the record holds it without saying so."""
+        if record is None or not record.forgotten or self.accepted > record.forgotten:
+            return False
+        return self._instance not in record.folded  # else it has returned, as anybody may
 
     def begin_beyond(self, base: Blob) -> None:
         """Only what lies beyond `base` counts from now on."""
