@@ -100,7 +100,7 @@ def publishing_to_a_server(plan: Plan) -> list[Figure]:
         store = RedisStore(from_url(url, 10.0), "bench")
         publisher, sent = (
             _Publisher(store, backend.instance_id),
-            Sent(backend.place.path + ".sent", backend.instance_id),
+            Sent(backend.place.sent, backend.instance_id),
         )
         _round(publisher, sent, backend, capture)
 

@@ -137,10 +137,10 @@ class Member:
 
     def _remembered(self) -> Sent:
         if self._own is None:
-            path = self._backend.place.path
+            place = self._backend.place
             # A private segment has no place, and without a cache the totals are the segment's own.
-            away = not os.path.isabs(path) or self.store.strategy == LOCAL_ONLY
-            self._own = Sent(None if away else path + ".sent", self.instance)
+            alone = not os.path.isabs(place.path) or self.store.strategy == LOCAL_ONLY
+            self._own = Sent(None if alone else place.sent, self.instance)
         return self._own
 
     def _see_whether_we_were_forgotten(self, own: Sent) -> None:

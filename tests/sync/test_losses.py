@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -507,7 +508,7 @@ def test_a_file_of_what_was_sent_that_is_damaged_or_of_another_life_is_as_none(h
     b = days()
     counted(b, 5)
     b.step()
-    file = b.path.with_name(b.path.name + ".sent")
+    file = Path(b.backend.place.sent)
     assert file.stat().st_mode & 0o777 == 0o600
     before = file.read_bytes()
     for content in (before[:-3], b"", b"SHMSENT1", before.replace(bytes.fromhex(b.agent.member.instance), bytes(16))):
@@ -515,12 +516,14 @@ def test_a_file_of_what_was_sent_that_is_damaged_or_of_another_life_is_as_none(h
         assert Sent(str(file), b.agent.member.instance).last is None
     file.write_bytes(before)
     assert Sent(str(file), b.agent.member.instance).last is not None
+    b.backend.unlink()
+    assert not file.exists()
 
 
 def test_a_directory_that_cannot_be_written_costs_one_warning(hosts, days, caplog):
     b = days()
     counted(b, 5)
-    b.path.with_name(b.path.name + ".sent").mkdir()
+    Path(b.backend.place.sent).mkdir()
     for _ in range(2):
         b.step()
     assert b.total("orders") == 5
