@@ -21,6 +21,7 @@ from bench.cluster_work import LARGE, MANY, Plan
 from bench.figures import Figure, milliseconds, typical
 from bench.instances import counts, instance_name, request_labels, the_same
 from shm_metrics import MetricsBackend
+from shm_metrics.place import SHM_DIRECTORY
 from shm_metrics.sync import wire
 from shm_metrics.sync.capture import Capture
 from shm_metrics.sync.cluster import Merger
@@ -130,7 +131,7 @@ def publishing_to_a_server(plan: Plan) -> list[Figure]:
 
 @contextmanager
 def _segment() -> Iterator[MetricsBackend]:
-    with tempfile.TemporaryDirectory() as directory:
+    with tempfile.TemporaryDirectory(dir=SHM_DIRECTORY) as directory:  # where a segment is by default
         backend = MetricsBackend(path=f"{directory}/segment")
         try:
             yield backend
