@@ -81,8 +81,17 @@ class Place:
         except PermissionError:
             return True
 
+    @property
+    def sent(self) -> str:
+        """The file beside it that says what of it was sent to a cluster (sync/sent.py)."""
+        return self.path + ".sent"
+
     def unlink(self) -> None:
         """Remove the name; processes that have it mapped keep it. No error when it is gone already."""
+        try:
+            os.unlink(self.sent)
+        except OSError:
+            pass  # it was in no cluster; what is left of another life says so itself
         try:
             if self.shm is not None:
                 posix_ipc.unlink_shared_memory(self.shm)

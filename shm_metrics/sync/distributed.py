@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
-from shm_metrics.errors import InvalidMetricError, SyncError
+from shm_metrics.errors import SegmentError, SyncError
 from shm_metrics.export import metrics_of
 from shm_metrics.sync.cluster import ClusterView, Conflict, InstanceInfo
 from shm_metrics.sync.fold import COUNTED, RETURNED
@@ -26,18 +26,20 @@ def export_distributed(backend: MetricsBackend, *, include_instances: bool) -> d
     """As export(), with distributed, strategy, instances, stale_instances, conflicts and damaged.
 
     instances: instance -> host, pid, when it was made and published, series, state (fold.py), stale; with
-    include_instances also its own `metrics`. Without a cache, or when it cannot be used or does not answer, the local
+    include_instances also its own `metrics`. Without a cache, or when it does not answer or cannot be used, the local
     export, with distributed False and a `warning` that says why.
     """
     try:
         agent = backend.sync_agent
-    except InvalidMetricError as error:
-        return _local(backend, LOCAL_ONLY, f"the cache cannot be used: these are this segment's metrics: {error}")
+    except SegmentError:  # closed: there is no local export either
+        raise
+    except Exception as error:
+        strategy = backend.sync_strategy
+        return _local(backend, strategy, f"the cache cannot be used: these are this segment's metrics: {error}")
     strategy = agent.store.strategy
     if strategy == LOCAL_ONLY:
-        return _local(
-            backend, strategy, "no cache that other hosts see is configured: these are this segment's metrics"
-        )
+        told = "no cache that other hosts see is configured: these are this segment's metrics"
+        return _local(backend, strategy, told)
     try:
         view, blobs = agent.read()
     except SyncError as error:

@@ -10,7 +10,7 @@ from typing import Any
 from shm_metrics.families import COUNTER, GAUGE, HISTOGRAM
 from shm_metrics.sync.member import Published
 
-__all__ = ["not_begun", "round_report"]
+__all__ = ["no_round", "round_report"]
 
 
 def round_report(
@@ -53,8 +53,8 @@ def round_report(
     return report
 
 
-def not_begun(error: Exception, *, strategy: str, instance_id: str, timestamp: float) -> dict[str, Any]:
-    """The same of a round that there was no agent for: the cache cannot be used."""
+def no_round(error: Exception, *, strategy: str, instance_id: str, timestamp: float) -> dict[str, Any]:
+    """Of a round that could not even begin: nothing was sent."""
     return round_report(
         None,
         error=error,

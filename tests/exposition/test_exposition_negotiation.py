@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shm_metrics.exposition import FORMATS, negotiate, render_openmetrics, render_text
+from shm_metrics.exposition import FORMATS, SCRAPED_OR_JSON, negotiate, render_openmetrics, render_text
 from tests.exposition.made import counter, unhurried
 
 PROMETHEUS_2_42 = (
@@ -67,18 +67,18 @@ def test_the_header_decides(header, name):
     [
         ("application/json", "json"),
         ("application/json, text/plain, */*", "json"),
-        ("application/json;q=0.5, text/plain", "text"),
-        ("text/plain, application/json", "text"),
-        ("*/*", "text"),
+        ("text/plain;q=0.5,application/json", "json"),
+        ("application/json;q=0.5,text/plain", "text"),
         ("application/*", "openmetrics"),
-        (FIREFOX, "text"),
+        ("*/*", "text"),
         (PROMETHEUS_3, "openmetrics"),
+        (FIREFOX, "text"),
         (None, "text"),
     ],
 )
-def test_json_is_for_who_asks_for_it_where_it_is_offered(header, name):
-    assert negotiate(header, json=True).name == name
-    assert negotiate(header).name == (name if name != "json" else "text")
+def test_json_is_given_to_who_names_it_where_it_is_offered(header, name):
+    assert negotiate(header, SCRAPED_OR_JSON).name == name
+    assert negotiate(header).name != "json"
 
 
 @unhurried
