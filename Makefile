@@ -35,7 +35,8 @@ help:
 	@echo
 	@echo 'The tests against a real Prometheus need its program: apt-get install prometheus (Debian, Ubuntu).'
 	@echo 'Those against real caches need apt-get install redis-server redis-sentinel memcached; a Valkey comes with pip.'
-	@echo 'Those of pushes need apt-get install prometheus-pushgateway.'
+	@echo 'Those of pushes need apt-get install prometheus-pushgateway openssl; npm install --global statsd; and in .venv'
+	@echo 'pip install "rotel>=0.0.1a15", an OpenTelemetry collector.'
 	@echo 'Without them they are skipped; with CI=true in the environment they fail.'
 
 # ---- the virtual environment -----------------------------------------------------------------------------------

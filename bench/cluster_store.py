@@ -21,9 +21,11 @@ from bench.cluster_work import LARGE, MANY, Plan
 from bench.figures import Figure, milliseconds, typical
 from bench.instances import counts, instance_name, request_labels, the_same
 from shm_metrics import MetricsBackend
+from shm_metrics.place import SHM_DIRECTORY
 from shm_metrics.sync import wire
 from shm_metrics.sync.capture import Capture
 from shm_metrics.sync.cluster import Merger
+from shm_metrics.sync.sent import Sent
 from shm_metrics.sync.stores.protocol import Grant, segment_scope
 from shm_metrics.sync.stores.redis_client import from_url
 from shm_metrics.sync.stores.redis_store import RedisStore
@@ -87,7 +89,7 @@ class _Publisher:
 def publishing_to_a_server(plan: Plan) -> list[Figure]:
     """One round of a real segment with 10,000 counters: ours, and an HINCRBYFLOAT for each in one pipeline of redis-py.
 
-    Ours begins with the scan of the segment; the other is given its numbers.
+    Ours begins with the scan of the segment, and remembers in a file what is sent; the other is given its numbers.
     """
     import redis
 
@@ -97,8 +99,11 @@ def publishing_to_a_server(plan: Plan) -> list[Figure]:
     with valkey() as url, redis.Redis.from_url(url) as client, _segment() as backend:
         series = [backend.counter("http_requests_total", **dict(pairs)) for pairs in labels]
         store = RedisStore(from_url(url, 10.0), "bench")
-        publisher = _Publisher(store, backend.instance_id)
-        _round(publisher, backend, capture)
+        publisher, sent = (
+            _Publisher(store, backend.instance_id),
+            Sent(backend.place.sent, backend.instance_id),
+        )
+        _round(publisher, sent, backend, capture)
 
         def increment(amounts: list[float]) -> None:
             pipeline = client.pipeline(transaction=False)
@@ -111,13 +116,13 @@ def publishing_to_a_server(plan: Plan) -> list[Figure]:
             amounts = counts(rng, LARGE).tolist()
             for counter, amount in zip(series, amounts, strict=True):
                 counter.inc(amount)
-            ours.append(milliseconds(partial(_round, publisher, backend, capture)))
+            ours.append(milliseconds(partial(_round, publisher, sent, backend, capture)))
             theirs.append(milliseconds(partial(increment, amounts)))
         trips = (store.round_trips - trips) // plan.rounds
         store.close()
     ratio = median(mine / other for mine, other in zip(ours, theirs, strict=True))
     return [
-        Figure(f"{LARGE:,} counters: scan, capture, encode and publish", "ms", median(ours)),
+        Figure(f"{LARGE:,} counters: scan, capture, encode, remember and publish", "ms", median(ours)),
         Figure(f"{LARGE:,} counters: HINCRBYFLOAT each, pipelined", "ms", median(theirs)),
         Figure(f"{LARGE:,} counters: ratio of the two", "x", ratio, 0.1),
         Figure(f"{LARGE:,} counters: round trips of a publish", "", trips, 1),
@@ -126,7 +131,7 @@ def publishing_to_a_server(plan: Plan) -> list[Figure]:
 
 @contextmanager
 def _segment() -> Iterator[MetricsBackend]:
-    with tempfile.TemporaryDirectory() as directory:
+    with tempfile.TemporaryDirectory(dir=SHM_DIRECTORY) as directory:  # where a segment is by default
         backend = MetricsBackend(path=f"{directory}/segment")
         try:
             yield backend
@@ -134,11 +139,13 @@ def _segment() -> Iterator[MetricsBackend]:
             backend.close()
 
 
-def _round(publisher: _Publisher, backend: MetricsBackend, capture: Capture) -> None:
+def _round(publisher: _Publisher, sent: Sent, backend: MetricsBackend, capture: Capture) -> None:
     blob = capture.blob(
         backend.snapshot(stamps=True), host="web", pid=1, created_at=backend.created_at, sequence=publisher.sequence + 1
     )
-    publisher.publish(wire.encode(blob))
+    frame = wire.encode(blob)
+    sent.remember(blob, frame)
+    publisher.publish(frame)
 
 
 def reading_from_a_server(plan: Plan) -> list[Figure]:

@@ -22,7 +22,7 @@ from shm_metrics.sync import wire
 from shm_metrics.sync.blob import Blob, Retired
 from shm_metrics.sync.capture import Capture
 from shm_metrics.sync.cluster import Merger
-from shm_metrics.sync.fold import fold
+from shm_metrics.sync.fold import fold, rest_of
 
 __all__ = ["FULL", "LARGE", "MANY", "QUICK", "Plan", "folding", "merging", "publishing"]
 
@@ -126,6 +126,14 @@ def folding(plan: Plan) -> list[Figure]:
                 f"fold of {series:,} series and encode",
                 "ms",
                 typical(plan.rounds, partial(_fold, retired, gone)),
+            )
+        )
+        back = wire.decode(wire.encode(gone))
+        found.append(
+            Figure(
+                f"{series:,} series of one that has returned, less their tomb",
+                "ms",
+                typical(plan.rounds, partial(rest_of, back, back)),
             )
         )
     labels, rng, capture, retired = request_labels(MANY), np.random.default_rng(2), Capture(), Retired()

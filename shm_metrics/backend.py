@@ -12,7 +12,7 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from shm_metrics.engine import Engine
-from shm_metrics.errors import InvalidMetricError
+from shm_metrics.errors import InvalidMetricError, SegmentError
 from shm_metrics.kept import cached_property
 from shm_metrics.layout import DEFAULT_ROWS, DEFAULT_SLOTS, Layout
 from shm_metrics.place import place_for
@@ -38,8 +38,8 @@ class MetricsBackend(Engine):
     read_only: claim no row, write nothing. Raises FileNotFoundError when there is no segment.
     role: what people should read about this worker (`gunicorn worker`).
     cache: where the cluster meets: a URL (redis://, valkey://, memcached://), a client of redis-py, valkey-py or
-        pymemcache, a file, or None. sync_interval: seconds between two publishes; namespace: of the cluster, the same
-        on all hosts; sync_options: any other field of SyncConfig. See docs/cluster.md.
+        pymemcache, a file (its path has a slash), or None. sync_interval: seconds between two publishes; namespace: of
+        the cluster, the same on all hosts; sync_options: any other field of SyncConfig. See docs/cluster.md.
     process_metrics: CPU, memory, descriptors and threads of the live workers; per_worker: also one series a worker.
 
     Raises InvalidMetricError, SegmentFormatError, SegmentFullError or SegmentError.
@@ -82,8 +82,12 @@ class MetricsBackend(Engine):
             "_pid": _pid,
         }
         place, layout = place_for(name, path), Layout(rows, slots)
-        if cache is not None:
-            self.sync_config  # noqa: B018  # what cannot be meant is said now, not by a thread later
+        if cache is not None:  # what cannot be meant is said now, not by a thread later
+            from shm_metrics.sync.opening import check_cache
+
+            check_cache(cache)
+            self.sync_config  # noqa: B018
+        self._ended = False
         super().__init__(
             place,
             layout,
@@ -198,9 +202,14 @@ class MetricsBackend(Engine):
 
     @cached_property
     def sync_agent(self) -> SyncAgent:
-        """What publishes this segment and reads the cluster; its thread runs after start_sync()."""
+        """What publishes this segment and reads the cluster; its thread runs after start_sync().
+
+        Raises SyncError when the package that the cache needs is not installed, SegmentError after close().
+        """
         from shm_metrics.sync.agent import SyncAgent
 
+        if self._ended:  # nobody would close the agent
+            raise SegmentError(f"{self.place.path}: closed by this process; make another MetricsBackend to sync it")
         return SyncAgent(self, self._arguments["cache"], self.sync_config)
 
     @property
@@ -216,25 +225,39 @@ class MetricsBackend(Engine):
 
     def start_sync(self) -> SyncAgent | None:
         """Begin the thread that keeps the cluster informed, if a cache is configured; in a child of fork it begins by
-        itself. The hooks for gunicorn and uWSGI call this; elsewhere call it in each process, or before the fork."""
+        itself. The hooks for gunicorn and uWSGI call this; elsewhere call it in each process, or before the fork.
+
+        Raises what sync_agent raises; nothing when the cache does not answer.
+        """
         if self._arguments["cache"] is None or self.read_only:
             return None
         self.sync_agent.start()
         return self.sync_agent
 
     def sync_to_cache(self) -> dict[str, Any]:
-        """Publish now; what came of it (see sync/report.py). Never raises, and never claims success."""
-        return self.sync_agent.sync_now()
+        """Publish now; what came of it (see sync/report.py): success, or False and an `error`. Never raises, and never
+        claims success. A cache that cannot be meant was refused when the backend was made."""
+        from shm_metrics.sync.report import no_round
+        from shm_metrics.sync.strategy import CacheStrategy
+
+        try:
+            agent = self.sync_agent
+        except Exception as error:  # a package that is missing, a cache of Django without settings, a closed backend
+            strategy = CacheStrategy.detect(self._arguments["cache"], instance_id="").coordination_mode
+            instance = "" if self._ended else self.instance_id
+            return no_round(error, strategy=strategy, instance_id=instance, timestamp=time.time())
+        return agent.sync_now()
 
     def export_distributed_metrics(self, *, include_instances: bool = False) -> dict[str, Any]:
         """As export(), over all instances that the cache knows, as they were published last.
 
-        distributed: whether it is that, and not this segment alone, for want of a cache or of its answer (`warning`).
-        include_instances: also each instance's own metrics. See docs/cluster.md.
+        distributed: whether it is that, and not this segment alone, for want of a cache, of the package that it needs,
+        or of its answer (`warning`). include_instances: also each instance's own metrics. See docs/cluster.md.
+        Raises nothing else than export().
         """
         from shm_metrics.sync.distributed import export_distributed
 
-        return export_distributed(self, self.sync_agent, include_instances=include_instances)
+        return export_distributed(self, include_instances=include_instances)
 
     @cached_property
     def cache_strategy(self) -> CacheStrategy:
@@ -266,6 +289,7 @@ class MetricsBackend(Engine):
         super().unlink()
 
     def _stop_sync(self) -> None:
+        self._ended = True
         agent = self.__dict__.pop("sync_agent", None)
         if agent is not None:
             agent.stop()

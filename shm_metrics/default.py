@@ -18,7 +18,15 @@ from shm_metrics.errors import InvalidMetricError, MetricConflictError, MetricsE
 from shm_metrics.layout import DEFAULT_ROWS, DEFAULT_SLOTS
 from shm_metrics.place import DEFAULT_NAME
 
-__all__ = ["configure", "current_backend", "follow_default", "get_backend", "use_backend"]
+__all__ = [
+    "configure",
+    "current_backend",
+    "default_at",
+    "follow_default",
+    "follows_default",
+    "get_backend",
+    "use_backend",
+]
 
 log = logging.getLogger("shm_metrics")
 
@@ -52,7 +60,7 @@ def get_backend() -> MetricsBackend:
                 _default = MetricsBackend(**options)
             except (SegmentError, InvalidMetricError) as error:  # invalid: the name that the variable says
                 log.error("shm_metrics: %s; this process counts for itself until configure() finds a segment", error)
-                _default = _private_backend(options)
+                _default = _for_this_process(options)
             _attach_declared(_default)
         return _default
 
@@ -61,7 +69,8 @@ _PRIVATE_SIZES = ((DEFAULT_ROWS, DEFAULT_SLOTS), (64, 16_384), (16, 8_192), (4, 
 """(rows, slots) of a segment of one's own, the first that can be had: 406, 43, 9 and 3 MB of address space."""
 
 
-def _private_backend(options: dict[str, Any]) -> MetricsBackend:
+def _for_this_process(options: dict[str, Any]) -> MetricsBackend:
+    """In memory without a name; small where so much address space, or so large a file, is not allowed (ulimit)."""
     for rows, slots in _PRIVATE_SIZES:
         try:
             backend = MetricsBackend(DEFAULT_NAME, rows=rows, slots=slots, _private=True, **options)
@@ -71,7 +80,7 @@ def _private_backend(options: dict[str, Any]) -> MetricsBackend:
         else:
             break
     if (rows, slots) != _PRIVATE_SIZES[0]:
-        log.warning("shm_metrics: there is room for %d numbers of %d processes only (RLIMIT_AS?)", slots, rows)
+        log.warning("shm_metrics: there is room for %d numbers of %d processes only (ulimit -v or -f?)", slots, rows)
     return backend
 
 
@@ -129,6 +138,22 @@ def use_backend(backend: MetricsBackend | None, *, move: bool = False) -> Metric
         if move and previous is not None:
             previous.unlink()
         return previous
+
+
+def default_at(path: str | None) -> MetricsBackend:
+    """The default backend. A process that has none yet gets it at `path`; None: where get_backend() makes it."""
+    with _lock:
+        if _default is None and path is not None:
+            try:
+                return configure(path=path)
+            except (SegmentError, InvalidMetricError) as error:
+                log.error("shm_metrics: %s; this process counts where its environment says", error)
+        return get_backend()
+
+
+def follows_default(metric: Any) -> bool:
+    """Whether a declared metric counts in the default backend, whichever that is."""
+    return any(each is metric for each in list(declared.values()))
 
 
 def follow_default(metric: Any) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 
 from shm_metrics.errors import InvalidMetricError
 
-__all__ = ["CACHE_VARIABLE", "cluster_options", "cluster_wanted", "tell_workers"]
+__all__ = ["CACHE_VARIABLE", "cluster_options", "cluster_wanted", "ignore_cluster", "tell_workers"]
 
 CACHE_VARIABLE = "SHM_METRICS_CACHE"
 
@@ -61,11 +61,16 @@ def cluster_options() -> dict[str, Any]:
             wanted = "a whole number" if kind is int else "a number"
             raise InvalidMetricError(f"{variable}={text!r}: give {wanted}") from None
     from shm_metrics.sync.config import SyncConfig
+    from shm_metrics.sync.opening import check_cache
 
     try:
         SyncConfig(**said)
     except InvalidMetricError as error:
         raise InvalidMetricError(f"{', '.join(variables)}: {error}") from None
+    try:
+        check_cache(os.environ[CACHE_VARIABLE])
+    except InvalidMetricError as error:
+        raise InvalidMetricError(f"{CACHE_VARIABLE}: {error}") from None
     arguments = {argument: said.pop(field) for field, argument in _ARGUMENTS.items() if field in said}
     return {"cache": os.environ[CACHE_VARIABLE], **arguments, "sync_options": said}
 
@@ -78,17 +83,28 @@ def tell_workers(
 ) -> None:
     """Put these arguments of MetricsBackend into the environment, for the processes to come; None leaves a variable.
 
-    Raises InvalidMetricError for what cannot be meant.
+    Raises InvalidMetricError for an argument that cannot be meant. What the environment says beside them is its own
+    affair: see cluster_options().
     """
-    if cache is not None:
-        if not isinstance(cache, str | os.PathLike):
-            raise InvalidMetricError(f"cache={cache!r}: a server's workers are told by the environment; give a URL")
-        os.environ[CACHE_VARIABLE] = os.fspath(cache)
+    from shm_metrics.sync.config import SyncConfig
+    from shm_metrics.sync.opening import check_cache
+
+    if cache is not None and not isinstance(cache, str | os.PathLike):
+        raise InvalidMetricError(f"cache={cache!r}: a server's workers are told by the environment; give a URL")
     fields = {"interval": sync_interval, "namespace": namespace, **(sync_options or {})}
-    for field, value in fields.items():
+    for field in fields:
         if field not in _FIELDS:
             raise InvalidMetricError(f"sync_options: there is no {field!r}; there are {', '.join(_FIELDS)}")
-        if value is not None:
-            os.environ[_FIELDS[field][0]] = str(value)
-    if any(value is not None for value in (cache, *fields.values())):
-        cluster_options()
+    said = {field: value for field, value in fields.items() if value is not None}
+    SyncConfig(**said)
+    check_cache(cache)
+    if cache is not None:
+        # A path that is no text has no need of a slash; its text has.
+        os.environ[CACHE_VARIABLE] = cache if isinstance(cache, str) else os.path.abspath(cache)
+    for field, value in said.items():
+        os.environ[_FIELDS[field][0]] = str(value)
+
+
+def ignore_cluster() -> None:
+    """Have no process to come look for the cluster that the environment names."""
+    os.environ.pop(CACHE_VARIABLE, None)

@@ -65,7 +65,11 @@ class SegmentFullError(SegmentError):
 
 
 class ExportError(MetricsError):
-    """An exporter could not deliver, or not all of it."""
+    """An exporter could not deliver, or not all of it. partly: the receiver is there, and took the rest."""
+
+    def __init__(self, *args: object, partly: bool = False) -> None:
+        super().__init__(*args)
+        self.partly = partly
 
 
 class SyncError(MetricsError):

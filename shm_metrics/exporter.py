@@ -59,7 +59,7 @@ class Exporter:
     def _attached(self) -> Scraper:
         if self._create is not None:
             held = self._presence
-            if held is None or held.segment is None or held.segment.abandoned:
+            if held is None or not held.in_place:
                 self._presence = Presence(self.place, self._create, keep=True)
                 if held is not None:
                     held.close()

@@ -54,6 +54,7 @@ class Metric:
 
     __slots__ = _NONE
     _type = ""
+    _public: type  # whose constructor makes it
     _handle: FamilyHandle
 
     def __new__(
@@ -149,6 +150,11 @@ class Metric:
     def __repr__(self) -> str:
         return f"<{self._type} {self._family.name}>"
 
+    def __reduce__(self) -> Any:
+        from shm_metrics.pickling import sent
+
+        return sent(self)
+
 
 def _created_wanted() -> bool:
     """prometheus_client's own switch: in its registries our metrics show what its own do."""
@@ -182,6 +188,7 @@ class _Labelled(lookup.Children, Metric):
     __slots__ = _FAMILY
 
     labels = lookup.labels_method
+    __reduce__ = Metric.__reduce__  # not that of Children
 
     def attach(self, backend: MetricsBackend, *, move: bool = False) -> None:
         handle = backend.families.handle(self._family, self._labelnames, bool(self._labelnames))
@@ -443,7 +450,9 @@ class _LabelledEnum(_Labelled, Enum):
     state = _Labelled.without_labels
 
 
-_PUBLIC = (Counter, Gauge, Histogram, Summary, Info, Enum)
+_PUBLIC: tuple[type[Metric], ...] = (Counter, Gauge, Histogram, Summary, Info, Enum)
+for _each in _PUBLIC:
+    _each._public = _each
 
 _PLAIN_GAUGES: dict[Any, tuple[Any, Any]] = {
     S.SharedGaugeSeries: (build.SharedGaugeCell, _PlainSharedGauge),
@@ -473,4 +482,4 @@ _LABELLED: dict[str, Any] = {
 @cache
 def _subclass(cls: type, implementation: type) -> type:
     """What a user's subclass of a public class makes."""
-    return type(cls.__name__, (cls, implementation), {"__module__": cls.__module__})
+    return type(cls.__name__, (cls, implementation), {"__module__": cls.__module__, "_public": cls})

@@ -73,14 +73,25 @@ class Place:
             raise SegmentError(f"{self.path}: cannot be opened: {error}") from error
 
     def is_file(self, fd: int) -> bool:
-        """Whether the path still leads to the file behind `fd`."""
+        """Whether the path still leads to the file behind `fd`; who may not look there any more knows no better."""
         try:
             return os.path.samestat(os.stat(self.path), os.fstat(fd))
         except FileNotFoundError:
             return False
+        except PermissionError:
+            return True
+
+    @property
+    def sent(self) -> str:
+        """The file beside it that says what of it was sent to a cluster (sync/sent.py)."""
+        return self.path + ".sent"
 
     def unlink(self) -> None:
         """Remove the name; processes that have it mapped keep it. No error when it is gone already."""
+        try:
+            os.unlink(self.sent)
+        except OSError:
+            pass  # it was in no cluster; what is left of another life says so itself
         try:
             if self.shm is not None:
                 posix_ipc.unlink_shared_memory(self.shm)

@@ -35,6 +35,11 @@ class Presence:
         """None once it is closed, as it is in a forked child."""
         return self._segment
 
+    @property
+    def in_place(self) -> bool:
+        """Whether whoever comes to the place joins the life that this keeps going."""
+        return self._segment is not None and self._segment.in_place
+
     def close(self) -> None:
         """Go. Nothing happens the second time."""
         segment, self._segment = self._segment, None
@@ -69,4 +74,4 @@ def _stay(segment: Segment) -> bool:
     """Be present, unless the segment was left behind before we were: whoever does that holds presence exclusively."""
     if not segment.locks.try_shared(L.LOCK_PRESENCE):
         return False
-    return not segment.abandoned and segment.place.is_file(segment.locks.fd)
+    return segment.in_place

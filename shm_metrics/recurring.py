@@ -89,6 +89,10 @@ class Recurring(ABC):
     def _load(self) -> None:
         """Import what the work needs, also what is imported deep within it only when it is done."""
 
+    def _worth_once_more(self) -> bool:
+        """Whether it is to be tried at the end of the process, which waits for it."""
+        return self._told is None
+
     @abstractmethod
     def _work_once_more(self) -> None:
         """With the lock, at the end: do it whether due or not, if this worker leads. Never raises."""
@@ -120,11 +124,16 @@ class Recurring(ABC):
     def _failure(self, error: Exception) -> None:
         self.failed += 1
         self.last_error = f"{type(error).__name__}: {error}"
-        if self._told != type(error).__name__:
-            self._told = type(error).__name__
+        kind = self._kind(error)
+        if self._told != kind:
+            self._told = kind
             level = logging.WARNING if isinstance(error, MetricsError) else logging.ERROR
             message = "shm_metrics: %s: %s; it is tried again, and counting goes on"
             log.log(level, message, self.told_as, self.last_error)
+
+    def _kind(self, error: Exception) -> str:
+        """Errors of one kind are logged once."""
+        return type(error).__name__
 
     def _success(self) -> None:
         if self._told is not None:
@@ -250,7 +259,7 @@ def _start_in_child() -> None:
 def _at_exit() -> None:
     threads = {each: thread for each in list(_living) if (thread := each._thread) is not None and thread.is_alive()}
     for each in threads:
-        each._once_more = each._told is None
+        each._once_more = each._worth_once_more()
         each._stop.set()
     deadline = time.monotonic() + _EXIT_SECONDS
     for thread in threads.values():

@@ -76,7 +76,7 @@ class Scraper:
         watched = self._watched
         if watched is not None:
             watched.segment.check_size()
-        if watched is not None and (watched.segment.abandoned or not self.place.is_file(watched.segment.locks.fd)):
+        if watched is not None and not watched.segment.in_place:
             watched.segment.close()
             watched = self._watched = None
         if watched is None:
@@ -155,13 +155,26 @@ class Scraper:
             overflowed_updates=overflowed,
             dropped_exemplars=dropped,
             segment_bytes=segment.allocated_bytes(),
-            detached=self.detached,
+            detached=self.detached or self._removed(segment),
             collector_errors=self.errors,
             last_scrape_seconds=self.last_seconds,
         )
 
     def _rowless_ourselves(self) -> int:
         return int(self._writer is not None and not self._writer.closed and self._writer.lease is None)
+
+    def _removed(self, segment: Segment) -> bool:
+        """Whether the file is gone while we count in it: those to come will count elsewhere, which nobody would see."""
+        if self._writer is None or segment.in_place:  # who only watches follows to the next one
+            return False
+        if "removed" not in self._told:
+            self._told.add("removed")
+            log.error(
+                "shm_metrics: %s was removed while it is in use: processes that start from now on count in another "
+                "one; restart those that run",
+                self.place.path,
+            )
+        return True
 
     # -- what the application adds --------------------------------------------------------------------------------
 

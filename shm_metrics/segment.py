@@ -157,7 +157,7 @@ class Segment:
                 f"{place.path}: owned by uid {status.st_uid}, this process runs as uid {os.geteuid()}; "
                 "remove it, or use another name"
             )
-        if not locks.wait_exclusive(L.LOCK_CREATION, CREATION_SECONDS):
+        if not _first_lock(place, lambda: locks.wait_exclusive(L.LOCK_CREATION, CREATION_SECONDS)):
             raise SegmentError(
                 f"{place.path}: somebody has been creating it for {CREATION_SECONDS:.0f} s; is it stopped?"
             )
@@ -256,7 +256,7 @@ class Segment:
         locks = FileLocks(fd)
         try:
             header = cls._make(place, fd, layout)
-            locks.try_shared(L.LOCK_PRESENCE)
+            _first_lock(place, lambda: locks.try_shared(L.LOCK_PRESENCE))
             return cls._map(place, header, locks, writable=True)
         except BaseException:
             locks.close()
@@ -342,6 +342,11 @@ class Segment:
     def abandoned(self) -> bool:
         return self.get(L.STATE_OFFSET) == L.ABANDONED
 
+    @property
+    def in_place(self) -> bool:
+        """Whether whoever comes to the place finds this segment: it was neither left behind nor removed."""
+        return not self.abandoned and self.place.is_file(self.locks.fd)
+
     def check_size(self) -> None:
         """Raise SegmentFormatError if somebody truncated the file: touching the lost part would kill the process."""
         if self.locks.fd < 0:
@@ -389,6 +394,17 @@ class Segment:
     def close(self) -> None:
         """Drop every lock. The mapping goes with the last view of it."""
         self.locks.close()
+
+
+def _first_lock(place: Place, take: Callable[[], bool]) -> bool:
+    """Where there are no such locks, the first one says so. Raises SegmentError."""
+    try:
+        return take()
+    except OSError as error:
+        raise SegmentError(
+            f"{place.path}: cannot be locked ({error.strerror}): it takes open-file-description locks of its file "
+            "system and of the kernel, which network file systems and sandboxes may lack"
+        ) from error
 
 
 def _half_made(start: bytes) -> bool:

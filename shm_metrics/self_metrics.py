@@ -49,7 +49,7 @@ _FAMILIES = (
     ("overflowed_updates", COUNTER, "Updates that went to an overflow series, or nowhere, for want of slots or memory"),
     ("dropped_exemplars", COUNTER, "Exemplars left out for want of memory"),
     ("segment_bytes", GAUGE, "Memory that the segment takes"),
-    ("detached", GAUGE, "1 if this process found no segment to share and counts for itself"),
+    ("detached", GAUGE, "1 if this process found no segment to share, or the one that it counts in was removed"),
     ("collector_errors", COUNTER, "Failures of custom collectors and gauge functions in the scraped process"),
     ("last_scrape_seconds", GAUGE, "Seconds that the scrape before this one took in the scraped process"),
 )

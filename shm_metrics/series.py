@@ -87,6 +87,11 @@ class SeriesMethods:
         labels = ", ".join(f"{name}={shown(text)}" for name, text in self._pairs)
         return f"{self._handle.family.name}{{{labels}}}" if labels else self._handle.family.name
 
+    def __reduce__(self) -> Any:
+        from shm_metrics.pickling import sent
+
+        return sent(self)
+
     def labels(self, *labelvalues: object, **labelkwargs: object) -> Self:
         """The series with these label values; of a metric that has labels. Raises InvalidMetricError."""
         raise InvalidMetricError(

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from shm_metrics import serving
-from shm_metrics.cli.target import add_target, target
+from shm_metrics.cli.target import add_target, others_there, target
 from shm_metrics.errors import SegmentError
 from shm_metrics.exporter import Exporter
 from shm_metrics.layout import DEFAULT_ROWS, DEFAULT_SLOTS, Layout
@@ -83,7 +83,8 @@ def _look_until_told(exporter: Exporter, told: socket.socket) -> None:
         except (FileNotFoundError, SegmentError) as error:
             now = f"waiting: {error}"
         if now != before:
-            log.info("%s", now)
+            # A name is this user's own: whoever started it as somebody else would wait for ever.
+            log.info("%s%s", now, others_there(exporter.place) if now.startswith("waiting") else "")
         before = now
         if select.select([told], [], [], LOOK_SECONDS)[0]:
             return

@@ -11,7 +11,7 @@ import os
 from shm_metrics.backend import MetricsBackend
 from shm_metrics.place import SEGMENT_PREFIX, SHM_DIRECTORY, Place, place_for
 
-__all__ = ["add_target", "read_target", "target"]
+__all__ = ["add_target", "others_there", "read_target", "target"]
 
 MOST_NAMED = 8
 
@@ -45,10 +45,10 @@ def read_target(arguments: argparse.Namespace) -> MetricsBackend:
             per_worker=arguments.per_worker,
         )
     except FileNotFoundError as error:
-        raise FileNotFoundError(f"{error}{_others_there(place)}") from None
+        raise FileNotFoundError(f"{error}{others_there(place)}") from None
 
 
-def _others_there(place: Place) -> str:
+def others_there(place: Place) -> str:
     """A sentence on the segments that are there instead, or nothing."""
     if place.shm is None:
         return ""

@@ -5,6 +5,8 @@ Lives here: the public names. May not: anything that would be loaded without bei
     registry                       names, plugins (entry-point group `shm_metrics.exporters`), register_exporter
     documents                      text, openmetrics, json, jsonl, csv
     pushgateway, statsd, otlp      those that send; http_request is what two of them send with
+    options                        what several of them may be told
+    otlp_environment               what OpenTelemetry's variables say
     flow                           families -> additive and absolute samples                     [pure]
     statsd_lines                   samples -> StatsD lines and packets                           [pure]
     otlp_mapping                   families -> OTLP metrics

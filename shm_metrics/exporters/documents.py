@@ -9,13 +9,14 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from shm_metrics.errors import ExportError
+from shm_metrics.exporters.options import check_flag, check_names
 from shm_metrics.exposition import FORMATS, Dropped, filter_families
 from shm_metrics.exposition.samples import Renderable
 
 if TYPE_CHECKING:
     from shm_metrics.backend import MetricsBackend
 
-__all__ = ["DocumentExporter", "chosen", "csv", "json", "jsonl", "openmetrics", "text", "told_of", "wanted"]
+__all__ = ["DocumentExporter", "chosen", "csv", "json", "jsonl", "openmetrics", "text", "told_of"]
 
 
 class DocumentExporter:
@@ -28,8 +29,8 @@ class DocumentExporter:
         self, render: Callable[..., bytes], *, names: Iterable[str] | None = None, partial: bool = False
     ) -> None:
         self._render = render
-        self._names = wanted(names)
-        self._partial = partial
+        self._names = check_names(names)
+        self._partial = check_flag("partial", partial)
 
     def export(self, backend: MetricsBackend) -> bytes:
         """The document. Raises ExportError for a family that cannot be shown."""
@@ -48,11 +49,6 @@ def chosen(backend: MetricsBackend, names: frozenset[str] | None) -> Sequence[Re
     """What a scrape shows, or the part of it that `names` ask for."""
     families = backend.collect()
     return families if names is None else filter_families(families, names)
-
-
-def wanted(names: Iterable[str] | None) -> frozenset[str] | None:
-    """`names` as chosen() takes them; one name may stand alone."""
-    return None if names is None else frozenset([names] if isinstance(names, str) else names)
 
 
 def told_of(dropped: Iterable[Dropped]) -> str:
@@ -88,6 +84,7 @@ def csv(*, names: Iterable[str] | None = None, partial: bool = False) -> Documen
 
 
 def _with_created(name: str, created: bool) -> Callable[..., bytes]:
+    check_flag("created", created)
     render = FORMATS[name].render
 
     def with_created(families: Iterable[object], *, on_dropped: Callable[[Dropped], None]) -> bytes:

@@ -12,11 +12,19 @@ import socket
 import time
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
-from urllib.parse import unquote
 
 from shm_metrics.errors import ExportError, InvalidMetricError
-from shm_metrics.exporters.documents import chosen, told_of, wanted
-from shm_metrics.exporters.http_request import check_seconds, check_url, send
+from shm_metrics.exporters.documents import chosen, told_of
+from shm_metrics.exporters.http_request import send
+from shm_metrics.exporters.options import (
+    check_flag,
+    check_headers,
+    check_names,
+    check_seconds,
+    check_texts,
+    check_url,
+)
+from shm_metrics.exporters.otlp_environment import endpoint_told, headers_told, resource_told
 from shm_metrics.exposition.names import Dropped
 
 if TYPE_CHECKING:
@@ -24,15 +32,14 @@ if TYPE_CHECKING:
 
 __all__ = ["OtlpExporter"]
 
-DEFAULT_ENDPOINT = "http://127.0.0.1:4318"
-
 
 class OtlpExporter:
     """endpoint: the whole URL, with its /v1/metrics. headers: sent along. timeout: seconds. What is left out is taken
     from OTEL_EXPORTER_OTLP_METRICS_{ENDPOINT,HEADERS} or OTEL_EXPORTER_OTLP_{ENDPOINT,HEADERS}, when it is made.
 
-    resource: attributes; `service.name` (the segment's name if left out), `service.instance.id` and `host.name` are
-    added. names: the families to send. compress: with gzip.
+    resource: attributes; they go before those of OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES, and these before
+    `service.name` (the segment's name), `service.instance.id` and `host.name`, which are there in any case.
+    names: the families to send. compress: with gzip.
     Raises InvalidMetricError, also when opentelemetry-proto is not installed (extra `otlp`).
     """
 
@@ -51,11 +58,11 @@ class OtlpExporter:
         except ImportError as error:
             raise InvalidMetricError(f"exporter 'otlp': {error}; pip install 'shm_metrics[otlp]'") from error
         self._mapping = otlp_mapping
-        self.endpoint = check_url(endpoint if endpoint is not None else _endpoint_told())
-        self._headers = dict(headers) if headers is not None else _headers_told()
-        self._resource = dict(resource or {})
-        self._names = wanted(names)
-        self._compress = compress
+        self.endpoint = check_url("endpoint", endpoint) if endpoint is not None else endpoint_told()
+        self._headers = check_headers("headers", headers) if headers is not None else headers_told()
+        self._resource = {**resource_told(), **check_texts("resource", resource)}
+        self._names = check_names(names)
+        self._compress = check_flag("compress", compress)
         self._timeout = check_seconds("timeout", timeout)
 
     def export(self, backend: MetricsBackend) -> bytes:
@@ -80,22 +87,7 @@ class OtlpExporter:
         body = gzip.compress(request, 6) if self._compress else request
         refused = self._mapping.refused(send("POST", self.endpoint, body, headers, self._timeout))
         if refused:
-            raise ExportError(f"POST {self.endpoint}: {refused}")
+            raise ExportError(f"POST {self.endpoint}: {refused}", partly=True)
         if dropped:
-            raise ExportError(f"{told_of(dropped)}; the others were sent")
+            raise ExportError(f"{told_of(dropped)}; the others were sent", partly=True)
         return request
-
-
-def _endpoint_told() -> str:
-    told = os.environ.get("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT")
-    if told:
-        return told
-    base = os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT") or DEFAULT_ENDPOINT
-    return f"{base.rstrip('/')}/v1/metrics"
-
-
-def _headers_told() -> dict[str, str]:
-    """`name=value,name=value`, values percent-encoded."""
-    told = os.environ.get("OTEL_EXPORTER_OTLP_METRICS_HEADERS") or os.environ.get("OTEL_EXPORTER_OTLP_HEADERS") or ""
-    pairs = (pair.partition("=") for pair in told.split(",") if "=" in pair)
-    return {name.strip(): unquote(value.strip()) for name, _, value in pairs}

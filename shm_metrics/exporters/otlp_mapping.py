@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
-from math import isinf
+from math import inf
 from typing import Any
 
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
@@ -26,7 +26,7 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.metrics.v1 import metrics_pb2 as pb
 
 from shm_metrics.exporters.flow import BUCKET, COUNT, SUM, Point, Series, series_of
-from shm_metrics.exposition.names import OnDropped, settle
+from shm_metrics.exposition.names import Dropped, OnDropped, settle
 from shm_metrics.exposition.samples import MetricLike, Renderable, as_samples, one_by_one
 from shm_metrics.families import COUNTER, HISTOGRAM, SUMMARY, LabelPairs
 
@@ -48,7 +48,11 @@ def request(
     scope = of_resource.scope_metrics.add()
     scope.scope.name = _SCOPE
     for item in one_by_one(settle(families, on_dropped)[0]):
-        _add(scope, as_samples(item, created=True, openmetrics=True), began, _nanoseconds(now))
+        metric = as_samples(item, created=True, openmetrics=True)
+        try:
+            scope.metrics.extend(_metrics(metric, began, _nanoseconds(now)))
+        except (AttributeError, TypeError, ValueError, OverflowError) as error:  # of a custom collector
+            on_dropped(Dropped(metric.name, f"OTLP cannot carry it: {error}"))
     return bytes(told.SerializeToString())
 
 
@@ -62,36 +66,40 @@ def refused(answer: bytes) -> str:
     return f"{points} data points were rejected: {told.partial_success.error_message}" if points else ""
 
 
-def _add(scope: Any, metric: MetricLike, began: float, now: int) -> None:
+def _metrics(metric: MetricLike, began: float, now: int) -> list[Any]:
+    """What becomes of a family: all of it, or an error."""
     all_series = [series for series in series_of(metric) if series.points]
+    if not all_series:
+        return []
     unit = _UNITS.get(metric.unit, metric.unit)
     head: dict[str, Any] = {"name": metric.name, "description": metric.documentation, "unit": unit}
     if metric.type == HISTOGRAM:
         points = [_histogram(series, began, now) for series in all_series]
         histogram = pb.Histogram(data_points=points, aggregation_temporality=pb.AGGREGATION_TEMPORALITY_CUMULATIVE)
-        if points:
-            scope.metrics.append(pb.Metric(**head, histogram=histogram))
-    elif metric.type == SUMMARY:
+        return [pb.Metric(**head, histogram=histogram)]
+    if metric.type == SUMMARY:
         summaries = [_summary(series, began, now) for series in all_series]
-        if summaries:
-            scope.metrics.append(pb.Metric(**head, summary=pb.Summary(data_points=summaries)))
-    else:
-        # Custom collectors may give samples of several names in one family.
-        by_name: dict[str, list[Any]] = {}
-        for series in all_series:
-            for point in series.points:
-                start = _start(series, began) if metric.type == COUNTER else 0
-                by_name.setdefault(point.name, []).append(_number(point, start, now))
-        for name, numbers in by_name.items():
-            if metric.type == COUNTER:
-                total = pb.Sum(
-                    data_points=numbers,
-                    aggregation_temporality=pb.AGGREGATION_TEMPORALITY_CUMULATIVE,
-                    is_monotonic=True,
-                )
-                scope.metrics.append(pb.Metric(**{**head, "name": name}, sum=total))
-            else:
-                scope.metrics.append(pb.Metric(**{**head, "name": name}, gauge=pb.Gauge(data_points=numbers)))
+        return [pb.Metric(**head, summary=pb.Summary(data_points=summaries))]
+    # Custom collectors may give samples of several names in one family.
+    by_name: dict[str, list[Any]] = {}
+    for series in all_series:
+        for point in series.points:
+            start = _start(series, began) if metric.type == COUNTER else 0
+            by_name.setdefault(point.name, []).append(_number(point, start, now))
+    if metric.type != COUNTER:
+        return [
+            pb.Metric(**{**head, "name": name}, gauge=pb.Gauge(data_points=numbers))
+            for name, numbers in by_name.items()
+        ]
+    return [
+        pb.Metric(
+            **{**head, "name": name},
+            sum=pb.Sum(
+                data_points=numbers, aggregation_temporality=pb.AGGREGATION_TEMPORALITY_CUMULATIVE, is_monotonic=True
+            ),
+        )
+        for name, numbers in by_name.items()
+    ]
 
 
 def _number(point: Point, start: int, now: int) -> Any:
@@ -106,9 +114,15 @@ def _number(point: Point, start: int, now: int) -> Any:
 
 def _histogram(series: Series, began: float, now: int) -> Any:
     buckets = sorted(((float(point.key), point) for point in series.points if point.meaning == BUCKET), key=_bound)
-    cumulative = [0, *(int(point.value) for _, point in buckets)]
-    bounds = [bound for bound, _ in buckets if not isinf(bound)]
+    cumulative = [0, *(_count(point.value) for _, point in buckets)]
+    bounds = [bound for bound, _ in buckets]
     counts = [upper - lower for lower, upper in pairwise(cumulative)]
+    if any(not lower < upper for lower, upper in pairwise(bounds)) or any(count < 0 for count in counts):
+        raise ValueError("the buckets of a histogram do not ascend, or one holds less than the one below it")
+    if not buckets:
+        cumulative = [_count(series.number(COUNT))]  # OTLP knows histograms of count and sum alone
+    elif bounds.pop() != inf:
+        raise ValueError("a histogram has no bucket le=+Inf")
     point = pb.HistogramDataPoint(
         attributes=_attributes(series.labels),
         start_time_unix_nano=_start(series, began),
@@ -134,10 +148,16 @@ def _summary(series: Series, began: float, now: int) -> Any:
         attributes=_attributes(series.labels),
         start_time_unix_nano=_start(series, began),
         time_unix_nano=now,
-        count=int(series.number(COUNT) or 0),
+        count=_count(series.number(COUNT) or 0.0),
         sum=series.number(SUM) or 0.0,
         quantile_values=quantiles,
     )
+
+
+def _count(value: float | None) -> int:
+    if value is None or not 0 <= value < 2**64:  # nor is NaN
+        raise ValueError(f"a count is {value}")
+    return int(value)
 
 
 def _bound(bucket: tuple[float, Point]) -> float:

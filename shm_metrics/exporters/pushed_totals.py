@@ -11,6 +11,8 @@ that something was sent before it is:
     4. the next leader B reads the file, and goes on from it   what A did not get to is lost, nothing is sent twice
 
 When A lives and is told that a packet was not taken, it takes that packet's differences back out of the file.
+
+Whoever pushes, the files belong to the segment's owner, lest a push of root's shut out the workers for good.
 """
 
 from __future__ import annotations
@@ -18,8 +20,10 @@ from __future__ import annotations
 import json
 import math
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NamedTuple
 
 from shm_metrics import forks
 from shm_metrics.errors import ExportError
@@ -28,17 +32,25 @@ from shm_metrics.locks import FileLocks
 
 __all__ = ["Change", "Kept", "PushedTotals", "growth"]
 
-_VERSION = 1
+_VERSION = 2
 _LOCK = 0
 
-Kept = tuple[float | None, float]
-"""When the series began, and how much was sent."""
+
+class Kept(NamedTuple):
+    """When the series began, and how much was sent. own: it is one of the segment's, which knows when it is gone."""
+
+    created: float | None
+    sent: float
+    own: bool = False
+
 
 Change = tuple[str, Kept | None, Kept]
 """The key of a total, and what the file says of it before and after."""
 
 
-def growth(series: Series, kept: dict[str, Kept], keys: list[str]) -> Iterator[tuple[int, float, Change]]:
+def growth(
+    series: Series, kept: dict[str, Kept], keys: list[str], *, own: bool = False
+) -> Iterator[tuple[int, float, Change]]:
     """(place of the point, how much it grew, what to keep once that is sent) for each total of a series that grew.
 
     keys: the key of each point. A series that began anew, which its `created` tells or any of its numbers but the sum
@@ -49,31 +61,34 @@ def growth(series: Series, kept: dict[str, Kept], keys: list[str]) -> Iterator[t
     totals = [(place, point) for place, point in enumerate(series.points) if point.meaning != LEVEL]
     for place, point in totals:
         known = kept.get(keys[place])
-        if known is not None and (known[0] != series.created or (point.meaning != SUM and point.value < known[1])):
-            kept.update({keys[each]: (series.created, 0.0) for each, _ in totals if keys[each] in kept})
+        if known is not None and (
+            known.created != series.created or (point.meaning != SUM and point.value < known.sent)
+        ):
+            kept.update({keys[each]: Kept(series.created, 0.0, own) for each, _ in totals if keys[each] in kept})
             break
     for place, point in totals:
         known = kept.get(keys[place])
-        grown = point.value - (0.0 if known is None else known[1])
+        grown = point.value - (0.0 if known is None else known.sent)
         if 0 < grown < math.inf:
-            yield place, grown, (keys[place], known, (series.created, point.value))
+            yield place, grown, (keys[place], known, Kept(series.created, point.value, own))
 
 
 class PushedTotals:
-    """path: of the file. wait: seconds for the lock."""
+    """path: of the file. wait: seconds for the lock. segment: the path of the one whose totals these are.
 
-    def __init__(self, path: str, wait: float) -> None:
+    shared: whether another segment might be told to use the same file; that is refused then.
+    """
+
+    def __init__(self, path: str, wait: float, *, segment: str, shared: bool) -> None:
         self.path = path
         self._wait = wait
+        self._segment = segment
+        self._shared = shared
 
     @contextmanager
     def locked(self, incarnation: str) -> Iterator[dict[str, Kept]]:
         """What was sent of this incarnation's totals; nobody else sends meanwhile. Raises ExportError."""
-        try:
-            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-            locks = FileLocks(os.open(f"{self.path}.lock", flags, 0o600))
-        except OSError as error:
-            raise ExportError(f"{self.path}.lock: cannot be opened: {error.strerror}") from error
+        locks = FileLocks(self._open_lock())
         _taken.add(locks)
         try:
             if not locks.wait_exclusive(_LOCK, self._wait):
@@ -85,39 +100,101 @@ class PushedTotals:
             _taken.discard(locks)
             locks.close()
 
+    def _open_lock(self) -> int:
+        path = f"{self.path}.lock"
+        while True:
+            try:
+                # Without O_CREAT: in a sticky directory the kernel refuses that flag for files of others, to root too.
+                return os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+            except FileNotFoundError:
+                pass
+            except OSError as error:
+                raise ExportError(f"{path}: cannot be opened: {error.strerror}{_whose(error)}") from error
+            try:
+                return self._made(path)
+            except FileExistsError:
+                pass  # another process was quicker
+            except OSError as error:
+                raise ExportError(f"{path}: cannot be opened: {error.strerror}") from error
+
+    def _made(self, path: str) -> int:
+        """A new file, of the segment's owner. It is new for sure: what is given away may be nobody else's file."""
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        if os.geteuid() == 0:
+            try:
+                owner = os.stat(self._segment)
+                os.fchown(fd, owner.st_uid, owner.st_gid)
+            except OSError:
+                pass  # the segment is gone, or this root may not give files away
+        return fd
+
     def _read(self, incarnation: str) -> dict[str, Kept]:
         try:
             with open(self.path, encoding="utf-8") as file:
                 document = json.load(file)
             if document["version"] != _VERSION:
                 raise ValueError(f"it is of version {document['version']}")
+            if self._shared and document["segment"] != self._segment:
+                raise ExportError(
+                    f"{self.path}: it says what was sent of {document['segment']}, and this is {self._segment}: give "
+                    f"each segment a state file of its own, or remove it if that segment is gone"
+                )
             if document["incarnation"] != incarnation:
                 return {}  # of totals that are gone
-            return {key: (created, float(value)) for key, (created, value) in document["totals"].items()}
+            return {
+                key: Kept(created, float(sent), bool(own)) for key, (created, sent, own) in document["totals"].items()
+            }
         except FileNotFoundError:
             return {}
         except OSError as error:
-            raise ExportError(f"{self.path}: cannot be read: {error.strerror}") from error
+            raise ExportError(
+                f"{self.path}: cannot be read: {error.strerror}{_whose(error)}; nothing was sent"
+            ) from error
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ExportError(
                 f"{self.path}: {error!r}; what was sent cannot be known. Remove it to send all totals from 0"
             ) from error
 
     def write(self, incarnation: str, kept: dict[str, Kept]) -> None:
-        """Replace the file as a whole. Raises ExportError."""
-        beside = f"{self.path}.{os.getpid()}.new"
-        document = {"version": _VERSION, "incarnation": incarnation, "totals": kept}
+        """Replace the file as a whole; only with the lock. Raises ExportError."""
+        beside = f"{self.path}.new"  # the same each time, so that a writer that is killed leaves one at most
+        document = {"version": _VERSION, "segment": self._segment, "incarnation": incarnation, "totals": kept}
         try:
-            fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-            with open(fd, "w", encoding="utf-8") as file:
+            _remove(beside)
+            with open(self._made(beside), "w", encoding="utf-8") as file:
                 file.write(json.dumps(document))
             os.rename(beside, self.path)
         except OSError as error:
+            why = f"{error.strerror}{_whose(error)}"
             try:
-                os.unlink(beside)
+                _remove(beside)
             except OSError:
                 pass
-            raise ExportError(f"{self.path}: cannot be written: {error.strerror}; nothing was sent") from error
+            raise ExportError(f"{self.path}: cannot be written: {why}") from error
+
+
+def _remove(path: str) -> None:
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        pass
+
+
+def _whose(error: OSError) -> str:
+    """What people need to know when it is a matter of rights."""
+    if not isinstance(error, PermissionError):
+        return ""
+    told = [os.fsdecode(path) for path in (error.filename2, error.filename) if path is not None]
+    for path in [*told, *(os.path.dirname(each) for each in told)]:
+        try:
+            found = os.lstat(path)
+        except OSError:
+            continue
+        return (
+            f" ({path} belongs to uid {found.st_uid}, with mode {stat.S_IMODE(found.st_mode):o}, and this process runs "
+            f"as uid {os.geteuid()}: let one user push, or give another state file)"
+        )
+    return ""
 
 
 _taken: set[FileLocks] = set()

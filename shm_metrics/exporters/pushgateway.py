@@ -10,12 +10,13 @@ import re
 import socket
 from base64 import b64encode, urlsafe_b64encode
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from shm_metrics.errors import ExportError, InvalidMetricError
 from shm_metrics.exporters.documents import text, told_of
-from shm_metrics.exporters.http_request import check_seconds, check_url, send
+from shm_metrics.exporters.http_request import send
+from shm_metrics.exporters.options import check_headers, check_seconds, check_text, check_texts, check_url
 from shm_metrics.exposition import CONTENT_TYPE_TEXT
 
 if TYPE_CHECKING:
@@ -49,13 +50,15 @@ class PushgatewayExporter:
     ) -> None:
         if method not in ("PUT", "POST"):
             raise InvalidMetricError(f"method={method!r}: give PUT or POST; delete() removes the group")
-        self.grouping = {"instance": socket.gethostname()} if grouping is None else dict(grouping)
-        self.url = f"{check_url(url)}/metrics{group_path(job, self.grouping)}"
+        self.grouping = {"instance": socket.gethostname()} if grouping is None else check_texts("grouping", grouping)
+        self.url = f"{check_url('url', url).rstrip('/')}/metrics{group_path(job, self.grouping)}"
         self._method = method
         self._page = text(names=names)
-        self._headers = {**(headers or {})}
+        self._headers = check_headers("headers", headers)
         if auth is not None:
-            self._headers["Authorization"] = f"Basic {b64encode(':'.join(auth).encode()).decode()}"
+            if any(name.lower() == "authorization" for name in self._headers):
+                raise InvalidMetricError("headers: leave Authorization out, or auth: both say the same")
+            self._headers["Authorization"] = _basic(auth)
         self._timeout = check_seconds("timeout", timeout)
 
     def export(self, backend: MetricsBackend) -> bytes:
@@ -63,7 +66,7 @@ class PushgatewayExporter:
         page, dropped = self._page.render(backend)
         send(self._method, self.url, page, {**self._headers, "Content-Type": CONTENT_TYPE_TEXT}, self._timeout)
         if dropped:
-            raise ExportError(f"{told_of(dropped)}; the others were pushed")
+            raise ExportError(f"{told_of(dropped)}; the others were pushed", partly=True)
         return page
 
     def delete(self) -> None:
@@ -73,16 +76,25 @@ class PushgatewayExporter:
 
 def group_path(job: str, grouping: Mapping[str, str]) -> str:
     """`/job/JOB/LABEL/VALUE...`; what a path cannot hold in base64. Raises InvalidMetricError."""
-    if not isinstance(job, str) or not job:
-        raise InvalidMetricError(f"job={job!r}: give text, the Pushgateway takes no group without it")
-    path = ""
-    for label, value in [("job", job), *sorted(grouping.items())]:
-        if not _LABEL.fullmatch(label) or label.startswith("__") or (path and label == "job"):
+    path = _pair("job", check_text("job", job))  # the Pushgateway takes no group without it
+    for label, value in sorted(check_texts("grouping", grouping).items()):
+        if not _LABEL.fullmatch(label) or label.startswith("__") or label == "job":
             raise InvalidMetricError(f"grouping label {label!r}: give a label's name, and not `job`")
-        if not isinstance(value, str):
-            raise InvalidMetricError(f"grouping label {label}={value!r}: give text")
         path += _pair(label, value)
     return path
+
+
+def _basic(auth: Any) -> str:
+    # Neither is shown: one may be where the other should be.
+    if not isinstance(auth, tuple | list) or len(auth) != 2 or not all(isinstance(each, str) for each in auth):
+        raise InvalidMetricError("auth: give (user, password), two texts")
+    user, password = auth
+    if ":" in user:
+        raise InvalidMetricError("auth: give a user without a colon, for there the user's name ends")
+    try:
+        return f"Basic {b64encode(f'{user}:{password}'.encode()).decode()}"
+    except UnicodeEncodeError as error:
+        raise InvalidMetricError(f"auth: give text that UTF-8 can carry; {error.reason}") from None
 
 
 def _pair(label: str, value: str) -> str:

@@ -10,6 +10,7 @@ A name that the application registers goes before ours, ours before a package's.
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import Callable
 from importlib import import_module
@@ -73,10 +74,27 @@ def exporters() -> tuple[str, ...]:
 def exporter(name: str, **options: Any) -> Exporter:
     """A new exporter. Raises InvalidMetricError for a name or an option that there is not."""
     factory = _factory(name)
+    _check_options(name, factory, options)
     try:
         return factory(**options)
     except TypeError as error:
         raise InvalidMetricError(f"exporter {name!r}: {error}") from error
+
+
+def _check_options(name: str, factory: Factory, options: dict[str, Any]) -> None:
+    try:
+        parameters = inspect.signature(factory).parameters.values()
+    except (TypeError, ValueError):
+        return  # of a callable that does not say; then it refuses what it does not know
+    known = [each.name for each in parameters if each.kind in (each.KEYWORD_ONLY, each.POSITIONAL_OR_KEYWORD)]
+    there_are = f"there are {', '.join(known)}" if known else "it has none"
+    if not any(each.kind is each.VAR_KEYWORD for each in parameters):
+        for option in options:
+            if option not in known:
+                raise InvalidMetricError(f"exporter {name!r}: there is no option {option!r}; {there_are}")
+    for each in parameters:
+        if each.name in known and each.default is each.empty and each.name not in options:
+            raise InvalidMetricError(f"exporter {name!r}: give the option {each.name!r}; {there_are}")
 
 
 def _factory(name: str) -> Factory:

@@ -9,17 +9,21 @@ It is asked again before each push: a worker that no longer leads does not push.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 
 from shm_metrics.backend import MetricsBackend
+from shm_metrics.default import current_backend
 from shm_metrics.errors import ExportError, InvalidMetricError
-from shm_metrics.exporters.http_request import check_seconds
+from shm_metrics.exporters.options import check_seconds
 from shm_metrics.exporters.registry import Exporter
 from shm_metrics.held_byte import Hold
 from shm_metrics.recurring import LONGEST_WAIT, Recurring
 
 __all__ = ["PushSchedule"]
+
+log = logging.getLogger("shm_metrics")
 
 _STOP_SECONDS = 15.0
 
@@ -27,6 +31,8 @@ _STOP_SECONDS = 15.0
 class PushSchedule(Recurring):
     """backend: whose metrics; it must be able to count, for only a worker can lead. exporter: see exporter().
 
+    The default backend is followed: when configure() replaces it, its successor is pushed, as declared metrics count
+    there too. One of your own that is closed is pushed no more.
     interval: seconds between two pushes. Make it in every worker, or before the fork; start() begins its thread, and
     in a child of fork the thread begins by itself. It ends when nobody has this object any more. When the process ends
     in good order, a leader pushes once more. Raises InvalidMetricError.
@@ -50,6 +56,7 @@ class PushSchedule(Recurring):
         self.interval = check_seconds("interval", interval)
         self.exporter = exporter
         self._backend = backend
+        self._follows = backend is current_backend()
         self._now = now
         super().__init__()
 
@@ -58,6 +65,7 @@ class PushSchedule(Recurring):
         self.pushed = 0
         self._due = self._now()
         self._led = False
+        self._partly = False
         self._hold = Hold()
 
     def _load(self) -> None:
@@ -67,7 +75,9 @@ class PushSchedule(Recurring):
 
     def start(self) -> PushSchedule:
         """Begin the thread, if it does not run; with a cache also the one that asks for the lease."""
-        self._backend.start_sync()
+        with self._lock:
+            self._follow()
+            self._backend.start_sync()
         self._start()
         return self
 
@@ -86,6 +96,13 @@ class PushSchedule(Recurring):
 
     def _let_go(self) -> None:
         self._hold.give_up()
+
+    def _kind(self, error: Exception) -> str:
+        """A receiver that is gone is another matter than a family that it has never taken."""
+        return super()._kind(error) + (" in part" if isinstance(error, ExportError) and error.partly else "")
+
+    def _worth_once_more(self) -> bool:
+        return self._told is None or self._partly
 
     def _work_once_more(self) -> None:
         self._due = self._now()
@@ -106,13 +123,31 @@ class PushSchedule(Recurring):
                 if not self._backend.closed:  # else it was closed in the middle, and nothing is wrong
                     raise
 
+    def _follow(self) -> None:
+        """Go on with the default backend of now, if it was the one of then."""
+        current = current_backend()
+        if not self._follows or current is None or current is self._backend:
+            return
+        self._hold.give_up()
+        self._backend = current
+        self._due = self._now()
+        if current.read_only:
+            log.warning("shm_metrics: push: %r is the default backend now, and only a worker's can be pushed", current)
+        elif self.running:
+            current.start_sync()
+
     def _wait(self) -> float:
         return self._due - self._now() if self._led else LONGEST_WAIT
 
     def _push(self) -> bytes:
         self._due = self._now() + self.interval
         self._load_once()
-        sent = self.exporter.export(self._backend)
+        self._partly = False
+        try:
+            sent = self.exporter.export(self._backend)
+        except ExportError as error:
+            self._partly = error.partly
+            raise
         self.pushed += 1
         self._success()
         return sent
@@ -120,7 +155,8 @@ class PushSchedule(Recurring):
     def leads(self) -> bool:
         """Whether this worker is the one that pushes, at this moment; it becomes that if nobody else is."""
         with self._lock:
-            if self._backend.closed:
+            self._follow()
+            if self._backend.closed or self._backend.read_only:
                 return False
             if self._backend.has_cache:
                 return self._backend.sync_agent.leads

@@ -6,22 +6,24 @@ Lives here: the sockets, and what becomes of a push that ends in the middle. May
 from __future__ import annotations
 
 import os
+import re
 import socket
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from hashlib import blake2b
 from math import isfinite
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from shm_metrics.errors import ExportError, InvalidMetricError
-from shm_metrics.exporters.documents import chosen, told_of, wanted
+from shm_metrics.exporters.documents import chosen, told_of
 from shm_metrics.exporters.flow import BUCKET, LEVEL, SUM, Series, series_of
-from shm_metrics.exporters.http_request import check_seconds
+from shm_metrics.exporters.options import check_flag, check_names, check_seconds, check_text, check_texts
 from shm_metrics.exporters.pushed_totals import Change, Kept, PushedTotals, growth
 from shm_metrics.exporters.statsd_lines import DIALECTS, counter_line, gauge_line, name_of, packets
 from shm_metrics.exposition.names import Dropped, settle
-from shm_metrics.exposition.samples import as_samples, one_by_one
+from shm_metrics.exposition.samples import Renderable, as_samples, one_by_one
+from shm_metrics.families import FamilySnapshot
 
 if TYPE_CHECKING:
     from shm_metrics.backend import MetricsBackend
@@ -32,6 +34,8 @@ _UDP_BYTES = 1432
 """What fits an Ethernet frame of 1500 with the headers of IP, UDP and a tunnel; StatsD's own advice."""
 _UNIX_BYTES = 8192
 _SHORTEST_WAIT = 0.001
+_LONGEST_PATH = 107
+_PREFIX = re.compile(r"[a-zA-Z0-9_.-]*")
 
 
 class StatsdExporter:
@@ -62,17 +66,23 @@ class StatsdExporter:
     ) -> None:
         if dialect not in DIALECTS:
             raise InvalidMetricError(f"dialect={dialect!r}: give one of {', '.join(DIALECTS)}")
-        if packet_bytes is not None and not 64 <= packet_bytes <= 65_507:
+        if packet_bytes is not None and not _whole_number(packet_bytes, 64, 65_507):
             raise InvalidMetricError(f"packet_bytes={packet_bytes!r}: give bytes from 64 to 65507")
-        self._path = None if path is None else os.fspath(path)
-        self._address = (host, port)
+        if not _whole_number(port, 1, 65_535):
+            raise InvalidMetricError(f"port={port!r}: give a number from 1 to 65535")
+        if not _PREFIX.fullmatch(check_text("prefix", prefix, empty=True)):
+            raise InvalidMetricError(f"prefix={prefix!r}: give letters, digits, '_', '-' and '.'")
+        self._path = None if path is None else _path("path", path)
+        if self._path is not None and len(os.fsencode(self._path)) > _LONGEST_PATH:
+            raise InvalidMetricError(f"path={path!r}: a socket's path has at most {_LONGEST_PATH} bytes")
+        self._address = (check_text("host", host), port)
         self._dialect = dialect
         self._prefix = prefix
-        self._tags = tuple(sorted((tags or {}).items()))
-        self._buckets = buckets
-        self._names = wanted(names)
+        self._tags = tuple(sorted(check_texts("tags", tags).items()))
+        self._buckets = check_flag("buckets", buckets)
+        self._names = check_names(names)
         self._most = packet_bytes or (_UDP_BYTES if path is None else _UNIX_BYTES)
-        self._state = None if state is None else os.fspath(state)
+        self._state = None if state is None else os.path.abspath(_path("state", state))
         self._timeout = check_seconds("timeout", timeout)
 
     @property
@@ -97,44 +107,84 @@ class StatsdExporter:
         if backend.detached:
             # Each process has totals of its own then, and the next one would take the file for that of an earlier life.
             raise ExportError(f"{backend.place.path}: there is no segment, and so nothing that says what was sent")
-        totals = PushedTotals(self.state_path(backend), self._timeout)
+        totals = PushedTotals(
+            self.state_path(backend), self._timeout, segment=backend.place.path, shared=self._state is not None
+        )
         incarnation, dropped = backend.instance_id, list[Dropped]()
         with self._connected() as connection, totals.locked(incarnation) as kept:
             # Scanned under the lock: an older scan than the one in the file would look like totals that fell.
             families, _ = settle(chosen(backend, self._names), dropped.append)
-            lines = (
-                line
-                for item in one_by_one(families)
-                for series in series_of(as_samples(item, created=True))
-                for line in self._lines(series, kept)
-            )
-            ready = list(packets(lines, self._most))
+            shown = set[str]()
+            ready = list(packets(self._all_lines(families, kept, shown, dropped), self._most))
+            self._forget(backend, kept, shown)
             fit = [packet for packet in ready if len(packet[0]) <= self._most]
             sent = self._send(connection, fit, totals, incarnation, kept)
         if len(fit) < len(ready):
             longest = max((data for data, _ in ready), key=len)
             raise ExportError(
                 f"{len(ready) - len(fit)} lines are longer than packet_bytes={self._most} and were not sent, such as "
-                f"{longest[:100]!r}; the others were"
+                f"{longest[:100]!r}; the others were",
+                partly=True,
             )
         if dropped:
-            raise ExportError(f"{told_of(dropped)}; the others were sent")
+            raise ExportError(f"{told_of(dropped)}; the others were sent", partly=True)
         return sent
 
-    def _lines(self, series: Series, kept: dict[str, Kept]) -> Iterator[tuple[str, Change | None]]:
-        named = [
+    def _all_lines(
+        self, families: Iterable[Renderable], kept: dict[str, Kept], shown: set[str], dropped: list[Dropped]
+    ) -> Iterator[tuple[str, Change | None]]:
+        for item in one_by_one(families):
+            try:
+                found = [series for series in series_of(as_samples(item, created=True)) if series.points]
+                named = [self._named(series) for series in found]
+            except (AttributeError, TypeError, ValueError, OverflowError) as error:  # of a custom collector
+                dropped.append(
+                    Dropped(
+                        item.name if not isinstance(item, FamilySnapshot) else item.family.name,
+                        f"it is not understood: {error!r}",
+                    )
+                )
+                continue
+            for series, names in zip(found, named, strict=True):
+                shown.update(map("".join, names))
+                own = isinstance(item, FamilySnapshot) and series.created is not None
+                yield from self._lines(series, names, kept, own)
+
+    def _named(self, series: Series) -> list[tuple[str, str]]:
+        return [
             name_of(point.name, point.labels, dialect=self._dialect, prefix=self._prefix, tags=self._tags)
             for point in series.points
         ]
+
+    def _lines(
+        self, series: Series, named: list[tuple[str, str]], kept: dict[str, Kept], own: bool
+    ) -> Iterator[tuple[str, Change | None]]:
         # With a bound below 0 there are observations below 0, and the sum is a level.
         level_sum = any(point.meaning == BUCKET and point.key.startswith("-") for point in series.points)
-        for place, grown, change in growth(series, kept, ["".join(name) for name in named]):
+        for place, grown, change in growth(series, kept, ["".join(name) for name in named], own=own):
             meaning = series.points[place].meaning
             if (meaning != BUCKET or self._buckets) and (meaning != SUM or not level_sum):
                 yield counter_line(named[place], grown), change
         for point, name in zip(series.points, named, strict=True):
             if isfinite(point.value) and (point.meaning == LEVEL or (point.meaning == SUM and level_sum)):
-                yield gauge_line(name, point.value, dialect=self._dialect), None
+                yield gauge_line(name, point.value), None
+
+    def _forget(self, backend: MetricsBackend, kept: dict[str, Kept], shown: set[str]) -> None:
+        """Take series out of `kept` that are gone from the segment: one that comes back there begins anew.
+
+        One that is only hidden would come back with its whole total, and so would a collector's.
+        """
+        missing = {key for key, (_, _, own) in kept.items() if own and key not in shown}
+        if not missing:
+            return
+        snapshot = backend.snapshot()
+        if snapshot.shadowed_series or snapshot.damaged_records:
+            return
+        for item in one_by_one(snapshot.items):
+            for series in series_of(as_samples(item, created=True)):
+                missing.difference_update(map("".join, self._named(series)))
+        for key in missing:
+            del kept[key]
 
     def _send(
         self,
@@ -146,7 +196,10 @@ class StatsdExporter:
     ) -> bytes:
         for _, along in ready:
             kept.update({change[0]: change[2] for change in along if change is not None})
-        totals.write(incarnation, kept)
+        try:
+            totals.write(incarnation, kept)
+        except ExportError as error:
+            raise ExportError(f"{error}; nothing was sent") from error
         sent = 0
         try:
             deadline = monotonic() + self._timeout
@@ -165,9 +218,13 @@ class StatsdExporter:
                         kept.pop(key, None)
                     else:
                         kept[key] = before
-            totals.write(incarnation, kept)
             why = "time-out" if isinstance(error, TimeoutError) else error.strerror
-            raise ExportError(f"{self.where}: {why}; {sent} of {len(ready)} datagrams were sent") from error
+            told = f"{self.where}: {why}; {sent} of {len(ready)} datagrams were sent"
+            try:
+                totals.write(incarnation, kept)
+            except ExportError as unwritten:
+                raise ExportError(f"{told}, and what the others held is lost: {unwritten}") from error
+            raise ExportError(told) from error
         return b"\n".join(data for data, _ in ready)
 
     @contextmanager
@@ -188,3 +245,14 @@ class StatsdExporter:
             except OSError as error:
                 raise ExportError(f"{self.where}: {error.strerror}; nothing was sent") from error
             yield made
+
+
+def _whole_number(value: Any, least: int, most: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
+
+
+def _path(name: str, value: Any) -> str:
+    path = os.fspath(value) if isinstance(value, str | os.PathLike) else ""
+    if not isinstance(path, str) or not path or "\0" in path:
+        raise InvalidMetricError(f"{name}={value!r}: give the path of a file")
+    return path

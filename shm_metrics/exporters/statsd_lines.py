@@ -26,8 +26,8 @@ What = TypeVar("What")
 
 
 def name_of(name: str, labels: LabelPairs, *, dialect: str, prefix: str = "", tags: LabelPairs = ()) -> tuple[str, str]:
-    """What stands before the number of a line, and what behind the type."""
-    whole = _NOT_IN_A_NAME.sub("_", prefix + name)
+    """What stands before the number of a line, and what behind the type. prefix: goes as it is."""
+    whole = prefix + _NOT_IN_A_NAME.sub("_", name)
     if dialect == "dogstatsd":
         told = ",".join(f"{_tag(label)}:{_tag(value)}" for label, value in (*labels, *tags))
         return f"{whole}:", f"|#{told}" if told else ""
@@ -48,10 +48,10 @@ def counter_line(named: tuple[str, str], delta: float) -> str:
     return f"{named[0]}{_number(delta)}|c{named[1]}"
 
 
-def gauge_line(named: tuple[str, str], value: float, *, dialect: str) -> str:
+def gauge_line(named: tuple[str, str], value: float) -> str:
     line = f"{named[0]}{_number(value)}|g{named[1]}"
-    # In StatsD a sign makes it a change of what the gauge is; so a value below 0 is a change of 0.
-    return f"{named[0]}0|g\n{line}" if value < 0 and dialect == "statsd" else line
+    # To StatsD, and to many that read tags too, a sign says that the gauge changes; so below 0 it is a change of 0.
+    return f"{named[0]}0|g{named[1]}\n{line}" if value < 0 else line
 
 
 def _number(value: float) -> str:

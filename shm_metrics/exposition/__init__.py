@@ -16,7 +16,7 @@ from shm_metrics.exposition.csv_table import CONTENT_TYPE_CSV, render_csv
 from shm_metrics.exposition.json_document import CONTENT_TYPE_JSON, render_json
 from shm_metrics.exposition.json_lines import CONTENT_TYPE_JSON_LINES, render_json_lines
 from shm_metrics.exposition.names import Dropped
-from shm_metrics.exposition.negotiate import FORMATS, Format, negotiate
+from shm_metrics.exposition.negotiate import FORMATS, SCRAPED, SCRAPED_OR_JSON, Format, Offers, negotiate
 from shm_metrics.exposition.openmetrics import CONTENT_TYPE_OPENMETRICS, render_openmetrics
 from shm_metrics.exposition.run import FamilyRun, RunFamilies
 from shm_metrics.exposition.selection import filter_families
@@ -29,9 +29,12 @@ __all__ = [
     "CONTENT_TYPE_OPENMETRICS",
     "CONTENT_TYPE_TEXT",
     "FORMATS",
+    "SCRAPED",
+    "SCRAPED_OR_JSON",
     "Dropped",
     "FamilyRun",
     "Format",
+    "Offers",
     "RunFamilies",
     "filter_families",
     "negotiate",

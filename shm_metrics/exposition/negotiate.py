@@ -15,7 +15,19 @@ from shm_metrics.exposition.json_lines import CONTENT_TYPE_JSON_LINES, render_js
 from shm_metrics.exposition.openmetrics import CONTENT_TYPE_OPENMETRICS, render_openmetrics
 from shm_metrics.exposition.text import CONTENT_TYPE_TEXT, render_text
 
-__all__ = ["CSV", "FORMATS", "JSON", "JSON_LINES", "OPENMETRICS", "TEXT", "Format", "negotiate"]
+__all__ = [
+    "CSV",
+    "FORMATS",
+    "JSON",
+    "JSON_LINES",
+    "OPENMETRICS",
+    "SCRAPED",
+    "SCRAPED_OR_JSON",
+    "TEXT",
+    "Format",
+    "Offers",
+    "negotiate",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +48,15 @@ CSV = Format("csv", CONTENT_TYPE_CSV, render_csv)
 FORMATS = {each.name: each for each in (TEXT, OPENMETRICS, JSON, JSON_LINES, CSV)}
 """By name, for a command line or a query parameter."""
 
-_OFFERS = (
+Offers = tuple[tuple[Format, str, str, str], ...]
+"""What a scrape may get: type, subtype, and the version a range may name. The first wins where nothing else decides."""
+
+SCRAPED: Offers = (
     (TEXT, "text", "plain", "0.0.4"),
     (OPENMETRICS, "application", "openmetrics-text", "1.0.0"),
 )
-"""What a scrape may get: type, subtype, and the version a range may name. The first wins where nothing else decides."""
+SCRAPED_OR_JSON: Offers = (*SCRAPED, (JSON, "application", "json", ""))
+"""For pages that programs read, too. Others have only what prometheus_client's have."""
 
 
 class _Range(NamedTuple):
@@ -50,7 +66,7 @@ class _Range(NamedTuple):
     quality: float
 
 
-def negotiate(accept_header: str | None) -> Format:
+def negotiate(accept_header: str | None, offers: Offers = SCRAPED) -> Format:
     """The format with the highest quality; text 0.0.4 where the header is missing or accepts nothing that we have.
 
     The quality of a format is that of the most specific range matching it (RFC 9110, 12.5.1), so that
@@ -60,7 +76,7 @@ def negotiate(accept_header: str | None) -> Format:
     ranges = list(_ranges(accept_header or ""))
     best = (0.0, 0, 0)
     chosen = TEXT
-    for format, type, subtype, version in _OFFERS:
+    for format, type, subtype, version in offers:
         matches = []
         for place, each in enumerate(ranges):
             specific = _specificity(each, type, subtype, version)

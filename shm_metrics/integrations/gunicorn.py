@@ -40,6 +40,7 @@ from shm_metrics.integrations import master
 from shm_metrics.layout import DEFAULT_ROWS, DEFAULT_SLOTS, Layout
 from shm_metrics.place import Place, place_for
 from shm_metrics.presence import Presence
+from shm_metrics.sync.stores.protocol import LOCAL_ONLY
 from shm_metrics.writer import set_process_role
 
 __all__ = ["on_exit", "on_reload", "on_starting", "post_fork", "post_worker_init", "setup"]
@@ -78,7 +79,8 @@ def setup(
     cache, sync_interval, namespace, sync_options: of the cluster; see MetricsBackend. They become variables of the
         environment, from SHM_METRICS_CACHE on, and the workers publish without being asked. The cache is a URL here.
 
-    Raises InvalidMetricError for options that cannot be meant.
+    Raises InvalidMetricError for options that cannot be meant. What the environment says of the cluster stops nothing:
+    it is logged, and the application goes on without one.
     """
     global _options
     if not isinstance(conf, dict):
@@ -147,9 +149,11 @@ def on_exit(server: Any) -> None:
         backend = MetricsBackend(path=_held_path, read_only=True, **cluster_options())
         try:
             agent = backend.sync_agent
+            # A file is this host's, and written by whoever counts: the worker that led did so when it ended.
             # Refused: another master with the same segment has workers; they publish.
-            if agent.member.segment_lease.tick():
-                agent.member.publish()
+            if agent.store.strategy != LOCAL_ONLY and agent.member.segment_lease.tick():
+                with _acting_as(server.cfg):  # what is kept beside the segment is the workers' own
+                    agent.member.publish()
         finally:
             backend.close()
     except Exception as error:
@@ -163,7 +167,7 @@ def _hold(server: Any) -> None:
     global _held, _held_path
     try:
         place = _hand_over(server.cfg)
-        if _held is not None and _held.segment is not None and _held.place == place and not _held.segment.abandoned:
+        if _held is not None and _held.place == place and _held.in_place:
             return
         with _acting_as(server.cfg):
             new = Presence(place, Layout(_options.rows, _options.slots), keep=_options.keep)

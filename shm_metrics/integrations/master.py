@@ -6,17 +6,20 @@ done is said in the log.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from shm_metrics import prometheus
 from shm_metrics.backend import MetricsBackend
-from shm_metrics.environment import tell_workers
-from shm_metrics.errors import MetricsError
+from shm_metrics.environment import cluster_options, ignore_cluster, tell_workers
+from shm_metrics.errors import InvalidMetricError, MetricsError
 from shm_metrics.place import SEGMENT_VARIABLE, place_for
 
 __all__ = ["install_drop_in", "start_sync", "tell"]
+
+log = logging.getLogger("shm_metrics")
 
 
 class Log(Protocol):
@@ -32,7 +35,8 @@ def tell(
 ) -> None:
     """Put what setup() was told into the environment, where the workers find it; None leaves a variable as it is.
 
-    Raises InvalidMetricError for what cannot be meant.
+    Raises InvalidMetricError for what cannot be meant. A cluster that the environment itself says wrongly is logged,
+    here and not by every worker, and the application does without it.
     """
     if segment is not None:
         told = os.fspath(segment)
@@ -40,6 +44,11 @@ def tell(
             place_for(told)
         os.environ[SEGMENT_VARIABLE] = told
     tell_workers(cache, sync_interval, namespace, sync_options)
+    try:
+        cluster_options()
+    except InvalidMetricError as error:
+        log.error("shm_metrics: %s; until that is put right the workers take part in no cluster", error)
+        ignore_cluster()
 
 
 def install_drop_in(log: Log) -> None:

@@ -30,7 +30,7 @@ from typing import Any
 from shm_metrics import forks
 from shm_metrics.default import get_backend
 from shm_metrics.environment import cluster_wanted
-from shm_metrics.errors import SegmentError
+from shm_metrics.errors import InvalidMetricError, SegmentError
 from shm_metrics.integrations import master
 from shm_metrics.layout import DEFAULT_ROWS, DEFAULT_SLOTS, Layout
 from shm_metrics.place import place_for
@@ -63,7 +63,8 @@ def setup(
     cache, sync_interval, namespace, sync_options: of the cluster; see MetricsBackend. They become variables of the
         environment, from SHM_METRICS_CACHE on, and the workers publish without being asked. The cache is a URL here.
 
-    Raises InvalidMetricError for options that cannot be meant.
+    Raises InvalidMetricError for options that cannot be meant. What the environment says beside them stops nothing: it
+    is logged, and the application goes on without.
     """
     global _held
     master.tell(segment, cache, sync_interval, namespace, sync_options)
@@ -72,7 +73,7 @@ def setup(
     _say_who_it_is()
     try:
         _held = Presence(place_for(), Layout(rows, slots), keep=keep)
-    except (SegmentError, OSError) as error:
+    except (SegmentError, InvalidMetricError, OSError) as error:  # invalid: the name that the variable says
         # The application must not suffer: its workers count all the same, if they can.
         log.error("shm_metrics: the uWSGI master cannot be present: %s", error)
     master.install_drop_in(log)

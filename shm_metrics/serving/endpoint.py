@@ -18,7 +18,7 @@ from http import HTTPStatus
 from typing import Any, NamedTuple, Protocol
 from urllib.parse import parse_qs
 
-from shm_metrics.exposition import Dropped, filter_families, negotiate
+from shm_metrics.exposition import SCRAPED, Dropped, Offers, filter_families, negotiate
 from shm_metrics.serving.content_coding import accepts_gzip
 from shm_metrics.serving.single_flight import InterruptedFlightError, SingleFlight
 
@@ -77,10 +77,13 @@ class Endpoint:
 
     A scrape shows values no older than the moment at which the rendering it joined began, which was still under
     way when the scrape arrived (see `single_flight` for why Prometheus may be given that).
+
+    offers: what a scraper may get by its Accept header.
     """
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Source, offers: Offers = SCRAPED) -> None:
         self._source = source
+        self._offers = offers
         self._flights = SingleFlight()
         self._logged: set[str] = set()
 
@@ -131,7 +134,7 @@ class Endpoint:
         self, accept: str | None, accept_encoding: str | None, names: Sequence[str]
     ) -> tuple[tuple[str, bool, tuple[str, ...]], Callable[[], Response]]:
         """The key under which concurrent requests share, and the work they share."""
-        chosen = negotiate(accept)
+        chosen = negotiate(accept, self._offers)
         compress = accepts_gzip(accept_encoding)
         wanted = tuple(sorted(set(names)))
 

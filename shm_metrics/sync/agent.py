@@ -74,6 +74,7 @@ class SyncAgent(Recurring):
 
     def after_fork(self) -> bool:
         self.endpoint.forget()
+        self.store.forget()
         return super().after_fork()
 
     def _load(self) -> None:

@@ -77,9 +77,11 @@ class Retired:
 
     version: grows with each fold. token: the fencing token of the one who wrote it.
     folded: says of each instance which of its blobs are in `part`, so that writing the record is the whole fold.
+    forgotten: the greatest sequence of those that are in `part` though `folded` does not name them any more; 0: nobody.
     """
 
     version: int = 0
     token: int = 0
     folded: Mapping[str, Folded] = field(default_factory=dict)
     part: Part = Part(Table(()), np.empty(0), np.empty(0))
+    forgotten: int = 0

@@ -135,7 +135,7 @@ def find_capabilities(client: Any) -> Said:
         scheme, separator, _ = client.partition("://")
         name = scheme.lower() if separator else "file"
     else:
-        name = "file" if isinstance(client, PathLike) else next(_class_names(client))
+        name = "file" if isinstance(client, PathLike) else next(_class_names(client), "builtins.object")
     return {**LOCAL, STORE_CLASS: name, **_seen(client), **said_of(client)}
 
 

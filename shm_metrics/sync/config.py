@@ -22,8 +22,8 @@ class SyncConfig:
     lease_ttl: how long after its death, or after losing the cache, a leader's place is taken.
     stale_after: an instance that was not published for so long counts as stale: its live gauges count no more.
     retention: one that was not published for so long is folded into the retired totals.
-    return_within: one that comes back so long after it was folded is still counted exactly; later it is taken for a
-        new one, and what was folded of it counts twice.
+    return_within: one that comes back so long after it was folded is still counted exactly; later it is forgotten, and
+        goes on from what its own host remembers to have sent (sent.py).
     timeout: of any single request to the cache.
     export_port, export_addr: where each segment's leader serves its host and the cluster; None: nowhere.
     """

@@ -8,9 +8,8 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
-from shm_metrics.errors import SyncError
+from shm_metrics.errors import SegmentError, SyncError
 from shm_metrics.export import metrics_of
-from shm_metrics.sync.agent import SyncAgent
 from shm_metrics.sync.cluster import ClusterView, Conflict, InstanceInfo
 from shm_metrics.sync.fold import COUNTED, RETURNED
 from shm_metrics.sync.stores.protocol import LOCAL_ONLY
@@ -23,19 +22,28 @@ __all__ = ["export_distributed"]
 log = logging.getLogger("shm_metrics")
 
 
-def export_distributed(backend: MetricsBackend, agent: SyncAgent, *, include_instances: bool) -> dict[str, Any]:
+def export_distributed(backend: MetricsBackend, *, include_instances: bool) -> dict[str, Any]:
     """As export(), with distributed, strategy, instances, stale_instances, conflicts and damaged.
 
     instances: instance -> host, pid, when it was made and published, series, state (fold.py), stale; with
-    include_instances also its own `metrics`. Without a cache, or when it does not answer, the local export, with
-    distributed False and a `warning` that says why.
+    include_instances also its own `metrics`. Without a cache, or when it does not answer or cannot be used, the local
+    export, with distributed False and a `warning` that says why.
     """
-    if agent.store.strategy == LOCAL_ONLY:
-        return _local(backend, agent, "no cache that other hosts see is configured: these are this segment's metrics")
+    try:
+        agent = backend.sync_agent
+    except SegmentError:  # closed: there is no local export either
+        raise
+    except Exception as error:
+        strategy = backend.sync_strategy
+        return _local(backend, strategy, f"the cache cannot be used: these are this segment's metrics: {error}")
+    strategy = agent.store.strategy
+    if strategy == LOCAL_ONLY:
+        told = "no cache that other hosts see is configured: these are this segment's metrics"
+        return _local(backend, strategy, told)
     try:
         view, blobs = agent.read()
     except SyncError as error:
-        return _local(backend, agent, f"the cache did not answer: these are this segment's metrics: {error}")
+        return _local(backend, strategy, f"the cache did not answer: these are this segment's metrics: {error}")
     metrics = metrics_of(view.families)
     own = blobs if include_instances else {}
     return {
@@ -44,7 +52,7 @@ def export_distributed(backend: MetricsBackend, agent: SyncAgent, *, include_ins
         "total_metrics": len(metrics),
         "metrics": metrics,
         "distributed": True,
-        "strategy": agent.store.strategy,
+        "strategy": strategy,
         "instances": {
             found.instance: {
                 **_instance(found),
@@ -58,12 +66,12 @@ def export_distributed(backend: MetricsBackend, agent: SyncAgent, *, include_ins
     }
 
 
-def _local(backend: MetricsBackend, agent: SyncAgent, warning: str) -> dict[str, Any]:
+def _local(backend: MetricsBackend, strategy: str, warning: str) -> dict[str, Any]:
     log.debug("shm_metrics: export_distributed_metrics: %s", warning)
     return {
         **backend.export(),
         "distributed": False,
-        "strategy": agent.store.strategy,
+        "strategy": strategy,
         "instances": {},
         "stale_instances": [],
         "conflicts": [],

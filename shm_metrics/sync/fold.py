@@ -19,10 +19,13 @@ the record in force needs.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 
 import numpy as np
 
+from shm_metrics.arrays import IntArray
+from shm_metrics.families import SeriesLabels
 from shm_metrics.sync.blob import Blob, Folded, Part, Retired
 from shm_metrics.sync.exact import add_at
 from shm_metrics.sync.said import newest_said
@@ -66,9 +69,7 @@ def _subtract(part: Part, old: Part) -> None:
         if rule not in ("add", "shared") or live or key not in known:
             continue
         old_rows, old_start = old.table.families[known[key]], old.table.starts[known[key]]
-        index = {pairs: place for place, pairs in enumerate(old_rows.labels)}
-        both = [(place, index[pairs]) for place, pairs in enumerate(rows.labels) if pairs in index]
-        series, old_series = np.array(both, np.intp).reshape(-1, 2).T
+        series, old_series = _in_both(rows.labels, old_rows.labels)
         if rule == "shared":
             # One that was set is no sum: the newest one wins.
             moved = (part.stamps[start[1] + series] == 0.0) & (old.stamps[old_start[1] + old_series] == 0.0)
@@ -78,6 +79,17 @@ def _subtract(part: Part, old: Part) -> None:
         assert part.low is not None
         with np.errstate(invalid="ignore", over="ignore"):
             add_at(part.cells, part.low, at, -old.cells[old_at])
+
+
+def _in_both(labels: SeriesLabels, old: SeriesLabels) -> tuple[IntArray, IntArray]:
+    """Where the series that are in both are, in each. Most often they are the same, scrape after scrape."""
+    if labels is old or labels == old:
+        same = np.arange(len(labels))
+        return same, same
+    index = {pairs: place for place, pairs in enumerate(old)}
+    both = [(place, index[pairs]) for place, pairs in enumerate(labels) if pairs in index]
+    series, old_series = np.array(both, np.intp).reshape(-1, 2).T
+    return series, old_series
 
 
 def fold(retired: Retired | None, blob: Blob, tomb: Blob | None, now: float, *, token: int | None = None) -> Retired:
@@ -103,6 +115,7 @@ def fold(retired: Retired | None, blob: Blob, tomb: Blob | None, now: float, *, 
         retired.token if token is None else token,
         {**retired.folded, blob.instance: Folded(blob.sequence, now)},
         _sum(retired.part, parts),
+        retired.forgotten,
     )
 
 
@@ -118,10 +131,14 @@ def _sum(before: Part, parts: tuple[Part, ...]) -> Part:
     return Part(table, sums.cells, np.concatenate((sums.stamps, said_at)), sums.low)
 
 
-def forget(retired: Retired, before: float) -> Retired:
+def forget(retired: Retired, before: float, *, living: Collection[str] = ()) -> Retired:
     """The record without the instances that were folded before this time (Unix seconds); their totals stay.
 
-    One that comes back afterwards is counted as one that was never seen, so this must be later than any may come back.
+    living: who is never forgotten: its blob would count beside the totals that it is in. Who comes back later than that
+    learns from `forgotten` that it may be in the totals.
     """
-    kept = {instance: folded for instance, folded in retired.folded.items() if folded.at >= before}
-    return retired if len(kept) == len(retired.folded) else replace(retired, version=retired.version + 1, folded=kept)
+    kept = {name: folded for name, folded in retired.folded.items() if folded.at >= before or name in living}
+    gone = [folded.sequence for name, folded in retired.folded.items() if name not in kept]
+    if not gone:
+        return retired
+    return replace(retired, version=retired.version + 1, folded=kept, forgotten=max(retired.forgotten, *gone))

@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from shm_metrics.exposition import SCRAPED_OR_JSON
 from shm_metrics.families import AnyFamily, Sample, SampleFamily
 from shm_metrics.serving.endpoint import Endpoint, Response
 from shm_metrics.serving.httpd import MetricsServer
@@ -85,7 +86,8 @@ class LeaderEndpoint:
     def _open(self) -> None:
         if self._port is None or self._server is not None:
             return
-        paths = _Paths({CLUSTER_PATH: Endpoint(ClusterSource(self._cluster))}, Endpoint(self._backend))
+        cluster = Endpoint(ClusterSource(self._cluster), SCRAPED_OR_JSON)
+        paths = _Paths({CLUSTER_PATH: cluster}, Endpoint(self._backend, SCRAPED_OR_JSON))
         try:
             server = MetricsServer(self._addr, self._port, paths)
         except OSError as error:

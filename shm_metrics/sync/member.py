@@ -19,12 +19,13 @@ takes nobody for silent.
 
 from __future__ import annotations
 
+import math
 import os
 import secrets
 import socket
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from shm_metrics.errors import LockLostError
@@ -36,8 +37,9 @@ from shm_metrics.sync.decoding import Decoder
 from shm_metrics.sync.fold import FOLDED, fold, forget, state_of
 from shm_metrics.sync.lease import Lease
 from shm_metrics.sync.record import Record
+from shm_metrics.sync.sent import Sent
 from shm_metrics.sync.sightings import Sightings
-from shm_metrics.sync.stores.protocol import CLUSTER, OldSequenceError, Store, segment_scope
+from shm_metrics.sync.stores.protocol import CLUSTER, LOCAL_ONLY, OldSequenceError, Store, segment_scope
 from shm_metrics.sync.wire import encode, encode_retired
 
 if TYPE_CHECKING:
@@ -86,6 +88,7 @@ class Member:
         self._sequence = 0
         self._sent: tuple[Blob, ...] = ()
         """Our first blob and our last since the last look: if we were folded meanwhile, the first is our tomb."""
+        self._own: Sent | None = None
         self._unknown: set[str] = set()
         """Who had returned, and had no tomb, when we looked last."""
 
@@ -99,10 +102,12 @@ class Member:
     def publish(self) -> Published:
         """Publish the segment as it is now. Raises LockLostError when the lease is not ours, and SyncError."""
         grant = self.segment_lease.grant
+        own = self._remembered()
+        self._see_whether_we_were_forgotten(own)
         snapshot = self._backend.snapshot(stamps=True)
         for _ in range(2):
             self._sequence = max(self._sequence + 1, int(self._wall() * 1e9))
-            blob = self._capture.blob(
+            whole = self._capture.blob(
                 snapshot,
                 host=socket.gethostname(),
                 pid=os.getpid(),
@@ -112,7 +117,10 @@ class Member:
                 interval=self.config.interval,
                 published_at=self._wall(),
             )
-            data, sent = encode(blob), self._now()
+            blob = own.beyond_base(whole)
+            data = encode(blob)
+            own.remember(whole, data if blob is whole else None)
+            sent = self._now()
             try:
                 self.store.publish(grant, self.instance, data, self._sequence, self.config.lease_ttl)
             except OldSequenceError as error:
@@ -123,8 +131,27 @@ class Member:
             else:
                 self.segment_lease.renewed(sent)
                 self._sent = (*self._sent[:1], blob)
+                own.accepted = self._sequence
                 return Published(_count(blob), len(data), self._sequence)
         raise LockLostError(f"{self.instance}: somebody else publishes it at the same time")
+
+    def _remembered(self) -> Sent:
+        if self._own is None:
+            place = self._backend.place
+            # A private segment has no place, and without a cache the totals are the segment's own.
+            alone = not os.path.isabs(place.path) or self.store.strategy == LOCAL_ONLY
+            self._own = Sent(None if alone else place.sent, self.instance)
+        return self._own
+
+    def _see_whether_we_were_forgotten(self, own: Sent) -> None:
+        """After a long silence: whether we were folded, and the record does not say so any more (see sent.py)."""
+        last = own.last
+        # Nobody is folded sooner. Either way, as a clock may have been set.
+        if last is None or abs(self._wall() - last.sequence / 1e9) < self.config.retention:
+            return
+        record = self._record.read()
+        if own.may_be_forgotten_by(record) and self.instance not in self.store.instances():  # else it was never folded
+            own.begin_beyond(last)
 
     # -- the retired totals -----------------------------------------------------------------------------------------
 
@@ -152,6 +179,8 @@ class Member:
         if folded is not None:
             # The blob was removed, so nothing refuses the lower sequence of a clock that was set back since.
             self._sequence = max(self._sequence, folded.sequence)
+            if self._own is not None:
+                self._own.accepted = folded.sequence  # so much of us may be forgotten one day, and no more of it
             for blob in self._sent:
                 if blob.sequence == folded.sequence:
                     self._record.keep_tomb(blob)
@@ -191,13 +220,17 @@ class Member:
             if state_of(blob, after, tombs.get(name)) != FOLDED:
                 after = fold(after, blob, tombs.get(name), self._wall(), token=grant.token)
                 packed[name] = encode(blob)
-        kept = forget(after, self._wall() - self.config.return_within)
+        # Whoever has just begun to look may not have seen yet who lives.
+        before = (
+            self._wall() - self.config.return_within if self._sightings.watched >= self.config.retention else -math.inf
+        )
+        kept = forget(after, before, living=self._sightings.names)
         forgotten = {name: folded.sequence for name, folded in after.folded.items() if name not in kept.folded}
         if not gone and not forgotten:
             return
         forgotten |= {name: sequence for name, sequence in replaced.items() if name in packed}
         expected = 0 if retired is None else retired.version
-        after = Retired(expected + 1, grant.token, kept.folded, kept.part)
+        after = replace(kept, version=expected + 1, token=grant.token)
         data = encode_retired(after)
         try:
             done = self.store.commit_fold(grant, expected, data, after.version, packed, gone, forgotten)

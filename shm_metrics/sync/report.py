@@ -10,7 +10,7 @@ from typing import Any
 from shm_metrics.families import COUNTER, GAUGE, HISTOGRAM
 from shm_metrics.sync.member import Published
 
-__all__ = ["round_report"]
+__all__ = ["no_round", "round_report"]
 
 
 def round_report(
@@ -51,3 +51,18 @@ def round_report(
     if error is not None:
         report["error"] = f"{type(error).__name__}: {error}"
     return report
+
+
+def no_round(error: Exception, *, strategy: str, instance_id: str, timestamp: float) -> dict[str, Any]:
+    """Of a round that could not even begin: nothing was sent."""
+    return round_report(
+        None,
+        error=error,
+        strategy=strategy,
+        instance_id=instance_id,
+        duration=0.0,
+        timestamp=timestamp,
+        round_trips=0,
+        retries=0,
+        failed=1,
+    )

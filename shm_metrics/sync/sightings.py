@@ -12,7 +12,7 @@ has put the instance into the record though there was time enough.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from shm_metrics.sync.blob import Blob, Folded
@@ -38,9 +38,10 @@ class Sighting:
 
 
 class Sightings:
-    """interval: seconds between two looks, as they should be."""
+    """interval: seconds between two looks, as they should be. watched: seconds that were, until the last look."""
 
     def __init__(self, interval: float) -> None:
+        self.watched = 0.0
         self._interval = interval
         self._looked_at: float | None = None
         self._of: dict[str, Sighting] = {}
@@ -49,6 +50,7 @@ class Sightings:
         """`there`: instance -> the sequence that the cache has of it."""
         since = 0.0 if self._looked_at is None else now - self._looked_at
         self._looked_at = now
+        self.watched += min(since, self._interval)
         for instance, seen in self._of.items():
             seen.silent += min(since, self._interval)
             seen.there = instance in there
@@ -69,6 +71,11 @@ class Sightings:
 
     def get(self, instance: str) -> Sighting | None:
         return self._of.get(instance)
+
+    @property
+    def names(self) -> Collection[str]:
+        """Of whom something was seen that counts by itself, or may."""
+        return self._of.keys()
 
     def items(self) -> Iterable[tuple[str, Sighting]]:
         return self._of.items()

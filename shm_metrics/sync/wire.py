@@ -5,7 +5,8 @@ Lives here: the frame (magic, version, checksum), the heads, compression, and th
     frame    4s magic "SHMW" | u8 version | u8 kind | u16 parts | u32 length of all | u32 crc32 of all but itself
     head     of a blob: 16s instance | u64 sequence | u64 token | f64 created | f64 published | f64 interval
                         | u32 pid | u32 bytes of host | host
-             of the retired record: u64 version | u64 token | u32 instances | each: 16s instance | u64 sequence | f64 at
+             of the retired record: u64 version | u64 token | u64 forgotten | u32 instances
+                                    | each: 16s instance | u64 sequence | f64 at
     part     16s digest of the table | u32 table's bytes, u32 of them compressed | u32 values' bytes, u32 compressed
              | table | values
 """
@@ -42,7 +43,7 @@ _FRAME = struct.Struct("<4sBBHI")
 _CRC = struct.Struct("<I")
 _HEAD_OFFSET = _FRAME.size + _CRC.size
 _BLOB = struct.Struct("<16sQQdddII")
-_RETIRED = struct.Struct("<QQI")
+_RETIRED = struct.Struct("<QQQI")
 _FOLDED = struct.Struct("<16sQd")
 _PART = struct.Struct("<16sIIII")
 _DIGEST_SIZE = 16
@@ -72,7 +73,7 @@ def encode(blob: Blob) -> bytes:
 
 def encode_retired(retired: Retired) -> bytes:
     """The record's bytes. Raises WireFormatError if they would be more than a reader takes."""
-    head = [_RETIRED.pack(retired.version, retired.token, len(retired.folded))]
+    head = [_RETIRED.pack(retired.version, retired.token, retired.forgotten, len(retired.folded))]
     for instance, (sequence, at) in retired.folded.items():
         head.append(_FOLDED.pack(bytes.fromhex(instance), sequence, at))
     return _frame(RETIRED, b"".join(head), (retired.part,))
@@ -94,7 +95,7 @@ def decode(data: bytes | memoryview) -> Blob:
 def decode_retired(data: bytes | memoryview) -> Retired:
     """The retired record in `data`. Raises WireFormatError for all that is not exactly what encode_retired() makes."""
     walk = _Walk(data, RETIRED)
-    version, token, count = _RETIRED.unpack(walk.take(_RETIRED.size))
+    version, token, forgotten, count = _RETIRED.unpack(walk.take(_RETIRED.size))
     entries = _FOLDED.iter_unpack(walk.take(count * _FOLDED.size))
     folded = {instance.hex(): Folded(sequence, at) for instance, sequence, at in entries}
     parts = walk.parts(low=True)
@@ -102,7 +103,7 @@ def decode_retired(data: bytes | memoryview) -> Retired:
         raise WireFormatError(
             f"retired record of {len(parts)} parts, and {len(folded)} instances where it says {count}"
         )
-    return Retired(version, token, folded, parts[0])
+    return Retired(version, token, folded, parts[0], forgotten)
 
 
 # -- writing -----------------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import socket
@@ -14,6 +15,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from shm_metrics.cli import main
+from shm_metrics.place import place_for
 from tests.cli.exporter import Serving, environ
 from tests.waiting import PATIENCE_SECONDS, until
 
@@ -66,10 +68,13 @@ def test_it_serves_a_segment_and_ends_cleanly(serve, make_backend, segment_name,
 
 
 @pytest.mark.slow
-def test_it_waits_for_a_segment_that_is_not_there_yet(serve, make_backend, segment_name):
+def test_it_waits_for_a_segment_that_is_not_there_yet_and_says_which_are(serve, make_backend, segment_name):
+    another = make_backend(f"{segment_name}-another")
     serving = serve(segment_name, "--port", "0")
     url = serving.wait_for_url()
     assert serving.said().startswith("waiting: no metrics segment at /dev/shm/")
+    assert re.match(r"There are \(shm_metrics-UID-NAME\): .*/dev/shm/shm_metrics-\d+-\S", serving.said())
+    another.unlink()
     status, text = scrape(url)
     assert status == 503
     assert text.startswith("There are no metrics: no metrics segment at /dev/shm/")
@@ -120,6 +125,17 @@ def test_it_follows_a_segment_that_is_replaced(serve, make_backend, segment_name
     until(lambda: "jobs_total 7.0" in scrape(url)[1], "the new incarnation is served")
     while f"present at {new.place.path}, incarnation {new.instance_id}\n" != serving.said():
         assert serving.process.poll() is None
+
+
+@pytest.mark.slow
+def test_a_segment_that_it_made_and_somebody_removed_is_made_again(serve, segment_name):
+    url = serve(segment_name, "--port", "0", "--create").wait_for_url()
+    run_job(segment_name)
+    place_for(segment_name).unlink()
+    until(lambda: os.path.exists(place_for(segment_name).path), "it is there again")
+    run_job(segment_name)
+    run_job(segment_name)
+    assert "jobs_total 2.0" in scrape(url)[1]
 
 
 @pytest.mark.slow

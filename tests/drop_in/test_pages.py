@@ -500,3 +500,21 @@ def test_the_http_server_serves_all_workers(installed, other):
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+# -- to a file and to a gateway ---------------------------------------------------------------------------------------
+
+
+def test_a_text_file_and_a_push_hold_all_workers(installed, other, tmp_path):
+    other.counter("elsewhere").inc(3)
+    prometheus_client.write_to_textfile(str(tmp_path / "metrics.prom"), REGISTRY)
+    pushed = []
+
+    def handler(url, method, timeout, headers, data):
+        return lambda: pushed.append((method, data))
+
+    prometheus_client.push_to_gateway("gateway:9091", job="x", registry=REGISTRY, handler=handler)
+    ((method, data),) = pushed
+    assert method == "PUT"
+    for page in (data, (tmp_path / "metrics.prom").read_bytes()):
+        assert b"elsewhere_total 3.0" in page

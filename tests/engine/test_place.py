@@ -87,3 +87,13 @@ def test_another_users_file_is_a_segment_error_that_names_us(open_directory, pyt
     read, write = python(code, str(path)).splitlines()
     assert "uid 65534 may not read it" in read
     assert "uid 65534 may not write it" in write
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_who_may_not_look_into_the_directory_any_more_takes_the_file_for_the_same(tmp_path, python):
+    code = (
+        "import os, sys; from shm_metrics.place import Place\n"
+        "place = Place.at(sys.argv[1]); fd = place.open(create=True, write=True)\n"
+        "os.chmod(os.path.dirname(sys.argv[1]), 0o700); os.setuid(65534); print(place.is_file(fd))\n"
+    )
+    assert python(code, str(tmp_path / "segment")) == "True\n"

@@ -210,3 +210,17 @@ def test_readers_that_come_and_go_leave_nothing_open(make_backend):
         reader.snapshot()
         reader.close()
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_segment_that_was_removed_under_its_workers_is_told_by_each_scrape_and_once_in_the_log(make_backend, caplog):
+    backend = make_backend()
+    backend.counter("jobs").inc()
+    assert scrape(backend)[("shm_metrics_detached",)] == 0.0
+    backend.place.unlink()
+    for _ in range(2):
+        found = scrape(backend)
+        assert (found[("jobs_total",)], found[("shm_metrics_detached",)]) == (1.0, 1.0)
+    make_backend()  # whoever comes now makes another one, in the same place
+    assert scrape(backend)[("shm_metrics_detached",)] == 1.0
+    (record,) = caplog.records
+    assert f"{backend.place.path} was removed while it is in use" in record.getMessage()

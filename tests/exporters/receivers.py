@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gzip
+import json
 import re
 import socket
+import ssl
 import threading
 from collections import defaultdict
 from collections.abc import Callable
@@ -12,6 +14,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.request import urlopen
 
+from tests.jobs.conftest import required
 from tests.sync.servers import HOST, Server, program
 
 _LINE = re.compile(r"(?P<name>[^:|]+):(?P<value>[^|]+)\|(?P<type>[a-z]+)(?:\|#(?P<tags>.*))?")
@@ -35,6 +38,54 @@ class Pushgateway(Server):
     def samples(self, name: str) -> set[str]:
         """The lines of the samples of this name."""
         return {line for line in self.page().splitlines() if re.match(rf"{name}[{{ ]", line)}
+
+
+class StatsdDaemon(Server):
+    """The StatsD of Node.js; `port` is that of its administration, by TCP, and `udp` where lines go."""
+
+    ready = b"health\n"
+
+    def __init__(self, directory: Path) -> None:
+        path = program("statsd", "npm install --global statsd")
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            probe.bind((HOST, 0))
+            self.udp = int(probe.getsockname()[1])
+
+        def command(port: int) -> list[str]:
+            configuration = {
+                "address": HOST,
+                "port": self.udp,
+                "mgmt_address": HOST,
+                "mgmt_port": port,
+                "flushInterval": 86_400_000,  # milliseconds: what was counted stays
+                "backends": [],
+            }
+            (directory / "config.js").write_text(json.dumps(configuration))
+            return [path, "config.js"]
+
+        super().__init__(command, directory)
+
+    def ask(self, what: str) -> dict[str, float]:
+        """`counters` or `gauges`, by name."""
+        with socket.create_connection(self.address, timeout=10) as asked:
+            asked.sendall(f"{what}\n".encode())
+            told = b""
+            while not told.endswith(b"END\n\n"):
+                told += asked.recv(1 << 16)
+        return {name: float(value) for name, value in re.findall(r"([\w.;=-]+)'?: (-?[\d.]+)", told.decode())}
+
+
+class Collector(Server):
+    """An OpenTelemetry collector, that passes on to `to` what it is sent by OTLP/HTTP."""
+
+    ready = b"GET / HTTP/1.0\r\n\r\n"
+
+    def __init__(self, directory: Path, to: str) -> None:
+        rotel = required("rotel")
+        agent = Path(rotel.__file__).with_name("rotel-agent")
+        options = ["--exporter=otlp", f"--otlp-exporter-endpoint={to}", "--otlp-exporter-protocol=http"]
+        options += ["--disable-batching", f"--otlp-grpc-endpoint={HOST}:0"]
+        super().__init__(lambda port: [str(agent), "start", f"--otlp-http-endpoint={HOST}:{port}", *options], directory)
 
 
 class Datagrams:
@@ -97,6 +148,61 @@ class Datagrams:
         self.socket.close()
         if self.path is not None:
             self.path.unlink(missing_ok=True)
+
+
+class OneAnswer:
+    """A TCP server that reads one request and answers these bytes as they are.
+
+    pause: seconds between two of its bytes; it goes on until the client is gone. linger: it closes only then, too.
+    context: of TLS.
+    """
+
+    def __init__(
+        self, answer: bytes, *, pause: float = 0.0, linger: bool = False, context: ssl.SSLContext | None = None
+    ) -> None:
+        self._answer, self._pause, self._linger, self._context = answer, pause, linger, context
+        self.request = b""
+        self._listener = socket.create_server((HOST, 0))
+        self._listener.settimeout(30)
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._serve)
+        self._thread.start()
+
+    @property
+    def port(self) -> int:
+        return self._listener.getsockname()[1]
+
+    def _serve(self) -> None:
+        try:
+            accepted = self._listener.accept()[0]
+            accepted.settimeout(30)
+            if self._context is not None:
+                accepted = self._context.wrap_socket(accepted, server_side=True)
+            with accepted:
+                self._read(accepted)
+                for place in range(len(self._answer)) if self._pause else ():
+                    accepted.sendall(self._answer[place : place + 1])
+                    if self._ended.wait(self._pause):
+                        return
+                if not self._pause:
+                    accepted.sendall(self._answer)
+                if self._linger:
+                    accepted.recv(1)
+        except OSError:
+            pass  # the client has had enough
+
+    def _read(self, accepted: socket.socket) -> None:
+        while b"\r\n\r\n" not in self.request:
+            self.request += accepted.recv(1 << 16)
+        head, _, body = self.request.partition(b"\r\n\r\n")
+        length = int(re.search(rb"Content-Length: (\d+)", head)[1])
+        while len(body) < length:
+            body += accepted.recv(1 << 16)
+
+    def close(self) -> None:
+        self._ended.set()
+        self._listener.close()
+        self._thread.join()
 
 
 class Receiver:

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import shm_metrics
+from shm_metrics.exporters import otlp_environment
 from shm_metrics.exporters.otlp import OtlpExporter
 from shm_metrics.exporters.pushgateway import PushgatewayExporter
 from shm_metrics.exporters.registry import exporters
@@ -57,3 +58,9 @@ def test_every_exporter_and_every_option_is_named():
     for factory in (PushgatewayExporter, StatsdExporter, OtlpExporter):
         for option in inspect.signature(factory).parameters:
             assert re.search(rf"^\|[^|]*`{option}`", TOLD, re.M), f"{factory.__name__}: {option} is not in its table"
+
+
+def test_every_variable_that_is_read_is_named_and_no_other():
+    read = set(re.findall(r"OTEL_[A-Z_]+", Path(otlp_environment.__file__).read_text()))
+    assert set(re.findall(r"OTEL_[A-Z_]+", TOLD)) == read
+    assert len(read) == 6

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
+import os
 import socket
 
 import pytest
 
 from shm_metrics import ExportError, InvalidMetricError, Sample, SampleFamily
-from shm_metrics.exporters import exporter
+from shm_metrics.exporters import PushSchedule, exporter
 from tests.sync.servers import HOST, free_port, missing
 
 try:
@@ -27,7 +29,7 @@ def proto():
 
 
 @pytest.fixture
-def export(backend, receiver):
+def export(backend, receiver, environment):
     """export(**options): the resource's attributes, and the metrics by name."""
 
     def export(**options):
@@ -137,14 +139,6 @@ def test_headers_go_along(backend, receiver, compress):
     assert headers.get("Content-Encoding") == ("gzip" if compress else None)
 
 
-def test_where_to_is_taken_from_the_environment(backend, receiver, monkeypatch):
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", receiver.url.removesuffix("/v1/metrics"))
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "a=1,b=x%20y")
-    backend.export_as("otlp")
-    _, path, headers, _ = receiver.requests[0]
-    assert (path, headers["a"], headers["b"]) == ("/v1/metrics", "1", "x y")
-
-
 def test_what_the_collector_refuses_is_an_error(backend, receiver):
     receiver.status, receiver.answer = 503, b"overloaded"
     with pytest.raises(ExportError, match=r"POST http.*/v1/metrics: 503 Service Unavailable: overloaded"):
@@ -176,7 +170,7 @@ def test_without_the_package_it_says_what_to_install(tmp_path, python):
 import sys
 sys.modules["opentelemetry"] = None
 from shm_metrics import InvalidMetricError
-from shm_metrics.exporters import exporter
+from shm_metrics.exporters import PushSchedule, exporter
 try:
     exporter("otlp")
 except InvalidMetricError as error:
@@ -188,3 +182,144 @@ except InvalidMetricError as error:
 def test_what_is_no_endpoint_is_refused_when_it_is_made():
     with pytest.raises(InvalidMetricError, match="give http://HOST:PORT"):
         exporter("otlp", endpoint="localhost:4317")
+
+
+# -- a family that OTLP cannot carry -----------------------------------------------------------------------------------
+
+
+def histogram(*buckets, name="odd", **others):
+    samples = [Sample(f"{name}_bucket", {"le": le}, value) for le, value in buckets]
+    samples += [Sample(f"{name}_{suffix}", {}, value) for suffix, value in others.items()]
+    return SampleFamily(name, "", "histogram", samples)
+
+
+def level(value):
+    return SampleFamily("odd", "", "gauge", [Sample("odd", {}, value)])
+
+
+ODD = {
+    "a count that is NaN": histogram(("1.0", math.nan), ("+Inf", 3.0)),
+    "a count without end": histogram(("1.0", 1.0), ("+Inf", math.inf)),
+    "counts that fall": histogram(("1.0", 5.0), ("+Inf", 3.0)),
+    "a count below zero": histogram(("1.0", -1.0), ("+Inf", 3.0)),
+    "a count beyond 64 bits": histogram(("1.0", 0.0), ("+Inf", 2.0**64)),
+    "a bound that is no number": histogram(("low", 1.0), ("+Inf", 3.0)),
+    "a bound that is NaN": histogram(("NaN", 1.0), ("+Inf", 3.0)),
+    "a bound twice": histogram(("1.0", 1.0), ("1", 1.0), ("+Inf", 3.0)),
+    "no last bucket": histogram(("1.0", 1.0), ("2.0", 3.0)),
+    "neither buckets nor count": histogram(sum=3.0),
+    "a summary's count that is NaN": SampleFamily("odd", "", "summary", [Sample("odd_count", {}, math.nan)]),
+    "a quantile that is none": SampleFamily("odd", "", "summary", [Sample("odd", {"quantile": "half"}, 1.0)]),
+    "a value that is no number": level("many"),
+}
+
+
+@pytest.mark.parametrize("family", ODD.values(), ids=ODD)
+def test_one_that_cannot_be_carried_is_told_and_the_others_are_sent(backend, receiver, family):
+    backend.counter("orders_total").inc(3)
+    backend.register_collector(lambda: [family])
+    with pytest.raises(ExportError, match=r"odd: OTLP cannot carry it: .*; the others were sent"):
+        backend.export_as("otlp", endpoint=receiver.url)
+    ((_, _, _, body),) = receiver.requests
+    (resource,) = ExportMetricsServiceRequest.FromString(body).resource_metrics
+    names = [metric.name for metric in resource.scope_metrics[0].metrics]
+    assert "orders_total" in names
+    assert "odd" not in names
+
+
+def test_on_a_schedule_it_is_counted_each_time_and_logged_once(backend, receiver, caplog):
+    backend.register_collector(lambda: [ODD["counts that fall"]])
+    schedule = PushSchedule(backend, exporter("otlp", endpoint=receiver.url))
+    for _ in range(3):
+        with pytest.raises(ExportError):
+            schedule.push_now()
+    assert (schedule.failed, len(receiver.requests)) == (3, 3)
+    assert len(caplog.records) == 1
+
+
+def test_a_histogram_of_count_and_sum_alone_is_one(backend, export):
+    backend.register_collector(lambda: [histogram(count=3.0, sum=4.5)])
+    (point,) = export()[1]["odd"].histogram.data_points
+    assert (point.count, point.sum, list(point.bucket_counts), list(point.explicit_bounds)) == (3, 4.5, [], [])
+
+
+# -- the environment of OpenTelemetry ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def environment(monkeypatch):
+    """environment(NAME=value): instead of what is set here."""
+    for name in [name for name in os.environ if name.startswith("OTEL_")]:
+        monkeypatch.delenv(name)
+
+    def set_to(**variables):
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+
+    return set_to
+
+
+def test_the_endpoint_of_metrics_is_taken_as_it_is_and_goes_before_that_of_all_signals(environment):
+    assert exporter("otlp").endpoint == "http://127.0.0.1:4318/v1/metrics"
+    for base in ("https://collector/otlp", "https://collector/otlp/"):
+        environment(OTEL_EXPORTER_OTLP_ENDPOINT=base)
+        assert exporter("otlp").endpoint == "https://collector/otlp/v1/metrics"
+    environment(OTEL_EXPORTER_OTLP_METRICS_ENDPOINT="http://metrics:4318/in/")
+    assert exporter("otlp").endpoint == "http://metrics:4318/in/"
+    assert exporter("otlp", endpoint="http://mine:1/x").endpoint == "http://mine:1/x"
+    environment(OTEL_EXPORTER_OTLP_METRICS_ENDPOINT="", OTEL_EXPORTER_OTLP_ENDPOINT="")  # as if not set
+    assert exporter("otlp").endpoint == "http://127.0.0.1:4318/v1/metrics"
+
+
+@pytest.mark.parametrize("name", ["OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"])
+def test_an_endpoint_that_is_none_is_refused_with_the_variable_that_says_it(environment, name):
+    environment(**{name: "collector:4317"})
+    with pytest.raises(InvalidMetricError, match=f"{name}='collector:4317': give http://HOST:PORT"):
+        exporter("otlp")
+
+
+def test_all_of_it_from_the_environment(backend, receiver, environment):
+    environment(
+        OTEL_EXPORTER_OTLP_ENDPOINT=receiver.url.removesuffix("/v1/metrics"), OTEL_EXPORTER_OTLP_HEADERS="a=x%20y"
+    )
+    backend.export_as("otlp")
+    _, path, headers, _ = receiver.requests[0]
+    assert (path, headers["a"]) == ("/v1/metrics", "x y")
+
+
+def test_headers_of_metrics_go_instead_of_those_of_all_signals_and_an_option_instead_of_both(
+    backend, receiver, environment
+):
+    environment(OTEL_EXPORTER_OTLP_HEADERS="a=1,b=2")
+    environment(OTEL_EXPORTER_OTLP_METRICS_HEADERS="b=3, authorization=Basic%20QQ==")
+    backend.export_as("otlp", endpoint=receiver.url)
+    backend.export_as("otlp", endpoint=receiver.url, headers={"c": "4"})
+    told = [
+        {name: headers.get(name) for name in ("a", "b", "authorization", "c")} for *_, headers, _ in receiver.requests
+    ]
+    assert told == [
+        {"a": None, "b": "3", "authorization": "Basic QQ==", "c": None},
+        {"a": None, "b": None, "authorization": None, "c": "4"},
+    ]
+
+
+def test_the_service_and_other_attributes_are_taken_from_the_environment_and_options_win(export, environment):
+    environment(OTEL_RESOURCE_ATTRIBUTES="service.name=a,env=pro%2Cd%3D1,host.name=web-1, team = x ")
+    assert export()[0].items() >= {"service.name": "a", "env": "pro,d=1", "host.name": "web-1", "team": "x"}.items()
+    environment(OTEL_SERVICE_NAME="b")
+    assert export()[0]["service.name"] == "b"
+    resource, _ = export(resource={"service.name": "c", "env": "dev"})
+    assert (resource["service.name"], resource["env"], resource["team"]) == ("c", "dev", "x")
+
+
+@pytest.mark.parametrize(
+    "told", ["env=prod,secret", "env=prod,=secret", "env=prod,a=%zzsecret", "env=prod,a=%ffsecret"]
+)
+def test_a_list_that_is_not_right_is_left_out_as_a_whole_and_logged_without_its_values(
+    export, environment, caplog, told
+):
+    environment(OTEL_RESOURCE_ATTRIBUTES=told)
+    assert "env" not in export()[0]
+    (record,) = caplog.records
+    assert "OTEL_RESOURCE_ATTRIBUTES: pair 2 is no KEY=VALUE" in record.getMessage()
+    assert "secret" not in record.getMessage()

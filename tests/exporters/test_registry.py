@@ -33,8 +33,29 @@ def test_a_name_that_there_is_not_is_refused_with_those_there_are(backend):
 
 
 def test_an_option_that_there_is_not_is_refused(backend):
-    with pytest.raises(InvalidMetricError, match=r"exporter 'json': .*'indent'"):
+    with pytest.raises(InvalidMetricError, match=r"'json': there is no option 'indent'; there are names, partial$"):
         backend.export_as("json", indent=2)
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_a_wrong_option_is_refused_with_all_there_are(name):
+    with pytest.raises(InvalidMetricError, match=f"exporter '{name}': there is no option 'nmaes'; there are .*names"):
+        exporter(name, nmaes=["x"])
+
+
+def test_an_option_that_must_be_said_is_named():
+    with pytest.raises(InvalidMetricError, match="'pushgateway': give the option 'job'; there are url, job, grouping"):
+        exporter("pushgateway", url="http://gateway:9091")
+
+
+def test_a_factory_that_takes_anything_is_given_anything_and_one_that_takes_nothing_says_so():
+    register_exporter("any", lambda **options: Constant(told=str(options)))
+    assert exporter("any", a=1).told == "{'a': 1}"
+    register_exporter("none", lambda: Constant())
+    with pytest.raises(InvalidMetricError, match="'none': there is no option 'a'; it has none"):
+        exporter("none", a=1)
+    register_exporter("native", type("Own", (dict,), {"export": None}))  # a class whose signature is not told
+    assert exporter("native", a=1) == {"a": 1}
 
 
 def test_an_application_adds_its_own_and_is_asked_before_it_replaces_one(backend):

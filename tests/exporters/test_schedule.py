@@ -5,10 +5,12 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import weakref
 
 import pytest
 
-from shm_metrics import ExportError, InvalidMetricError, MetricsBackend
+from shm_metrics import ExportError, InvalidMetricError, MetricsBackend, configure, get_backend
+from shm_metrics.default import use_backend
 from shm_metrics.exporters import PushSchedule, exporter
 from shm_metrics.exporters.pushed_totals import PushedTotals
 
@@ -21,11 +23,13 @@ class Kept:
     def __init__(self):
         self.sent = 0
         self.error = None
+        self.backends = []
 
     def export(self, backend):
         if self.error is not None:
             raise self.error
         self.sent += 1
+        self.backends.append(backend.place.path)
         return b"sent"
 
 
@@ -146,6 +150,18 @@ def test_what_fails_is_counted_and_logged_once_until_it_goes_right(backend, sche
     assert {record.levelno for record in caplog.records} == {logging.WARNING}
 
 
+def test_a_failure_of_the_whole_is_logged_though_a_part_has_always_failed(backend, schedule, clock, caplog):
+    one = schedule(backend)
+    for error in (ExportError("odd", partly=True), ExportError("odd", partly=True), ExportError("nobody there")):
+        one.exporter.error = error
+        one.step()
+        clock.now += 10
+    assert [record.getMessage().split(";")[0] for record in caplog.records] == [
+        "shm_metrics: push: ExportError: odd",
+        "shm_metrics: push: ExportError: nobody there",
+    ]
+
+
 def test_a_defect_of_an_exporter_does_not_end_the_schedule(backend, schedule, caplog):
     one = schedule(backend)
     one.exporter.error = ZeroDivisionError("division by zero")
@@ -193,6 +209,78 @@ def test_what_cannot_lead_or_is_no_exporter_is_refused(backend, tmp_path):
         PushSchedule(MetricsBackend(path=tmp_path / "segment", read_only=True), Kept())
     with pytest.raises(InvalidMetricError, match="give an object with export"):
         PushSchedule(backend, "statsd")
+
+
+# -- the default backend -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def default(tmp_path, monkeypatch):
+    """default(name): configure() on a segment of its own."""
+    monkeypatch.setattr("shm_metrics.default.declared", weakref.WeakValueDictionary())  # what earlier tests left
+    made = []
+
+    def make(name, **options):
+        made.append(configure(path=tmp_path / name, process_metrics=False, **options))
+        return made[-1]
+
+    previous = use_backend(None)
+    yield make
+    use_backend(previous)
+    for backend in made:
+        backend.close()
+
+
+def test_a_schedule_of_the_default_backend_follows_it(default, schedule, clock, make):
+    first = default("a")
+    one = schedule(first)
+    one.step()
+    second = default("b")
+    one.step()  # at once: nobody knows when the new one was pushed
+    assert one.exporter.backends == [first.place.path, second.place.path]
+    assert one.leads()
+    other = schedule(make(path=second.place.path))
+    other.step()
+    assert other.exporter.sent == 0
+    one.stop()
+    other.step()
+    assert other.exporter.sent == 1
+
+
+def test_its_thread_goes_on_with_the_next_one(default, udp):
+    default("a")
+    schedule = PushSchedule(get_backend(), exporter("statsd", names="orders", **udp.options), FAST).start()
+    default("b").counter("orders_total").inc(3)
+    udp.until(lambda: udp.counters["orders_total"] == 3)
+    schedule.stop()
+
+
+def test_one_that_begins_after_the_default_was_replaced_begins_with_the_next(default):
+    one = PushSchedule(default("a"), Kept(), FAST)
+    second = default("b")
+    assert one.push_now() == b"sent"
+    assert one.exporter.backends == [second.place.path]
+    one.stop()
+
+
+def test_a_schedule_of_another_backend_stays_with_it(default, make, schedule):
+    default("a")
+    mine = make()
+    one = schedule(mine)
+    default("b")
+    one.step()
+    assert one.exporter.backends == [mine.place.path]
+
+
+def test_a_default_backend_that_cannot_lead_is_told_once(default, make, schedule, caplog):
+    one = schedule(default("a"))
+    watched = make(path=default("b").place.path)
+    default("b", read_only=True)
+    for _ in range(3):
+        one.step()
+    assert one.exporter.sent == 0
+    assert ["only a worker's can be pushed" in record.getMessage() for record in caplog.records] == [True]
+    watched.close()
 
 
 # -- real processes ----------------------------------------------------------------------------------------------------
@@ -335,7 +423,7 @@ def test_a_child_of_fork_has_a_thread_of_its_own_and_pushes_when_its_parent_stop
 @pytest.mark.both_builds
 def test_a_child_that_was_forked_in_the_middle_of_a_push_does_not_hold_its_lock(fork, tmp_path):
     """The pusher forks, and is killed: its child lives on, and the lock is free."""
-    totals = PushedTotals(str(tmp_path / "state"), 5.0)
+    totals = PushedTotals(str(tmp_path / "state"), 5.0, segment="", shared=False)
     reading, writing = os.pipe()
 
     def push(link):

@@ -182,6 +182,18 @@ def test_a_process_that_ends_in_good_order_pushes_once_more(tmp_path, udp):
 
 
 @pytest.mark.slow
+def test_so_does_one_whose_last_push_was_taken_but_for_a_part(tmp_path, udp):
+    odd = """
+from shm_metrics import Sample, SampleFamily
+backend.register_collector(lambda: [SampleFamily("odd", "", "gauge", [Sample("odd", {}, "many")])])
+schedule ="""
+    code = ENDING.replace("schedule =", odd).replace('"orders"]', '"orders", "odd"]').replace(".pushed", ".failed")
+    run_well(code, str(tmp_path / "segment"), str(udp.port))
+    udp.receive()
+    assert udp.counters["orders_total"] == 7
+
+
+@pytest.mark.slow
 def test_one_that_is_no_leader_leaves_it_to_whoever_is(tmp_path, udp, make):
     leader = PushSchedule(make(), Waiting())
     assert leader.leads()

@@ -39,9 +39,9 @@ def test_gauges_are_sent_as_they_are_every_time(backend, datagrams):
 
 
 def test_a_gauge_below_zero_is_not_taken_for_a_decrement(backend, udp):
-    backend.gauge("depth").set(-2.5)
-    assert push(backend, udp) == ["depth:-2.5|g"]
-    assert push(backend, udp, dialect="statsd") == ["depth:0|g", "depth:-2.5|g"]
+    backend.gauge("depth", shop="a").set(-2.5)
+    assert push(backend, udp) == ["depth:0|g|#shop:a", "depth:-2.5|g|#shop:a"]
+    assert push(backend, udp, dialect="statsd") == ["depth.shop.a:0|g", "depth.shop.a:-2.5|g"]
 
 
 def test_what_is_no_number_is_not_sent(backend, udp):
@@ -254,7 +254,8 @@ def test_a_push_waits_for_another_processs_only_so_long(backend, udp, fork):
     def hold(link):
         from shm_metrics.exporters.pushed_totals import PushedTotals
 
-        with PushedTotals(to.state_path(backend), 5.0).locked(backend.instance_id):
+        totals = PushedTotals(to.state_path(backend), 5.0, segment="", shared=False)
+        with totals.locked(backend.instance_id):
             link.say()
             link.hear()
 

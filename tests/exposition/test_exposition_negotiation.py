@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shm_metrics.exposition import FORMATS, negotiate, render_openmetrics, render_text
+from shm_metrics.exposition import FORMATS, SCRAPED_OR_JSON, negotiate, render_openmetrics, render_text
 from tests.exposition.made import counter, unhurried
 
 PROMETHEUS_2_42 = (
@@ -60,6 +60,25 @@ FIREFOX = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,imag
 )
 def test_the_header_decides(header, name):
     assert negotiate(header).name == name
+
+
+@pytest.mark.parametrize(
+    ("header", "name"),
+    [
+        ("application/json", "json"),
+        ("application/json, text/plain, */*", "json"),
+        ("text/plain;q=0.5,application/json", "json"),
+        ("application/json;q=0.5,text/plain", "text"),
+        ("application/*", "openmetrics"),
+        ("*/*", "text"),
+        (PROMETHEUS_3, "openmetrics"),
+        (FIREFOX, "text"),
+        (None, "text"),
+    ],
+)
+def test_json_is_given_to_who_names_it_where_it_is_offered(header, name):
+    assert negotiate(header, SCRAPED_OR_JSON).name == name
+    assert negotiate(header).name != "json"
 
 
 @unhurried

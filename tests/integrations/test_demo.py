@@ -84,6 +84,23 @@ def test_a_demo_that_is_interrupted_in_the_middle_leaves_nothing_behind(demo, tm
     assert left_behind(process.pid, tmp_path) == []
 
 
+def test_the_migration_shows_one_value_where_there_were_several(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "demo.migration"],
+        cwd=ROOT,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout
+    before, after = (re.findall(r"orders\"\} (\S+)", part) for part in done.stdout.split("-- ")[1:])
+    assert "1000.0" not in before, "each worker knows its own requests"
+    assert after == ["1000.0"] * 8
+    assert list(tmp_path.iterdir()) == []
+
+
 def cluster_demo(tmp_path, before: str = "", **environ: str) -> subprocess.CompletedProcess[str]:
     """python -m demo.cluster; before: code that runs before it."""
     return subprocess.run(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -121,6 +122,16 @@ def test_a_reload_that_changes_nothing_keeps_the_presence_it_has(monkeypatch, se
     assert held.segment is not None
 
 
+def test_a_reload_finds_out_that_the_segment_was_removed(monkeypatch, segment_name, server):
+    monkeypatch.setenv("SHM_METRICS_SEGMENT", segment_name)
+    hooks.on_starting(server)
+    held = hooks._held
+    held.place.unlink()
+    hooks.on_reload(server)
+    assert held.segment is None
+    assert hooks._held.in_place
+
+
 def test_a_reload_that_names_another_segment_moves_the_presence_there(monkeypatch, segment_name, server, tmp_path):
     monkeypatch.setenv("SHM_METRICS_SEGMENT", segment_name)
     hooks.on_starting(server)
@@ -192,13 +203,15 @@ def test_a_cache_that_setup_is_told_becomes_the_environments(monkeypatch, segmen
 
 
 def test_a_worker_whose_cache_cannot_be_used_is_told_so_and_works_on(monkeypatch, segment_name, server):
-    monkeypatch.setenv("SHM_METRICS_CACHE", "ftp://cache")
-    backend = MetricsBackend(segment_name, cache="ftp://cache")
+    monkeypatch.setenv("SHM_METRICS_CACHE", "redis://cache")
+    for package in ("redis", "valkey"):  # neither is installed
+        monkeypatch.setitem(sys.modules, package, None)
+    backend = MetricsBackend(segment_name, cache="redis://cache")
     monkeypatch.setattr(hooks, "get_backend", lambda: backend)
     worker = SimpleNamespace(log=Log())
     hooks.post_worker_init(worker)
     assert len(worker.log) == 1
-    assert "'ftp'" in worker.log[0]
+    assert "pip install 'shm_metrics[redis]'" in worker.log[0]
     backend.close()
 
 
@@ -208,3 +221,26 @@ def test_without_a_cache_no_worker_is_made_to_have_a_backend_or_a_thread(monkeyp
     worker = SimpleNamespace(log=Log())
     hooks.post_worker_init(worker)
     assert worker.log == []
+
+
+def test_a_master_whose_cache_is_a_file_has_nothing_to_warn_of_when_it_ends(
+    monkeypatch, segment_name, server, tmp_path
+):
+    monkeypatch.setenv("SHM_METRICS_SEGMENT", segment_name)
+    monkeypatch.setenv("SHM_METRICS_CACHE", str(tmp_path / "cache"))
+    hooks.on_starting(server)
+    worker = MetricsBackend(segment_name, cache=str(tmp_path / "cache"))
+    worker.counter("orders").inc()
+    assert worker.sync_to_cache()["success"]
+    worker.close()
+    hooks.on_exit(server)
+    assert server.log == []
+
+
+def test_a_master_whose_cache_does_not_answer_when_it_ends_says_so(monkeypatch, segment_name, server):
+    monkeypatch.setenv("SHM_METRICS_SEGMENT", segment_name)
+    monkeypatch.setenv("SHM_METRICS_CACHE", "redis://127.0.0.1:1")
+    hooks.on_starting(server)
+    hooks.on_exit(server)
+    assert len(server.log) == 1
+    assert "was not published" in server.log[0]

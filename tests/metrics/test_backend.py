@@ -270,7 +270,7 @@ def test_stats_say_how_many_of_which_type(filled):
         "gauge_metrics": 1,
         "histogram_metrics": 1,
     }
-    assert stats["incarnation"] == filled.instance_id
+    assert (stats["incarnation"], stats["created_at"]) == (filled.instance_id, filled.created_at)
     assert 0 <= stats["backend_uptime"] < 1000
     assert json.loads(json.dumps(stats)) == stats
 

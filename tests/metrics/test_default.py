@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import logging
 import os
 
@@ -158,6 +160,26 @@ def test_a_variable_that_names_no_segment_is_named_and_the_process_counts_for_it
     assert get_backend().stats()["detached"] is True
 
 
+LIMITED = """
+import resource, sys
+limit = getattr(resource, sys.argv[1])
+resource.setrlimit(limit, (300 << 20, resource.getrlimit(limit)[1]))
+from shm_metrics import Counter, generate_latest
+counter = Counter("jobs", "", ["a"])
+counter.labels("x").inc(2)
+print([line for line in generate_latest().decode().splitlines() if line.startswith(("jobs", "shm_metrics_detached "))])
+"""
+
+
+@pytest.mark.parametrize("limit", ["RLIMIT_AS", "RLIMIT_FSIZE"])
+def test_where_a_segment_is_larger_than_a_process_may_have_the_application_counts_for_itself(
+    python, segment_name, limit
+):
+    # numpy would take address space for each processor of the machine
+    told = python(LIMITED, limit, SHM_METRICS_SEGMENT=segment_name, OPENBLAS_NUM_THREADS="1")
+    assert told == "['jobs_total{a=\"x\"} 2.0', 'shm_metrics_detached 1.0']\n"
+
+
 def test_a_detached_process_takes_its_counts_along_when_it_gets_a_segment(nothing_yet, monkeypatch, tmp_path, names):
     monkeypatch.setenv("SHM_METRICS_SEGMENT", str(tmp_path / "no" / "such" / "directory"))
     counter = Counter("jobs", "")
@@ -272,6 +294,26 @@ def test_a_metric_that_cannot_go_along_stays_where_it_was(nothing_yet, names, ma
     assert shown(third, "jobs") == {(): 5.0}
     assert shown(third, "visits") == {(): 1.0}
     assert "goes on counting where it did" in caplog.text
+
+
+def test_a_file_system_without_locks_is_told_and_the_process_counts_for_itself(
+    nothing_yet, monkeypatch, tmp_path, caplog
+):
+    """As network file systems may be; the kernel's answer is the only thing that is made up here."""
+    real = fcntl.fcntl
+
+    def fcntl_of_another_file_system(fd, command, *rest):
+        if command == fcntl.F_OFD_SETLK and os.readlink(f"/proc/self/fd/{fd}") == str(tmp_path / "segment"):
+            raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+        return real(fd, command, *rest)
+
+    monkeypatch.setattr(fcntl, "fcntl", fcntl_of_another_file_system)
+    monkeypatch.setenv("SHM_METRICS_SEGMENT", str(tmp_path / "segment"))
+    counter = Counter("jobs", "")
+    counter.inc(2)
+    assert "cannot be locked (No locks available)" in caplog.text
+    assert shown(get_backend(), "jobs") == {(): 2.0}
+    assert get_backend().stats()["detached"] is True
 
 
 # -- little address space ----------------------------------------------------------------------------------------------

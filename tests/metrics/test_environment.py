@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import sys
+from types import SimpleNamespace
+
 import pytest
 
 import shm_metrics.default
 from shm_metrics import InvalidMetricError, configure, get_backend
-from shm_metrics.environment import cluster_options, tell_workers
+from shm_metrics.environment import _FIELDS, CACHE_VARIABLE, cluster_options, tell_workers
+from shm_metrics.integrations import gunicorn, uwsgi
 
 CACHE = "redis://127.0.0.1:1/0"
 
@@ -14,8 +18,8 @@ CACHE = "redis://127.0.0.1:1/0"
 @pytest.fixture
 def alone(monkeypatch, segment_name):
     """No default backend yet, and an environment that says which segment it would be."""
-    for name in ("SHM_METRICS_CACHE", "SHM_METRICS_NAMESPACE", "SHM_METRICS_SYNC_INTERVAL", "SHM_METRICS_EXPORT_PORT"):
-        monkeypatch.delenv(name, raising=False)
+    for variable in (CACHE_VARIABLE, *(variable for variable, _ in _FIELDS.values())):
+        monkeypatch.setenv(variable, "")  # so that it is put back
     monkeypatch.setenv("SHM_METRICS_SEGMENT", segment_name)
     monkeypatch.setattr(shm_metrics.default, "_default", None)
     yield monkeypatch
@@ -64,6 +68,8 @@ def test_configure_that_is_told_a_cache_or_none_does_not_listen(alone, segment_n
         ("SHM_METRICS_SYNC_INTERVAL", "400"),  # the retention is 600
         ("SHM_METRICS_EXPORT_PORT", "http"),
         ("SHM_METRICS_EXPORT_PORT", "70000"),
+        ("SHM_METRICS_CACHE", "redi://127.0.0.1:1/0"),
+        ("SHM_METRICS_CACHE", "127.0.0.1:6379"),
     ],
 )
 def test_a_value_that_cannot_be_meant_is_named_and_the_application_counts_on(
@@ -71,7 +77,7 @@ def test_a_value_that_cannot_be_meant_is_named_and_the_application_counts_on(
 ):
     alone.setenv("SHM_METRICS_CACHE", CACHE)
     alone.setenv(variable, text)
-    with pytest.raises(InvalidMetricError, match=f"{variable}='?{text}"):
+    with pytest.raises(InvalidMetricError, match=f"{variable}(='?|: cache='){text}"):
         configure(segment_name)
     get_backend().counter("orders").inc()
     assert variable in caplog.text
@@ -85,8 +91,40 @@ def test_what_workers_are_told_must_be_possible(alone):
         tell_workers(None, None, None, {"port": 1})
     alone.setenv("SHM_METRICS_CACHE", "")  # so that it is put back
     alone.setenv("SHM_METRICS_SYNC_INTERVAL", "")
-    with pytest.raises(InvalidMetricError, match="SHM_METRICS_SYNC_INTERVAL=-1"):
+    with pytest.raises(InvalidMetricError, match="interval=-1"):
         tell_workers(CACHE, -1, None, None)
+    with pytest.raises(InvalidMetricError, match=r"redis://127\.0\.0\.1:6379"):
+        tell_workers("127.0.0.1:6379", None, None, None)
+    assert cluster_options() == {}, "what was refused was not said"
+
+
+@pytest.mark.parametrize("server", ["gunicorn", "uwsgi"])
+@pytest.mark.parametrize(
+    ("variable", "text"), [("SHM_METRICS_CACHE", "redi://h"), ("SHM_METRICS_SYNC_INTERVAL", "often")]
+)
+def test_a_cluster_that_the_environment_says_wrongly_stops_no_server(
+    alone, segment_name, caplog, server, variable, text
+):
+    alone.setenv("SHM_METRICS_CACHE", CACHE)
+    alone.setenv(variable, text)
+    if server == "gunicorn":
+        gunicorn.setup({}, segment_name, sync_options={"lease_ttl": 5})
+    else:
+        alone.setitem(sys.modules, "uwsgi", SimpleNamespace(i_am_the_spooler=int, mule_id=int, worker_id=int))
+        alone.setattr(uwsgi, "set_process_role", print)
+        uwsgi.setup(segment_name, sync_options={"lease_ttl": 5})
+        uwsgi._held.close()
+    assert get_backend().start_sync() is None
+    get_backend().counter("orders").inc()
+    assert sum(text in record.getMessage() for record in caplog.records) == 1
+
+
+def test_a_segment_that_the_environment_says_wrongly_stops_no_uwsgi(alone, caplog):
+    alone.setenv("SHM_METRICS_SEGMENT", "not a name")
+    alone.setitem(sys.modules, "uwsgi", SimpleNamespace(i_am_the_spooler=int, mule_id=int, worker_id=int))
+    alone.setattr(uwsgi, "set_process_role", print)
+    uwsgi.setup()
+    assert "the uWSGI master cannot be present" in caplog.text
 
 
 def test_a_sync_option_that_there_is_not_is_named_beside_those_there_are(make_backend):

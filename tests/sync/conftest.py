@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.sync.hosts import Hosts
 from tests.sync.proxy import Proxy
 from tests.sync.servers import MemcachedServer, RedisServer, Server
 
@@ -39,6 +40,12 @@ def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
 def memcached(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MemcachedServer]:
     """A Memcached that tests share: it is never stopped nor flushed."""
     yield from _started(MemcachedServer, tmp_path_factory, "memcached")
+
+
+@pytest.fixture(params=["valkey", "memcached"])
+def server(request: pytest.FixtureRequest) -> Any:
+    """The shared Valkey, and again the shared Memcached."""
+    return request.getfixturevalue(request.param)
 
 
 @pytest.fixture
@@ -78,3 +85,11 @@ def make_proxy() -> Iterator[Callable[[Server], Proxy]]:
 def namespace() -> str:
     """A namespace that nobody else uses."""
     return f"test-{os.getpid()}-{secrets.token_hex(4)}-{next(_numbers)}"
+
+
+@pytest.fixture
+def hosts(server: Any, namespace: str, tmp_path: Path) -> Iterator[Hosts]:
+    """Hosts of one cluster, in this process, on each of the shared caches."""
+    made = Hosts(lambda: server.url, namespace, tmp_path)
+    yield made
+    made.close()

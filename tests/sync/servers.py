@@ -28,10 +28,10 @@ def missing(what: str, package: str) -> None:
     pytest.skip(told)
 
 
-def program(name: str) -> str:
+def program(name: str, install: str = "") -> str:
     found = shutil.which(name)
     if found is None:
-        missing(name, f"apt-get install {name}")
+        missing(name, install or f"apt-get install {name}")
     return str(found)
 
 

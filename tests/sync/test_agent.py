@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
 import threading
-from urllib.request import urlopen
+import time
+from urllib.request import Request, urlopen
 
 import pytest
 
@@ -12,20 +15,9 @@ from shm_metrics.sync import wire
 from shm_metrics.sync.agent import SyncAgent
 from shm_metrics.sync.config import SyncConfig
 from tests.sync.hosts import Hosts
+from tests.waiting import until
 
 pytestmark = pytest.mark.slow  # real caches, and a Valkey that there is for Python 3.11 and later
-
-
-@pytest.fixture(params=["valkey", "memcached"])
-def server(request):
-    return request.getfixturevalue(request.param)
-
-
-@pytest.fixture
-def hosts(server, namespace, tmp_path):
-    made = Hosts(lambda: server.url, namespace, tmp_path)
-    yield made
-    made.close()
 
 
 def test_published_three_times_five_is_five(hosts):
@@ -147,7 +139,17 @@ def test_a_report_says_what_was_sent(hosts):
     host.backend.counter("orders", shop="y").inc()
     host.backend.gauge("depth").set(1)
     host.backend.histogram("seconds").observe(1)
+    before = time.time()
     report = host.sync()
+    assert set(report) == {
+        *("success", "strategy", "synced_metrics", "duration", "performance", "timestamp", "instance_id")
+    }
+    assert {*report["performance"]} == {
+        *("counters", "gauges", "histograms", "bytes", "round_trips", "retries", "failed")
+    }
+    assert before <= report["timestamp"] <= time.time()
+    assert 0 < report["duration"] < 10
+    assert report["performance"]["round_trips"] >= 1
     assert report["synced_metrics"] == 4
     assert {name: report["performance"][name] for name in ("counters", "gauges", "histograms")} == {
         "counters": 2,
@@ -192,6 +194,25 @@ def test_the_leader_serves_its_host_and_the_cluster(hosts):
     a.agent.stop()
     with pytest.raises(OSError):
         urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10)
+
+
+@pytest.mark.parametrize(("path", "prefix", "total"), [("/metrics", "", 2.0), ("/cluster/metrics", "cluster:", 4.0)])
+def test_the_leaders_pages_are_text_openmetrics_or_json_as_the_client_accepts(hosts, path, prefix, total):
+    a, b = hosts.host(export_port=0), hosts.host()
+    for host in (a, b):
+        host.backend.counter("orders").inc(2)
+        host.step()
+    a.step()
+
+    def page(accept):
+        url = f"http://127.0.0.1:{a.agent.endpoint.port}{path}"
+        return urlopen(Request(url, headers={"Accept": accept}), timeout=10).read()
+
+    assert f"# TYPE {prefix}orders_total counter\n".encode() in page("text/plain")
+    assert f"# TYPE {prefix}orders counter\n".encode() in page("application/openmetrics-text")
+    families = {family["name"]: family for family in json.loads(page("application/json"))["families"]}
+    assert families[f"{prefix}orders"]["series"][0]["value"] == total
+    a.agent.stop()
 
 
 def test_a_port_for_which_there_is_no_thread_is_let_go(hosts, monkeypatch):
@@ -253,6 +274,31 @@ def test_a_backend_with_a_cache_exports_the_cluster(server, namespace, tmp_path)
             backend.close()
 
 
+def test_the_export_names_who_is_stale_and_what_has_two_definitions(server, namespace, tmp_path):
+    options = {"cache": server.url, "namespace": namespace, "sync_options": {"stale_after": 0.05, "lease_ttl": 5}}
+    made = [MetricsBackend(path=tmp_path / name, process_metrics=False, **options) for name in ("old", "new")]
+    try:
+        for backend, buckets in zip(made, ([1, 2], [1, 2, 3]), strict=True):
+            backend.histogram("seconds", buckets=buckets).observe(0.5)
+            assert backend.sync_to_cache()["success"]
+        reader = made[1]
+        reader.export_distributed_metrics()
+
+        def stale():
+            assert reader.sync_to_cache()["success"]
+            return reader.export_distributed_metrics()["stale_instances"]
+
+        until(lambda: stale() == [made[0].instance_id], "only the one that publishes no more is stale")
+        told = reader.export_distributed_metrics()
+        assert told["conflicts"] == [
+            {"name": "seconds", "shown": "histogram", "hidden": "histogram", "instances": 1, "series": 1}
+        ]
+        assert told["metrics"]["seconds"]["count"] == 1, "the newest definition is shown, and nothing is mixed in"
+    finally:
+        for backend in made:
+            backend.close()
+
+
 def test_without_a_cache_the_export_is_local_and_says_so(make_backend):
     backend = make_backend()
     backend.counter("orders").inc(3)
@@ -298,8 +344,6 @@ def test_an_unknown_option_is_refused_at_once(tmp_path):
 
 
 def test_a_child_of_fork_has_an_agent_of_its_own(hosts):
-    import os
-
     host = hosts.host()
     host.backend.counter("orders").inc()
     host.step()
@@ -311,6 +355,41 @@ def test_a_child_of_fork_has_an_agent_of_its_own(hosts):
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
     assert host.agent.member.segment_lease.held
     host.sync()
+
+
+def test_a_child_of_fork_lets_go_of_its_parents_connection_and_leaves_it_alone(make_proxy, server, namespace, tmp_path):
+    """Also where somebody still refers to the store, as the frame of the parent's thread does for good."""
+    proxy = make_proxy(server)
+    url = server.url.replace(f":{server.port}", f":{proxy.port}")
+    hosts = Hosts(lambda: url, namespace, tmp_path)
+    try:
+        host = hosts.host()
+        host.sync()
+        held, own = host.agent.store, sockets_to(proxy.port)
+        assert len(own) == 1
+        pid = os.fork()
+        if pid == 0:
+            os._exit(0 if held is not host.agent.store and sockets_to(proxy.port) == [] else 1)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+        host.sync()
+        assert sockets_to(proxy.port) == own
+    finally:
+        hosts.close()
+
+
+def sockets_to(port):
+    """This process' connections to the port: their inodes."""
+    found = []
+    with open("/proc/self/net/tcp") as file:
+        to = {line.split()[9] for line in file if line.split()[2].endswith(f":{port:04X}")}
+    for fd in os.listdir("/proc/self/fd"):
+        try:
+            told = os.readlink(f"/proc/self/fd/{fd}")
+        except OSError:
+            continue  # that of the directory
+        if told.removeprefix("socket:[").rstrip("]") in to:
+            found.append(told)
+    return sorted(found)
 
 
 def test_an_agent_needs_nothing_but_a_backend(make_backend):

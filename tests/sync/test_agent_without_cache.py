@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
+
 from shm_metrics import MetricsBackend
 from shm_metrics import layout as L
+from shm_metrics.errors import SegmentError
 from shm_metrics.sync.agent import SyncAgent
 from tests.behaviour.conftest import fork
 
@@ -59,3 +62,20 @@ def test_a_backend_that_may_only_read_says_so(make_backend, segment_name):
     report = MetricsBackend(segment_name, read_only=True).sync_to_cache()
     assert report["success"] is False
     assert "opened read_only" in report["error"]
+
+
+@pytest.mark.parametrize("read_only", [False, True])
+def test_a_closed_backend_syncs_no_more_and_leaves_no_agent_behind(make_backend, segment_name, read_only):
+    make_backend().counter("orders").inc()
+    backend = make_backend(read_only=read_only, cache="redis://127.0.0.1:1")
+    backend.close()
+    report = backend.sync_to_cache()
+    assert report["success"] is False
+    assert "closed" in report["error"]
+    for call in (backend.export_distributed_metrics, backend.start_sync):
+        if read_only and call == backend.start_sync:
+            continue
+        with pytest.raises(SegmentError, match="closed"):
+            call()
+    assert not backend.syncing
+    assert "sync_agent" not in backend.__dict__

@@ -183,6 +183,15 @@ def test_forgetting_who_was_folded_keeps_the_totals():
     assert (set(young.folded), young.version) == ({B}, retired.version + 1)
     assert total(young) == 11.0
     assert forget(young, 15.0) is young
+    assert forget(retired, 15.0, living=[A]) is retired
+
+
+def test_the_record_tells_up_to_which_sequence_somebody_was_forgotten():
+    retired = fold(fold(None, jobs(5.0, sequence=7), None, 10.0), jobs(6.0, B, sequence=5), None, 20.0)
+    assert retired.forgotten == 0
+    once = kept(forget(retired, 15.0))
+    assert once.forgotten == 7
+    assert kept(forget(fold(once, jobs(1.0, C, sequence=6), None, 20.0), 25.0)).forgotten == 7
 
 
 def test_states_are_as_the_table_says():

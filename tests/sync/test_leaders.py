@@ -22,11 +22,6 @@ TTL = 1.5
 GRACE = 1.0
 
 
-@pytest.fixture(params=["valkey", "memcached"])
-def server(request):
-    return request.getfixturevalue(request.param)
-
-
 @pytest.fixture
 def make_worker(server, namespace, tmp_path):
     """make_worker(cache=the server's, **options): one more worker of the test's segment, not started yet."""

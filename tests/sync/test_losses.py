@@ -4,28 +4,19 @@ from __future__ import annotations
 
 import time
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
 from shm_metrics import MetricsBackend
 from shm_metrics.sync import member as member_module
 from shm_metrics.sync import wire
+from shm_metrics.sync.sent import Sent
 from shm_metrics.sync.stores.memcached_records import DIRECTORY_SHARDS
+from shm_metrics.sync.stores.protocol import CLUSTER
 from tests.sync.hosts import Hosts
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(params=["valkey", "memcached"])
-def server(request):
-    return request.getfixturevalue(request.param)
-
-
-@pytest.fixture
-def hosts(server, namespace, tmp_path):
-    made = Hosts(lambda: server.url, namespace, tmp_path)
-    yield made
-    made.close()
 
 
 def lose(host, kind, *names):
@@ -360,6 +351,183 @@ def test_a_host_whose_clock_is_behind_is_not_stale_for_who_has_watched_it(hosts)
     assert a.total("in_flight") == 2
     hosts.time.jump(60)
     assert a.total("in_flight") == 0
+
+
+# -- who was away for longer than anybody remembers -------------------------------------------------------------------
+
+
+@pytest.fixture
+def days(hosts):
+    """A cluster whose record forgets after 600 s: hosts whose calendars jump with their clocks."""
+
+    def host(path=None):
+        made = hosts.host(path, return_within=600.0)
+        made.agent.member._wall = lambda: time.time() + hosts.time.ahead
+        return made
+
+    return host
+
+
+def until_forgotten(hosts, leader, host):
+    """`host` is silent, folded, and forgotten."""
+    look(leader, 3, hosts=hosts)
+    assert host.agent.member.instance in retired(leader).folded
+    look(leader, 21, hosts=hosts)
+    assert retired(leader).folded == {}
+
+
+def test_a_host_that_lives_is_never_forgotten_however_long_ago_it_was_folded_once(hosts, days):
+    a, b, c = days(), days(), days()
+    for host in (a, b, c):
+        counted(host, 5)
+        host.step()
+    for _ in range(3):  # b is cut off for a while
+        hosts.time.jump(30)
+        a.step()
+        c.step()
+    assert b.agent.member.instance in retired(a).folded
+    for _ in range(24):
+        hosts.time.jump(30)
+        for host in (a, b, c):
+            host.step()
+    c.die()
+    for _ in range(26):  # c, which is gone for good, is folded and forgotten
+        hosts.time.jump(30)
+        a.step()
+        b.step()
+    assert list(retired(a).folded) == [b.agent.member.instance]
+    for reader in (a, b, hosts.host()):
+        assert reader.total("orders") == 15
+
+
+def test_a_leader_that_has_just_begun_to_look_forgets_nobody(hosts, days):
+    a, b = days(), days()
+    counted(b, 5)
+    a.step()
+    b.step()
+    look(a, 3, hosts=hosts)
+    counted(b, 1)
+    b.step()
+    hosts.time.jump(700)
+    lose_everything(a, b)  # and b publishes again only after the new leader has looked
+    lose(a, "lease", CLUSTER)
+    a.die()
+    c = days()
+    c.agent.member._record = a.agent.member._record
+    c.agent.member._record._store = c.agent.store
+    look(c, 2, 1.0, hosts=hosts)
+    assert b.agent.member.instance in retired(c).folded
+    b.step()
+    look(c, 3, hosts=hosts)
+    assert hosts.host().total("orders") == 6
+
+
+@pytest.mark.parametrize("who", ["the same process", "another process"])
+def test_a_host_that_comes_back_after_it_was_forgotten_counts_once(hosts, days, who):
+    a, b = days(), days()
+    for host in (a, b):
+        counted(host, 5)
+        host.backend.histogram("seconds", buckets=[1, 2]).observe(0.5)
+        host.backend.gauge("depth", multiprocess_mode="livesum").set(2)
+        host.step()
+    counted(b, 1)
+    until_forgotten(hosts, a, b)
+    assert a.total("orders") == 10, "what b has counted since is not known yet"
+    counted(b, 3)
+    if who == "another process":
+        heir = days(b.path)
+        lose(b, "lease", b.agent.member.segment_lease.scope)
+        b.die()
+        b = heir
+    for more in (0, 2):
+        counted(b, more)
+        b.step()
+        for reader in (a, b, hosts.host()):
+            assert reader.total("orders") == 14 + more
+            assert reader.agent.view().family("seconds").values.tolist() == [[2, 0, 0]]
+            assert reader.total("depth") == (4 if who == "the same process" else 2), "what only the living show"
+    heir = days(b.path)  # whoever leads it next goes on from the same base
+    lose(b, "lease", b.agent.member.segment_lease.scope)
+    b.die()
+    counted(heir, 4)
+    heir.step()
+    for reader in (a, heir, hosts.host()):
+        assert reader.total("orders") == 20
+    until_forgotten(hosts, a, heir)  # and a second time
+    counted(heir, 1)
+    heir.step()
+    for reader in (a, heir, hosts.host()):
+        assert reader.total("orders") == 21
+
+
+def test_a_host_that_nobody_forgot_has_no_base_however_long_it_was_away(hosts, days):
+    """The others were cut off as long, so nobody was folded; then the cache came back empty."""
+    a, b, c = days(), days(), days()
+    for host in (a, b, c):
+        counted(host, 5)
+        host.step()
+    c.die()
+    for _ in range(3):
+        hosts.time.jump(30)
+        a.step()
+        b.step()
+    assert list(retired(a).folded) == [c.agent.member.instance]
+    hosts.time.jump(100_000)
+    lose_everything(a, b)
+    for host in (a, b):
+        counted(host, 1)
+        host.step()
+    for reader in (a, b, hosts.host()):
+        assert reader.total("orders") == 17
+
+
+def test_a_host_that_had_returned_and_is_forgotten_while_its_blob_is_lost_counts_nothing_twice(hosts, days):
+    a, b = days(), days()
+    counted(b, 5)
+    a.step()
+    b.step()
+    look(a, 3, hosts=hosts)  # 5 are in the record
+    counted(b, 3)
+    for _ in range(22):
+        b.step()
+        look(a, 1, hosts=hosts)
+    assert a.total("orders") == 8
+    lose(a, "lease", CLUSTER)
+    lose(a, "blob", b.agent.member.instance)
+    lose(a, "directory")
+    a.die()
+    c = days()
+    look(c, 4, hosts=hosts)
+    assert retired(c).folded == {}
+    counted(b, 2)
+    b.step()
+    assert hosts.host().total("orders") == 7, "of the 3 nobody has anything any more"
+
+
+def test_a_file_of_what_was_sent_that_is_damaged_or_of_another_life_is_as_none(hosts, days):
+    b = days()
+    counted(b, 5)
+    b.step()
+    file = Path(b.backend.place.sent)
+    assert file.stat().st_mode & 0o777 == 0o600
+    before = file.read_bytes()
+    for content in (before[:-3], b"", b"SHMSENT1", before.replace(bytes.fromhex(b.agent.member.instance), bytes(16))):
+        file.write_bytes(content)
+        assert Sent(str(file), b.agent.member.instance).last is None
+    file.write_bytes(before)
+    assert Sent(str(file), b.agent.member.instance).last is not None
+    b.backend.unlink()
+    assert not file.exists()
+
+
+def test_a_directory_that_cannot_be_written_costs_one_warning(hosts, days, caplog):
+    b = days()
+    counted(b, 5)
+    Path(b.backend.place.sent).mkdir()
+    for _ in range(2):
+        b.step()
+    assert b.total("orders") == 5
+    assert sum("cannot be written" in record.getMessage() for record in caplog.records) == 1
 
 
 # -- who only reads ---------------------------------------------------------------------------------------------------

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import pathlib
+import re
 
 import pytest
 import redis
@@ -10,8 +12,9 @@ import redis.asyncio
 import valkey
 from pymemcache.client.base import Client
 
+from shm_metrics import MetricsBackend
 from shm_metrics.errors import InvalidMetricError
-from shm_metrics.sync.opening import open_store
+from shm_metrics.sync.opening import check_cache, open_store
 from shm_metrics.sync.stores.local_store import LocalStore
 from shm_metrics.sync.stores.memcached_store import MemcachedStore
 from shm_metrics.sync.stores.redis_store import RedisStore
@@ -157,14 +160,42 @@ def test_a_memcached_url_that_is_wrong_says_how_to_write_it(url, opened):
 
 
 @pytest.mark.parametrize(
-    "cache", ["http://h", "amqp://user:topsecret@h", "memcache://h", "://", object(), 7, {}, b"/a"]
+    "cache",
+    ["http://h", "amqp://user:topsecret@h?topsecret", "memcache://h", "://", "", "shop", object(), 7, {}, b"/a"],
 )
 def test_what_cannot_be_used_says_what_can(cache, opened):
-    with pytest.raises(InvalidMetricError) as caught:
-        opened(cache)
-    for possible in ("redis://", "memcached://", "pymemcache", "Django", "file path", "None"):
-        assert possible in str(caught.value)
-    assert "topsecret" not in str(caught.value)
+    for refuse in (check_cache, opened):
+        with pytest.raises(InvalidMetricError) as caught:
+            refuse(cache)
+        for possible in ("redis://", "memcached://", "pymemcache", "Django", "file path", "None"):
+            assert possible in str(caught.value)
+        assert "topsecret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("cache", "meant"),
+    [
+        ("redi://localhost", "redis://"),
+        ("memcache://h:1,g:2", "memcached://"),
+        ("localhost:6379", "redis://localhost:6379"),
+        ("[::1]:6379", "redis://[::1]:6379"),
+        ("cache.internal", "redis://cache.internal"),
+        ("10.0.0.1:11211", "memcached://10.0.0.1:11211"),
+    ],
+)
+def test_what_is_nearly_a_url_is_no_file_and_the_url_is_said(cache, meant, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InvalidMetricError, match=re.escape(f"do you mean {meant}?")) as caught:
+        MetricsBackend(path=tmp_path / "segment", cache=cache)
+    assert repr(cache) in str(caught.value)
+    assert list(tmp_path.iterdir()) == [], "it was refused before anything was made"
+
+
+@pytest.mark.parametrize("cache", ["redis://h:port", "memcached://a:0", 7, redis.asyncio.Redis()])
+def test_a_cache_that_cannot_be_meant_is_refused_before_a_backend_is_made(cache, tmp_path):
+    with pytest.raises(InvalidMetricError):
+        MetricsBackend(path=tmp_path / "segment", cache=cache)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("as_path", [str, pathlib.Path])
@@ -212,7 +243,7 @@ settings.configure(CACHES={
 from django.core.cache import cache, caches
 from shm_metrics.layout import Layout
 from shm_metrics.segment import Segment
-from shm_metrics.sync.opening import open_store
+from shm_metrics.sync.opening import check_cache, open_store
 from shm_metrics.sync.strategy import CacheStrategy
 from tests.sync.kinds import exercise
 segment = Segment.private(Layout(2, 64))
@@ -250,30 +281,50 @@ class Missing:
         if name.partition(".")[0] in sys.argv[2].split(","):
             raise ModuleNotFoundError(f"No module named {name!r}", name=name.partition(".")[0])
 sys.meta_path.insert(0, Missing())
-import shm_metrics
-from shm_metrics.sync.opening import open_store
+"""
+CONNECTS = """
+from shm_metrics.sync.opening import check_cache, open_store
+print(type(open_store(sys.argv[1], namespace="shop", segment=None)._connector.connect()).__module__)
+"""
+ROUND = """
+import json
+from shm_metrics import MetricsBackend
+backend = MetricsBackend(path=sys.argv[3], cache=sys.argv[1])
+backend.counter("orders").inc(3)
+report, told = backend.sync_to_cache(), backend.export_distributed_metrics()
+print(json.dumps([report, told["warning"], told["metrics"]["orders_total"]["value"], told["strategy"]]))
 try:
-    print(type(open_store(sys.argv[1], namespace="shop", segment=None)._connector.connect()).__module__)
-except shm_metrics.InvalidMetricError as error:
-    print(error)
+    backend.start_sync()
+except Exception as error:
+    print(type(error).__name__)
 """
 
 
 @pytest.mark.parametrize(
-    ("url", "extra"),
+    ("url", "extra", "strategy"),
     [
-        ("redis://h", "shm_metrics[redis]"),
-        ("valkey://h", "shm_metrics[redis]"),
-        ("memcached://h", "shm_metrics[memcached]"),
+        ("redis://h", "shm_metrics[redis]", "distributed_atomic"),
+        ("valkey://h", "shm_metrics[redis]", "distributed_atomic"),
+        ("memcached://h", "shm_metrics[memcached]", "distributed_basic"),
     ],
 )
-def test_a_library_that_is_not_installed_is_named_with_its_extra(url, extra, python):
-    assert f"pip install '{extra}'" in python(BARE, url, "redis,valkey,pymemcache")
+def test_a_library_that_is_not_installed_is_named_with_its_extra_and_stops_nothing(
+    url, extra, strategy, python, tmp_path
+):
+    told, raised = python(BARE + ROUND, url, "redis,valkey,pymemcache", str(tmp_path / "segment")).splitlines()
+    report, warning, orders, exported_as = json.loads(told)
+    assert (report["success"], report["synced_metrics"], report["performance"]["failed"]) == (False, 0, 1)
+    for said in (report["error"], warning):
+        assert f"pip install '{extra}'" in said
+    assert len(report["instance_id"]) == 32
+    assert report["strategy"] == exported_as == strategy
+    assert orders == 3
+    assert raised == "SyncError"
 
 
 @pytest.mark.parametrize("url", ["redis://h", "rediss://h", "valkey://h", "valkeys://h"])
 def test_where_only_valkey_py_is_installed_it_is_used(url, python):
-    assert python(BARE, url, "redis") == "valkey.client\n"
+    assert python(BARE + CONNECTS, url, "redis") == "valkey.client\n"
 
 
 def test_no_library_of_a_cache_is_loaded_before_it_is_asked_for(python):

@@ -514,7 +514,7 @@ def test_nothing_is_accepted_of_a_holder_after_the_next_one_has_its_grant(kind, 
                 refused.append(grant)
             if chance.random() < 0.3:
                 store.release(grant)
-            if len(grants) > 100 and len(refused) > 20:
+            if len(grants) > 60 and len(refused) > 10:
                 enough.set()
         store.close()
 

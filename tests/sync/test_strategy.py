@@ -84,6 +84,7 @@ MEMCACHED = {"distributed", "atomic_increment", "namespace_support"}
         ("/run/shop.snapshot", "local_only", set(), "file"),
         (None, "local_only", set(), ""),
         (Plain(), "local_only", set(), f"{__name__}.Plain"),
+        (object(), "local_only", set(), "builtins.object"),
         (Anything(), "local_only", set(), f"{__name__}.Anything"),
         (
             Counting(),

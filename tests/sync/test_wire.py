@@ -16,7 +16,7 @@ from shm_metrics.errors import SyncError, WireFormatError
 from shm_metrics.families import COUNTER, Family, SeriesLabels
 from shm_metrics.sync import wire
 from shm_metrics.sync.blob import Blob, Part, Retired
-from shm_metrics.sync.fold import fold
+from shm_metrics.sync.fold import fold, forget
 from shm_metrics.sync.table_format import pack_table, unpack_table
 from shm_metrics.sync.tables import Rows, Table
 from tests.sync.made import (
@@ -79,6 +79,14 @@ def test_nothing_but_bytes_that_can_be_read_in_any_language():
             struct.pack("<II", 1, 0),
         ]
     )
+
+
+def test_the_record_says_whom_it_holds_and_up_to_whom_it_has_forgotten():
+    retired = fold(fold(None, blob(counter(value=5.0), sequence=9), None, 1.5), blob(instance=B), None, 2.5, token=4)
+    frame = wire.encode_retired(forget(retired, 2.0))
+    assert frame[:6] == b"SHMW\x01\x02"
+    assert struct.unpack_from("<QQQI", frame, 16) == (3, 4, 9, 1)
+    assert struct.unpack_from("<16sQd", frame, 16 + 28) == (bytes.fromhex(B), 1, 2.5)
 
 
 # -- damage ------------------------------------------------------------------------------------------------------------

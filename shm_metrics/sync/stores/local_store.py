@@ -166,6 +166,9 @@ class LocalStore:
 
         self._file.change(restore)
 
+    def forget(self) -> None:
+        """There is no connection; the byte is the parent's anyway."""
+
     def close(self) -> None:
         for grant in list(self._held.values()):
             self.release(grant)

@@ -100,7 +100,7 @@ class Ring:
         except ModuleNotFoundError as error:
             if error.name != "pymemcache":
                 raise
-            raise InvalidMetricError(
+            raise SyncError(
                 "cache memcached://: the package pymemcache is not installed; pip install 'shm_metrics[memcached]'"
             ) from None
         self.told = servers.told

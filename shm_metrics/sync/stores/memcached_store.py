@@ -83,6 +83,9 @@ class MemcachedStore:
         """The key under which something is kept."""
         return self._names.key(kind, name or "-")
 
+    def forget(self) -> None:
+        self._ring.close()
+
     def close(self) -> None:
         self._ring.close()
 

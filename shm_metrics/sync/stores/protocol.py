@@ -155,5 +155,9 @@ class Store(Protocol):
     def restore_retired(self, record: bytes, version: int, tombs: Mapping[tuple[str, int], bytes] = NO_TOMBS) -> None:
         """After a flush: put the record back if there is none or an older one; the tombs by (instance, sequence)."""
 
+    def forget(self) -> None:
+        """In a child of fork, of its parent's store: let go of the connections. Nothing is sent over them, and they
+        stay the parent's; but for this the child would keep those that a thread of the parent was using."""
+
     def close(self) -> None:
         """Drop the connections. A lease in a cache is not released by it, the publisher byte of the local store is."""

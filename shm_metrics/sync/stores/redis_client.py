@@ -16,9 +16,9 @@ from types import ModuleType
 from typing import Any
 from urllib.parse import urlsplit
 
-from shm_metrics.errors import InvalidMetricError
+from shm_metrics.errors import InvalidMetricError, SyncError
 
-__all__ = ["LIBRARIES", "Connector", "from_client", "from_url", "redis_library"]
+__all__ = ["LIBRARIES", "Connector", "check_client", "check_url", "from_client", "from_url", "let_go", "redis_library"]
 
 LIBRARIES = ("redis", "valkey")
 
@@ -63,25 +63,42 @@ def redis_library(client: object) -> str | None:
     return None
 
 
-def from_url(url: str, timeout: float) -> Connector:
-    """redis://, rediss://, valkey://, valkeys:// or unix://, as redis-py reads them, its options included."""
-    scheme, _, rest = url.partition("://")
-    library = _library_for(scheme)
+def check_url(url: str) -> str:
+    """The host and port in it, or the path of its socket. Needs no library. Raises InvalidMetricError."""
+    scheme = url.partition("://")[0]
     try:
         parts = urlsplit(url)
         port = parts.port  # raises when it is no number
-        host = f"{parts.hostname or 'localhost'}:{port or 6379}" if scheme != "unix" else parts.path
-        if scheme != "unix":
-            database = parts.path.strip("/")
-            if database and not database.isdigit():
-                raise ValueError(f"database {database!r} is not a number")
+        if scheme == "unix":
+            return parts.path
+        database = parts.path.strip("/")
+        if database and not database.isdigit():
+            raise ValueError(f"database {database!r} is not a number")
+    except ValueError as error:
+        raise _wrong(scheme, error) from None
+    return f"{parts.hostname or 'localhost'}:{port or 6379}"
+
+
+def _wrong(scheme: str, error: ValueError) -> InvalidMetricError:
+    return InvalidMetricError(
+        f"cache URL of scheme {scheme}://: {error}; write {scheme}://[user:password@]host[:port][/database]"
+    )
+
+
+def from_url(url: str, timeout: float) -> Connector:
+    """redis://, rediss://, valkey://, valkeys:// or unix://, as redis-py reads them, its options included.
+
+    Raises InvalidMetricError; SyncError when neither redis-py nor valkey-py is installed.
+    """
+    scheme, _, rest = url.partition("://")
+    host = check_url(url)
+    library = _library_for(scheme)
+    try:
         ours = {"valkey": "redis", "valkeys": "rediss"}.get(scheme, scheme)
         theirs = ours if library.__name__ == "redis" else {"redis": "valkey", "rediss": "valkeys"}.get(ours, ours)
         options = importlib.import_module(f"{library.__name__}.connection").parse_url(f"{theirs}://{rest}")
     except ValueError as error:
-        raise InvalidMetricError(
-            f"cache URL of scheme {scheme}://: {error}; write {scheme}://[user:password@]host[:port][/database]"
-        ) from None
+        raise _wrong(scheme, error) from None
     limit = {name: options[name] for name in ("socket_timeout", "socket_connect_timeout") if name in options}
     for name in [name for name in options if _left_out(name)]:
         del options[name]
@@ -95,19 +112,28 @@ def from_url(url: str, timeout: float) -> Connector:
     return Connector(library, connect, f"{scheme}://{host}")
 
 
-def from_client(client: Any, timeout: float) -> Connector:
-    """A client of redis-py or valkey-py: standalone, of a sentinel's master, or of a cluster."""
-    name = redis_library(client)
-    assert name is not None
-    library = sys.modules[name]
-    kind = f"{type(client).__module__}.{type(client).__qualname__}"
+def check_client(client: Any) -> None:
+    """Raises InvalidMetricError for one of these libraries' objects that from_client() cannot take."""
+    kind = _kind(client)
     if any(".asyncio" in klass.__module__ for klass in type(client).__mro__):
         raise InvalidMetricError(f"cache {kind}: it is asynchronous; give the synchronous client, or its URL")
+    if not hasattr(client, "nodes_manager") and getattr(client, "connection_pool", None) is None:
+        raise InvalidMetricError(f"cache {kind}: it has no connection pool; give the client itself, or its URL")
+
+
+def _kind(client: object) -> str:
+    return f"{type(client).__module__}.{type(client).__qualname__}"
+
+
+def from_client(client: Any, timeout: float) -> Connector:
+    """A client of redis-py or valkey-py: standalone, of a sentinel's master, or of a cluster."""
+    check_client(client)
+    name, kind = redis_library(client), _kind(client)
+    assert name is not None
+    library = sys.modules[name]
     if hasattr(client, "nodes_manager"):
         return Connector(library, lambda: _cluster(library, client, timeout), kind)
-    pool = getattr(client, "connection_pool", None)
-    if pool is None:
-        raise InvalidMetricError(f"cache {kind}: it has no connection pool; give the client itself, or its URL")
+    pool = client.connection_pool
     settings = _taken(pool.connection_kwargs) | _settings(library, timeout)
 
     def connect() -> Any:
@@ -156,6 +182,21 @@ def _cluster(library: ModuleType, client: Any, timeout: float) -> Any:
     )
 
 
+def let_go(client: Any) -> None:
+    """In a child of fork: close the parent's sockets, without a word to whoever is at the other end.
+
+    The libraries' own way is to forget such connections, which leaves open what somebody still refers to.
+    """
+    manager = getattr(client, "nodes_manager", None)
+    nodes = [] if manager is None else list(manager.nodes_cache.values())
+    clients = [getattr(node, f"{redis_library(client)}_connection", None) for node in nodes] if nodes else [client]
+    for each in clients:
+        pool = getattr(each, "connection_pool", None)
+        free, used = getattr(pool, "_available_connections", ()), getattr(pool, "_in_use_connections", ())
+        for connection in (*free, *used):
+            connection.disconnect()  # which shuts down only what this process has opened
+
+
 def _taken(options: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if not _left_out(name)}
 
@@ -196,6 +237,6 @@ def _library_for(scheme: str) -> ModuleType:
         except ModuleNotFoundError as error:
             if error.name != name:
                 raise
-    raise InvalidMetricError(
+    raise SyncError(
         f"cache URL of scheme {scheme}://: the package redis is not installed; pip install 'shm_metrics[redis]'"
     )

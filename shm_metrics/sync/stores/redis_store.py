@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from shm_metrics.errors import InvalidMetricError, SyncError
+from shm_metrics.sync.stores import redis_client
 from shm_metrics.sync.stores import redis_scripts as S
 from shm_metrics.sync.stores.protocol import (
     BLOB_SECONDS,
@@ -136,6 +137,12 @@ class RedisStore:
         return self.key("tomb", f"{instance}:{sequence}")
 
     # -- asking ---------------------------------------------------------------------------------------------------
+
+    def forget(self) -> None:
+        self._closed = True
+        client, self._client = self._client, None
+        if client is not None:
+            redis_client.let_go(client)
 
     def close(self) -> None:
         self._closed = True

@@ -25,7 +25,7 @@ from typing import TypeVar
 from shm_metrics.errors import SyncError
 from shm_metrics.locks import FileLocks
 
-__all__ = ["Content", "Kept", "SnapshotFile"]
+__all__ = ["Content", "Kept", "SnapshotFile", "put_in_place"]
 
 log = logging.getLogger("shm_metrics")
 
@@ -132,7 +132,7 @@ class SnapshotFile:
                     raise SyncError(f"{self.told}: another process has it locked for more than {self._timeout} s")
                 content = self.read()
                 answer = change(content)
-                self._replace(self.path, content.encode())
+                put_in_place(self.path, content.encode())
                 # Said, not left to close(): a child forked meanwhile has the same description open.
                 locks.release(_LOCK)
             finally:
@@ -141,16 +141,18 @@ class SnapshotFile:
             raise SyncError(f"{self.told}: cannot be written: {error.strerror}") from error
         return answer
 
-    def _replace(self, path: str, data: bytes) -> None:
-        beside = f"{path}.{os.getpid()}.new"
+
+def put_in_place(path: str, data: bytes) -> None:
+    """The file's whole content, in place of the one before. Raises OSError."""
+    beside = f"{path}.{os.getpid()}.new"
+    try:
+        fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        with open(fd, "wb") as file:
+            file.write(data)
+        os.rename(beside, path)
+    except OSError:
         try:
-            fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-            with open(fd, "wb") as file:
-                file.write(data)
-            os.rename(beside, path)
+            os.unlink(beside)
         except OSError:
-            try:
-                os.unlink(beside)
-            except OSError:
-                pass
-            raise
+            pass
+        raise
