@@ -14,8 +14,8 @@ from shm_metrics.families import Family
 from tests.behaviour.processes import Child, Link
 from tests.behaviour.soundness import check_sound
 
-SEGMENTS = 50
-KILLS = 20  # a segment: the more series it has, the longer a scrape takes
+SEGMENTS = 125
+KILLS = 8  # a segment: the more series it has, the longer a scrape takes
 LONGEST_LIFE = 2e-3
 MOST = 200  # of each kind in a life: one that nobody finds the time to end must not fill the segment
 AT_ONCE = 1.0  # seconds: half of what anybody waits for the catalog before giving up
