@@ -14,7 +14,7 @@ from shm_metrics.families import Family
 from tests.behaviour.processes import Child, Link
 from tests.behaviour.soundness import check_sound
 
-SEGMENTS = 125
+SEGMENTS = 50
 KILLS = 8  # a segment: the more series it has, the longer a scrape takes
 LONGEST_LIFE = 2e-3
 MOST = 200  # of each kind in a life: one that nobody finds the time to end must not fill the segment
@@ -90,13 +90,13 @@ def counted(snapshot: Snapshot) -> dict[Any, float]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(400)
-def test_a_thousand_kills_inside_series_creation_never_damage_a_segment(
-    attach: Callable[..., MetricsBackend], fork: Callable[..., Child], path: str
+@pytest.mark.parametrize("segments", [SEGMENTS, pytest.param(20 * SEGMENTS, marks=pytest.mark.torture)])
+def test_hundreds_of_kills_inside_series_creation_never_damage_a_segment(
+    segments: int, attach: Callable[..., MetricsBackend], fork: Callable[..., Child], path: str
 ) -> None:
     rng = random.Random(20)
     cut_short = 0
-    for _ in range(SEGMENTS):
+    for _ in range(segments):
         backend = attach(slots=65_536)
         for life in range(KILLS):
             kill_and_go_on(fork, backend, life, rng)
