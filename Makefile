@@ -3,7 +3,7 @@
 
 PYTHON ?= python3
 VENV   ?= .venv
-JOBS   ?= 3
+JOBS   ?= 4
 ARGS   ?=
 
 PY     := $(VENV)/bin/python
@@ -14,6 +14,9 @@ PYTEST := $(PY) -m pytest -n $(JOBS) --dist worksteal
 BUILD := pyproject.toml setup.py $(wildcard shm_metrics/*_cy.py shm_metrics/*.pxd)
 
 COMPILED := $(PY) -c 'from shm_metrics.cells import COMPILED; exit(not COMPILED)'
+
+# the second run needs fewer of hypothesis' examples, if it is the second
+AGAIN := $$($(COMPILED) && echo --hypothesis-profile=again)
 
 .NOTPARALLEL:
 .SUFFIXES:
@@ -73,11 +76,11 @@ test: $(VENV)/.with-test
 	    echo '== NO C COMPILER WAS FOUND: the compiled cells are not tested'; \
 	fi
 	@echo '== again, interpreted cells'
-	@SHM_METRICS_INTERPRETED=1 $(PYTEST) -m 'not torture and (both_builds or not slow)' $(ARGS)
+	@SHM_METRICS_INTERPRETED=1 $(PYTEST) $(AGAIN) -m 'not torture and (both_builds or not slow)' $(ARGS)
 
 quick: $(VENV)/.with-test
 	@if $(COMPILED); then $(PYTEST) -m 'not torture and not slow' $(ARGS); fi
-	@SHM_METRICS_INTERPRETED=1 $(PYTEST) -m 'not torture and not slow' $(ARGS)
+	@SHM_METRICS_INTERPRETED=1 $(PYTEST) $(AGAIN) -m 'not torture and not slow' $(ARGS)
 
 # The tests come from the package index, once.
 conformance: $(VENV)/.with-test

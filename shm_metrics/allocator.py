@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from shm_metrics import layout as L
 from shm_metrics import records
 from shm_metrics.catalog import Catalog
-from shm_metrics.errors import SegmentFormatError, SegmentFullError
+from shm_metrics.errors import SegmentError, SegmentFormatError, SegmentFullError
 from shm_metrics.families import Family, LabelPairs
 from shm_metrics.gauge_modes import MODES, SHARED
 from shm_metrics.index import Index
@@ -42,7 +42,7 @@ SEARCH_SECONDS = 1.0  # between two searches for slots to reuse in a full segmen
 _LEDGER_STAMPS = (L.SLOT_STAMP_INHERITED, L.SLOT_STAMP_MIN, L.SLOT_STAMP_MAX, L.SLOT_STAMP_NEWEST)
 
 
-class CatalogBusyError(Exception):
+class CatalogBusyError(SegmentError):
     """The catalog lock could not be had: this thread holds it already, or another process does not let go."""
 
 

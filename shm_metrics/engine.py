@@ -205,7 +205,10 @@ class Engine(lookup.Getters):
     # -- ending ---------------------------------------------------------------------------------------------------
 
     def clear(self) -> None:
-        """Hide every series, in every process, from the next scrape on; counting goes on from 0."""
+        """Hide every series, in every process, from the next scrape on; counting goes on from 0.
+
+        Raises SegmentError, with some series hidden, when another process keeps the catalog to itself for seconds.
+        """
         mine = dict(self.families.handles)
         for name, family in self._scraper.families().items():
             handle = mine.get(name) or self.families.new_handle(family)

@@ -53,7 +53,7 @@ class MetricConflictError(MetricsError, ValueError):
 
 
 class SegmentError(MetricsError):
-    """The segment cannot be made, joined or read."""
+    """The segment cannot be made, joined or read, or its catalog is not to be had."""
 
 
 class SegmentFormatError(SegmentError):

@@ -19,8 +19,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from shm_metrics import pytest_plugin
+
+# For a run that comes after one on the other build, as `make test` has it: the variety was that one's task.
+settings.register_profile("again", max_examples=25)
 
 INTERPRETED = os.environ.get("SHM_METRICS_INTERPRETED", "") not in ("", "0")
 

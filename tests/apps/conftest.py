@@ -25,4 +25,4 @@ def deploy(
 
     yield start
     for each in running:
-        each.server.close()
+        each.server.kill()

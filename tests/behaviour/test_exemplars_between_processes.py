@@ -15,6 +15,7 @@ import pytest
 
 from shm_metrics import MetricsBackend, Snapshot
 from shm_metrics import layout as L
+from shm_metrics.cells import COMPILED
 from tests.behaviour.processes import PATIENCE, Child, Link
 from tests.behaviour.test_exhaustion import SmallDisk, disk, warnings
 
@@ -22,7 +23,7 @@ __all__ = ["disk"]
 
 BUCKETS = (1.0, 2.0, 4.0)
 WORKERS = 3
-KILLS = 400
+KILLS = 200 if COMPILED else 50
 
 
 def count(backend: MetricsBackend, who: str, n: int) -> None:
@@ -143,15 +144,15 @@ def test_rows_that_change_hands_take_no_more_memory_for_exemplars(
 
 @pytest.mark.slow
 @pytest.mark.both_builds
-@pytest.mark.timeout(400)
+@pytest.mark.parametrize("kills", [KILLS, pytest.param(20 * KILLS, marks=pytest.mark.torture)])
 def test_workers_killed_while_they_keep_exemplars_leave_only_whole_ones(
-    attach: Callable[..., MetricsBackend], fork: Callable[..., Child]
+    kills: int, attach: Callable[..., MetricsBackend], fork: Callable[..., Child]
 ) -> None:
     backend = attach()
     rng = random.Random(11)
     children = [fork(count_for_ever, backend, str(n)) for n in range(WORKERS)]
     seen = 0
-    for kill in range(KILLS):
+    for kill in range(kills):
         deadline = time.perf_counter() + rng.uniform(0.0, 3e-3)
         victim = rng.randrange(WORKERS)
         assert children[victim].hear() == "ready"
@@ -160,7 +161,7 @@ def test_workers_killed_while_they_keep_exemplars_leave_only_whole_ones(
         children[victim].kill()
         seen += check(backend.snapshot())
         children[victim] = fork(count_for_ever, backend, f"{kill}")
-    assert seen > KILLS
+    assert seen > kills
     assert len(backend.snapshot().used_rows) == WORKERS + 1
     for child in children:
         child.kill()

@@ -90,13 +90,13 @@ def counted(snapshot: Snapshot) -> dict[Any, float]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(400)
+@pytest.mark.parametrize("segments", [SEGMENTS, pytest.param(20 * SEGMENTS, marks=pytest.mark.torture)])
 def test_a_thousand_kills_inside_series_creation_never_damage_a_segment(
-    attach: Callable[..., MetricsBackend], fork: Callable[..., Child], path: str
+    segments: int, attach: Callable[..., MetricsBackend], fork: Callable[..., Child], path: str
 ) -> None:
     rng = random.Random(20)
     cut_short = 0
-    for _ in range(SEGMENTS):
+    for _ in range(segments):
         backend = attach(slots=65_536)
         for life in range(KILLS):
             kill_and_go_on(fork, backend, life, rng)

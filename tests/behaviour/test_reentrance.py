@@ -22,7 +22,7 @@ from tests.behaviour.processes import PATIENCE, Child, Link
 
 LONGEST = 2e-4  # seconds from the end of one handler to the next signal
 SIGNALS = 2_000 if COMPILED else 500
-FORKS = 100
+FORKS = 100 if COMPILED else 30
 
 
 def totals(backend: MetricsBackend, *names: str) -> list[float]:

@@ -154,7 +154,7 @@ damaged_words = st.lists(
 )
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=settings.default.max_examples * 3 // 5)
 @given(damaged_words)
 def test_damage_to_the_table_gives_no_wrong_record_and_a_rebuild_puts_it_right(damage):
     segment = Segment.private(Layout(1, 2048))

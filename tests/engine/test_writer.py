@@ -154,6 +154,16 @@ def held(worker, no_thread, monkeypatch):
     return first, second._writer.allocator.locked()
 
 
+def test_what_is_to_be_removed_while_the_catalog_is_locked_is_an_error_of_the_tree(held):
+    backend, locked = held
+    backend.counter("jobs_total").inc()
+    with locked:
+        with pytest.raises(SegmentError, match="has been locked"):
+            backend.clear()
+    backend.clear()
+    assert shown(backend, "jobs") == {}
+
+
 def test_series_asked_for_while_the_catalog_is_locked_count_and_come_in_later(held, caplog):
     backend, locked = held
     with locked:

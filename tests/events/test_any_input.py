@@ -36,7 +36,11 @@ anything = st.recursive(
 names = st.text() | st.from_regex(r"[a-z\-é0-9]{1,8}\.(started|completed|failed|cancelled)", fullmatch=True) | anything
 fields = st.sampled_from(["duration", "execution_duration", "status", "handler_class", "namespace", "x"])
 payloads = st.dictionaries(fields, anything, max_size=4) | anything
-many = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+many = settings(
+    max_examples=settings.default.max_examples * 3 // 2,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 
 
 @pytest.fixture(scope="module")

@@ -98,7 +98,7 @@ def start(tmp_path, udp):
 
     yield begin
     for server in running:
-        server.close()
+        server.kill()
 
 
 def documented(tmp_path, udp):

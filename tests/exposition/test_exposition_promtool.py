@@ -46,7 +46,7 @@ def test_promtool_has_nothing_to_say_about_a_page_of_all_types():
     assert (result.returncode, result.stdout + result.stderr) == (0, b"")
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=settings.default.max_examples // 4, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(pages())
 def test_promtool_can_read_every_page(page):
     result = check(render_text(page))

@@ -50,7 +50,7 @@ def gunicorn(
 
     yield start
     for server in running:
-        server.close()
+        server.kill()  # a test that is about an end in good order has had it
 
 
 @pytest.fixture

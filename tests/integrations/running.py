@@ -28,6 +28,10 @@ class Uvicorn(Gunicorn):
     def command(self, listening: int, app: str, conf: Path) -> list[str]:
         return [sys.executable, "-m", "uvicorn", "--fd", str(listening), app]
 
+    def kill(self) -> None:
+        """In good order after all: multiprocessing's semaphores have names, which somebody has to remove."""
+        self.close()
+
 
 class BindingGunicorn(Gunicorn):
     """gunicorn that opens its own socket: one that was handed to it, it cannot hand on to a new binary (USR2)."""

@@ -50,6 +50,7 @@ def test_every_request_is_counted_once_though_workers_are_killed_and_recycled(gu
 
 def test_no_hook_is_needed(gunicorn):
     service: Service = gunicorn(hooks="")
+    service.scrape_from_several()  # or the killed one may be the only one that is present
     tally = service.load(REQUESTS, halfway=service.kill_one)
     assert len(service.scrape_from_several()) == 1
     assert service.counted() == service.marks()

@@ -119,7 +119,7 @@ def cluster(cache: Server, segment_name: str, tmp_path: Path, environ: dict[str,
     made = Cluster(cache, segment_name, tmp_path, environ)
     yield made
     for server in made.running:
-        server.close()
+        server.kill()
 
 
 @pytest.mark.parametrize(

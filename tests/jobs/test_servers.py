@@ -33,6 +33,10 @@ class Hypercorn(Gunicorn):
     def command(self, listening: int, app: str, conf: Path) -> list[str]:
         return [sys.executable, "-m", self.name, "--workers", str(WORKERS), "--bind", f"fd://{listening}", app]
 
+    def kill(self) -> None:
+        """In good order after all: multiprocessing's semaphores have names, which somebody has to remove."""
+        self.close()
+
     def answers(self) -> bool:
         try:
             return get(self.port, "/metrics")[0] == 200
@@ -103,7 +107,7 @@ def start(segment_name: str, tmp_path: Path) -> Iterator[Callable[..., Hypercorn
 
     yield start
     for server in running:
-        server.close()
+        server.kill()
 
 
 @pytest.mark.parametrize(

@@ -124,7 +124,7 @@ def uwsgi(segment_name: str, tmp_path: Path) -> Iterator[Callable[..., Uwsgi]]:
 
     yield start
     for server in running:
-        server.close()
+        server.kill()
 
 
 MODES = {
