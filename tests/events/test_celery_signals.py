@@ -99,6 +99,9 @@ def test_a_task_that_is_ended_from_outside_has_one_end(worker, make_backend, tmp
     prefork = request.node.callspec.params["worker"] == "prefork"
     hang, wait = worker.send_task("hang"), worker.send_task("wait")
     until(lambda: value(backend, "task_started_total", handler="wait") == 1, "the task has begun")
+    # gevent's greenlet for commands has a connection of its own, and may not listen yet when tasks run: what is told
+    # before is lost.
+    until(lambda: worker.control.ping(timeout=0.5, limit=1), "the worker listens to commands")
     worker.control.revoke(wait.id, terminate=True)
     with pytest.raises(Exception, match="TimeLimitExceeded"):
         hang.get(PATIENCE_SECONDS, interval=0.02)
