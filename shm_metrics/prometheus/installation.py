@@ -27,7 +27,7 @@ from shm_metrics.prometheus.replacing import Replacements
 from shm_metrics.prometheus.values import SegmentValue, value_class
 from shm_metrics.prometheus.workers import IdentifiedWorker, Worker
 
-__all__ = ["Installation", "current", "install", "uninstall"]
+__all__ = ["Installation", "current", "existing", "install", "uninstall"]
 
 log = logging.getLogger("shm_metrics")
 
@@ -138,7 +138,7 @@ class Installation:
             if before is not None:
                 methods.originals[owner.__name__, name] = before
         self._runtime.start(self.backend, self.client)
-        self._adopt(_existing(metrics.MetricWrapperBase))
+        self._adopt(existing(metrics.MetricWrapperBase))
         if self._follows_default:
             follow_default(self)
 
@@ -355,28 +355,26 @@ def _renew_values(metric: Any) -> None:
         metric._created = created
 
 
-def _existing(base: type) -> list[Any]:
+def existing(base: type) -> list[Any]:
     """All metrics of this process, whoever holds them; those too that gc.freeze() hid before a fork."""
     # freeze() takes all there is: while the class itself is not frozen, none of its instances is. The count says less,
     # since CPython 3.12 begins with some frozen objects of its own.
-    objects = gc.get_objects()
-    if id(base) in map(id, objects):
-        return _instances(base, objects)
+    if id(base) in map(id, gc.get_objects()):
+        return _instances(base)
     gc.unfreeze()
     try:
-        return _instances(base, gc.get_objects())
+        return _instances(base)
     finally:
         gc.freeze()
 
 
-def _instances(base: type, objects: list[Any]) -> list[Any]:
-    # By the identity of their types: asking each of a million objects by issubclass() takes ten times as long, and a
-    # metaclass may say anything of equality.
-    kinds = [base]
-    for kind in kinds:
-        kinds += kind.__subclasses__()
-    known = {id(kind) for kind in kinds}
-    return [found for found in objects if id(type(found)) in known and "_labelvalues" in vars(found)]
+def _instances(base: type) -> list[Any]:
+    # By way of their classes, to which they refer: to ask each of a million objects what it is takes six times as long.
+    classes = [base]
+    for each in classes:
+        classes += each.__subclasses__()
+    referrers = gc.get_referrers(*classes)
+    return [found for found in referrers if issubclass(type(found), base) and "_labelvalues" in vars(found)]
 
 
 @forks.in_child
