@@ -66,7 +66,7 @@ def get_backend() -> MetricsBackend:
 
 
 _PRIVATE_SIZES = ((DEFAULT_ROWS, DEFAULT_SLOTS), (64, 16_384), (16, 8_192), (4, 2_048))
-"""(rows, slots) of a segment of one's own, the first that can be had: 406, 43, 9 and 3 MB of address space."""
+"""(rows, slots) of a segment of one's own, the first that can be had: 406, 43, 11 and 3 MiB of address space."""
 
 
 def _for_this_process(options: dict[str, Any]) -> MetricsBackend:
@@ -74,14 +74,15 @@ def _for_this_process(options: dict[str, Any]) -> MetricsBackend:
     for rows, slots in _PRIVATE_SIZES:
         try:
             backend = MetricsBackend(DEFAULT_NAME, rows=rows, slots=slots, _private=True, **options)
-        except SegmentError:
-            if (rows, slots) == _PRIVATE_SIZES[-1]:
-                raise
-        else:
-            break
-    if (rows, slots) != _PRIVATE_SIZES[0]:
-        log.warning("shm_metrics: there is room for %d numbers of %d processes only (ulimit -v or -f?)", slots, rows)
-    return backend
+        except SegmentError as error:
+            refused = error
+            continue
+        if (rows, slots) != _PRIVATE_SIZES[0]:
+            log.warning(
+                "shm_metrics: there is room for %d numbers of %d processes only (ulimit -v or -f?)", slots, rows
+            )
+        return backend
+    raise refused
 
 
 def current_backend() -> MetricsBackend | None:
