@@ -6,12 +6,6 @@ cdef extern from *:
     static inline double shm_load(const double *p) {
         double v; __atomic_load(p, &v, __ATOMIC_ACQUIRE); return v;
     }
-    /* Make *p at least v: the one word that several processes write at will, so the one compare-and-swap. */
-    static inline void shm_raise(double *p, double v) {
-        double old; __atomic_load(p, &old, __ATOMIC_RELAXED);
-        while (old < v && !__atomic_compare_exchange(p, &old, &v, 0, __ATOMIC_RELEASE, __ATOMIC_RELAXED)) {}
-    }
     """
     void shm_release() noexcept nogil
     double shm_load(const double *p) noexcept nogil
-    void shm_raise(double *p, double v) noexcept nogil

@@ -5,7 +5,9 @@
 Lives here: what runs at every update, and nothing else. May not: look anything up by name, take a file lock, allocate.
 Cython's pure-Python mode: the same source is compiled where there is a compiler, and interpreted where there is none.
 
-A cell is a place in this process' own row: nobody else writes there, so an update is an add.
+A cell is a place in this process' own row: no other process writes there, so an update is an add. Before it goes one
+comparison: of the segment's generation of removals with the one that the row has followed. Where they differ, the row
+is brought up to date first: what was removed is zeroed, and a cell whose slots went to another series gets a new place.
 
 What keeps an update whole:
     compiled, with GIL    a method of C statements is not interrupted
@@ -35,7 +37,7 @@ from shm_metrics.errors import InvalidMetricError, shown
 
 if cython.compiled:
     from cython.cimports.posix.time import CLOCK_MONOTONIC, clock_gettime, timespec
-    from cython.cimports.shm_metrics._atomic import shm_load, shm_raise, shm_release
+    from cython.cimports.shm_metrics._atomic import shm_load, shm_release
 
 COMPILED: bool = cython.compiled
 _GIL = getattr(sys, "_is_gil_enabled", lambda: True)()
@@ -45,7 +47,10 @@ _LARGEST = cython.declare(cython.double, 1.7976931348623157e308)
 # Slot offsets within a series, as drawn in layout.py.
 _STAMP = cython.declare(cython.Py_ssize_t, 0)
 _VALUE = cython.declare(cython.Py_ssize_t, 1)
-_DELTA = cython.declare(cython.Py_ssize_t, 2)
+# Of a shared gauge: two pairs of a stamp and a base, then the epoch of the delta, and the delta.
+_OTHER = cython.declare(cython.Py_ssize_t, 2)
+_EPOCH = cython.declare(cython.Py_ssize_t, 4)
+_DELTA = cython.declare(cython.Py_ssize_t, 5)
 
 _FEW_BOUNDS = cython.declare(cython.Py_ssize_t, 24)  # up to here a straight search beats a binary one
 
@@ -110,19 +115,25 @@ class Row:
     """Where this process writes: its own row, or private memory while it has none.
 
     view: shape (slots,), the row. ledger: shape (slots,), the ledger row of the same segment.
-    matrix: shape (rows, slots) and pages: shape (rows, pages), to add up the deltas of a shared gauge.
+    generation: shape (1,), the segment's generation of removals; seen: the one that the cells of this row have followed.
+    follower: called with the cell that is about to write when they differ.
+    private: the memory is this process' own. content: what the follower needs to know of the memory.
     """
 
     view: cython.double[::1]
     ledger: cython.double[::1]
-    matrix: cython.double[:, ::1]
-    pages: cython.uchar[:, ::1]
-    slots_per_page: cython.Py_ssize_t
+    generation: cython.ulonglong[::1]
+    seen: cython.ulonglong
+    private: cython.bint
+    follower: object
+    content: object
     if not cython.compiled:
-        __slots__ = ("__weakref__", "ledger", "lock", "matrix", "pages", "slots_per_page", "view")
+        __slots__ = ("__weakref__", "content", "follower", "generation", "ledger", "lock", "private", "seen", "view")
 
-    def __init__(self, view, ledger, matrix, pages, slots_per_page):
-        self.point(view, ledger, matrix, pages, slots_per_page)
+    def __init__(self, view, ledger, generation, content=None):
+        self.follower = None
+        self.seen = 0
+        self.point(view, ledger, generation, content, True)
         if not cython.compiled:
             self.renew()
 
@@ -131,19 +142,47 @@ class Row:
         if not cython.compiled:
             self.lock = RLock()
 
-    def point(self, view, ledger, matrix, pages, slots_per_page):
+    def point(self, view, ledger, generation, content, private):
         """From now on write there; every cell of this row follows."""
         if cython.compiled:
-            self.view, self.ledger, self.matrix, self.pages = view, ledger, matrix, pages
+            self.view, self.ledger, self.generation = view, ledger, generation
         else:
-            self.view, self.ledger = memoryview(view), memoryview(ledger)
-            self.matrix, self.pages = memoryview(matrix), memoryview(pages)
-        self.slots_per_page = slots_per_page
+            self.view, self.ledger, self.generation = memoryview(view), memoryview(ledger), memoryview(generation)
+        self.content = content
+        self.private = private
 
     def take(self, other: "Row"):
-        """Write where `other` writes."""
-        self.view, self.ledger, self.matrix, self.pages = other.view, other.ledger, other.matrix, other.pages
-        self.slots_per_page = other.slots_per_page
+        """Write where `other` writes, which has followed what `other` has."""
+        self.view, self.ledger, self.generation = other.view, other.ledger, other.generation
+        self.seen, self.content, self.private = other.seen, other.content, other.private
+
+    def watch(self, follower):
+        """Call `follower` with a cell that is about to write while removals are to be followed."""
+        self.follower = follower
+
+    def memory(self):
+        """What the follower needs to know of the memory, and whether it is private."""
+        return self.content, self.private
+
+    def follower_of(self):
+        """What watch() was given."""
+        return self.follower
+
+    def unsettle(self):
+        """Have the follower called at the next update of every cell here."""
+        self.seen = self.generation[0] + 1
+
+    def settle(self):
+        """Watch no more: what is in this private memory stays there until it is moved."""
+        self.seen = self.generation[0]
+
+    def followed(self):
+        """The generation that the cells have followed."""
+        return self.seen
+
+    def follow(self, generation):
+        """The cells have followed the removals up to `generation`."""
+        self.seen = generation
 
     @cython.ccall
     def add(self, slot: cython.Py_ssize_t, amount: cython.double):
@@ -159,26 +198,12 @@ class Row:
         """What this row holds in one slot."""
         return self.view[slot]
 
-    @cython.cfunc
-    @cython.exceptval(check=False)
-    def _deltas(self, slot: cython.Py_ssize_t) -> cython.double:
-        """Sum of one slot over all worker rows; pages that nobody reserved are not touched."""
-        row: cython.Py_ssize_t
-        total: cython.double = 0.0
-        page: cython.Py_ssize_t = slot // self.slots_per_page
-        for row in range(1, self.matrix.shape[0]):
-            if self.pages[row, page]:
-                total += self.matrix[row, slot]
-        return total
-
 
 @cython.ccall
 def private_row(slots: cython.Py_ssize_t) -> Row:
     """A row in private memory: where updates wait, or end, when there is no place in the segment for them."""
-    memory = memoryview(bytearray(8 * slots))
-    ledger = memoryview(bytearray(8 * slots)).cast("d")
-    pages = memoryview(bytearray(1)).cast("B", (1, 1))
-    return Row(memory.cast("d"), ledger, memory.cast("d", (1, slots)), pages, slots)
+    view, ledger = memoryview(bytearray(8 * slots)).cast("d"), memoryview(bytearray(8 * slots)).cast("d")
+    return Row(view, ledger, memoryview(bytearray(8)).cast("Q"))
 
 
 _UNBOUND = private_row(8)
@@ -211,6 +236,10 @@ class Cell:
     def place(self):
         """(row, slot) of this cell."""
         return self.row, self.slot
+
+    def rebind(self):
+        """Find a new place: the slots went to another series. A series does it; a cell alone stays where it is."""
+        self.row.settle()
 
     def move(self, row: Row, slot: cython.Py_ssize_t):
         """Write there from now on, and take along what this cell counted so far. Only for cells in private rows."""
@@ -272,6 +301,8 @@ class CounterCell(Cell):
             value = _number(amount, self)
         if not 0.0 <= value <= _LARGEST:
             _refuse_amount(amount, self)
+        if self.row.generation[0] != self.row.seen:
+            self.row.follower(self)
         if cython.compiled:
             with cython.critical_section(self.row):
                 self.row.view[self.slot] += value
@@ -299,6 +330,8 @@ class MovingCell(Cell):
             number = value
         else:
             number = _number(value, self)
+        if self.row.generation[0] != self.row.seen:
+            self.row.follower(self)
         if cython.compiled:
             with cython.critical_section(self.row):
                 self._set(number)
@@ -334,6 +367,8 @@ class MovingCell(Cell):
 
     @cython.cfunc
     def _locked_move(self, number: cython.double):
+        if self.row.generation[0] != self.row.seen:
+            self.row.follower(self)
         if cython.compiled:
             with cython.critical_section(self.row):
                 self._move(number)
@@ -370,7 +405,11 @@ class GaugeCell(MovingCell):
     @cython.exceptval(check=False)
     def _move(self, number: cython.double) -> cython.void:
         now: cython.double = _now()
-        self.row.view[self.slot + _VALUE] += number
+        # Without a stamp there is no value, whatever a row's last owner left when it was killed.
+        if self.row.view[self.slot + _STAMP] == 0.0:
+            self.row.view[self.slot + _VALUE] = number
+        else:
+            self.row.view[self.slot + _VALUE] += number
         if cython.compiled:
             shm_release()
         self.row.view[self.slot + _STAMP] = now
@@ -378,9 +417,14 @@ class GaugeCell(MovingCell):
     @cython.cfunc
     def _carry(self, source: Row, row: Row, slot: cython.Py_ssize_t):
         stamp: cython.double = source.view[self.slot + _STAMP]
-        # Added, not set: a row that was taken over holds what its last owner left of a `sum` gauge, and else nothing.
-        if stamp > row.view[slot + _STAMP]:
-            row.view[slot + _VALUE] += source.view[self.slot + _VALUE]
+        if stamp != 0.0:
+            if row.view[slot + _STAMP] == 0.0:
+                row.view[slot + _VALUE] = source.view[self.slot + _VALUE]
+            else:
+                # Of a `sum` gauge, which the row's last owner left: the two add up. Of other modes a row is cleared.
+                row.view[slot + _VALUE] += source.view[self.slot + _VALUE]
+            if cython.compiled:
+                shm_release()
             row.view[slot + _STAMP] = stamp
         source.view[self.slot + _STAMP] = 0.0
         source.view[self.slot + _VALUE] = 0.0
@@ -393,60 +437,94 @@ class GaugeCell(MovingCell):
 
 @cython.cclass
 class SharedGaugeCell(MovingCell):
-    """slots: stamp, base, delta. One value for all workers: the newest base plus the sum of all deltas.
+    """slots: (stamp, base) twice, epoch, delta. One value for all workers: a base plus the deltas that came after it.
 
-    The ledger row says two things of it. Its delta slot is a flag: somebody has used inc or dec; until then set() looks
-    at no other row. Its stamp slot is the newest stamp of all rows: while that is this row's own, its base is the
-    newest already, and set() need not ask the clock, which would cost more than all the rest.
+    The ledger row decides: its first slot is the epoch, the stamp of the base that counts, whichever row has it. A delta
+    counts if its row's epoch is that one. So a set() is one store, which drops every delta of before, and the value is
+    then exactly what was set. The ledger's epoch slot says in which epoch inc or dec was used last: while that is
+    another one, and this row has the base, set() only stores the base, and does not ask the clock.
+
+    set()   base, stamp    into the pair that does not count: nothing has happened yet
+            ledger epoch   the one store that makes it the value
+    inc()   first of an epoch: ledger's epoch slot; delta; epoch. From then on: delta
     """
 
     @cython.cfunc
     @cython.exceptval(check=False)
     def _set(self, number: cython.double) -> cython.void:
-        stamp: cython.double = self.row.view[self.slot + _STAMP]
-        if self.row.ledger[self.slot + _DELTA] != 0.0:
-            number -= self.row._deltas(self.slot + _DELTA)
+        slot: cython.Py_ssize_t = self.slot
+        epoch: cython.double = self.row.ledger[slot + _STAMP]
+        pair: cython.Py_ssize_t = slot
+        if self.row.view[slot + _STAMP] == epoch:
+            pair = slot + _OTHER
+        if epoch != 0.0 and self.row.ledger[slot + _EPOCH] != epoch:
+            if pair != slot:
+                self.row.view[slot + _VALUE] = number
+                return
+            if self.row.view[slot + _OTHER + _STAMP] == epoch:
+                self.row.view[slot + _OTHER + _VALUE] = number
+                return
+        stamp: cython.double = _now()
+        self.row.view[pair + _VALUE] = number
         if cython.compiled:
-            self.row.view[self.slot + _VALUE] = number
-            if stamp == 0.0 or self.row.ledger[self.slot + _STAMP] != stamp:
-                # The stamp goes last: it makes this base the newest.
-                shm_release()
-                stamp = _now()
-                self.row.view[self.slot + _STAMP] = stamp
-                shm_raise(cython.address(self.row.ledger[self.slot + _STAMP]), stamp)
-        else:
-            # Without compare-and-swap an older stamp may end up in the ledger, so here nobody relies on it.
-            stamp = _now()
-            self.row.view[self.slot + _VALUE] = number
-            self.row.view[self.slot + _STAMP] = stamp
-            self.row.ledger[self.slot + _STAMP] = stamp
+            shm_release()
+        self.row.view[pair + _STAMP] = stamp
+        if cython.compiled:
+            shm_release()
+        self.row.ledger[slot + _STAMP] = stamp
 
     @cython.cfunc
     @cython.exceptval(check=False)
     def _move(self, number: cython.double) -> cython.void:
-        # The flag goes first: a set() that misses it came before this delta.
-        self.row.ledger[self.slot + _DELTA] = 1.0
-        if cython.compiled:
-            shm_release()
-        self.row.view[self.slot + _DELTA] += number
+        slot: cython.Py_ssize_t = self.slot
+        epoch: cython.double = self.row.ledger[slot + _STAMP]
+        if self.row.ledger[slot + _EPOCH] != epoch:
+            # The ledger goes first: a set() that misses it came before this delta.
+            self.row.ledger[slot + _EPOCH] = epoch
+            if cython.compiled:
+                shm_release()
+        if self.row.view[slot + _EPOCH] == epoch:
+            self.row.view[slot + _DELTA] += number
+        else:
+            self.row.view[slot + _DELTA] = number
+            if cython.compiled:
+                shm_release()
+            # The epoch goes last: until then the delta is of one that counts no more.
+            self.row.view[slot + _EPOCH] = epoch
 
     @cython.cfunc
     def _carry(self, source: Row, row: Row, slot: cython.Py_ssize_t):
-        if source.view[self.slot + _DELTA] != 0.0:
-            row.ledger[slot + _DELTA] = 1.0
-            row.view[slot + _DELTA] += source.view[self.slot + _DELTA]
-        if source.view[self.slot + _STAMP] > row.view[slot + _STAMP]:
-            row.view[slot + _VALUE] = source.view[self.slot + _VALUE]
-            row.view[slot + _STAMP] = source.view[self.slot + _STAMP]
-        source.view[self.slot + _STAMP] = 0.0
-        source.view[self.slot + _VALUE] = 0.0
-        source.view[self.slot + _DELTA] = 0.0
+        """What was set in private memory counts if nothing was set in the segment since; what was added, always."""
+        before: Row = self.row
+        mine: cython.Py_ssize_t = self.slot
+        stamp: cython.double = source.ledger[mine + _STAMP]
+        base: cython.double = source.view[mine + _VALUE]
+        moved: cython.double = 0.0
+        if source.view[mine + _OTHER + _STAMP] == stamp:
+            base = source.view[mine + _OTHER + _VALUE]
+        if source.view[mine + _EPOCH] == stamp:
+            moved = source.view[mine + _DELTA]
+        self.row = row
+        self.slot = slot
+        if stamp > row.ledger[slot + _STAMP]:
+            self._set(base)
+        if moved != 0.0:
+            self._move(moved)
+        self.row = before
+        self.slot = mine
+        i: cython.Py_ssize_t
+        for i in range(_DELTA + 1):
+            source.view[mine + i] = 0.0
+        source.ledger[mine + _STAMP] = 0.0
+        source.ledger[mine + _EPOCH] = 0.0
 
     def forget(self):
         """Forget base and delta."""
-        self.row.view[self.slot + _STAMP] = 0.0
-        self.row.view[self.slot + _VALUE] = 0.0
-        self.row.view[self.slot + _DELTA] = 0.0
+        i: cython.Py_ssize_t
+        for i in range(_DELTA + 1):
+            self.row.view[self.slot + i] = 0.0
+            if self.row.private:
+                self.row.ledger[self.slot + i] = 0.0
 
 
 @cython.cclass
@@ -502,6 +580,8 @@ class HistogramCell(Cell):
             value = _number(amount, self)
         if value != value:
             _refuse_nan(self)
+        if self.row.generation[0] != self.row.seen:
+            self.row.follower(self)
         if cython.compiled:
             with cython.critical_section(self.row):
                 self._observe(value)
@@ -530,6 +610,9 @@ class HistogramCell(Cell):
             shm_release()
         # The bucket goes last: it makes the count, and the count says which sum is the sum.
         self.row.view[bucket] += 1.0
+        if self.row.private:
+            # In private memory the ledger keeps each bucket's own sum, so that buckets can be moved one by one.
+            self.row.ledger[bucket] += value
 
     def time(self):
         """A context manager and decorator that observes the seconds a block or a call takes."""
@@ -540,33 +623,63 @@ class HistogramCell(Cell):
 
     @cython.cfunc
     def _carry(self, source: Row, row: Row, slot: cython.Py_ssize_t):
+        """Bucket by bucket, each with its own sum: a kill in between leaves a histogram of what was moved so far."""
         i: cython.Py_ssize_t
-        count: cython.double = 0.0
+        count: cython.double
+        total: cython.double
         have: cython.double = 0.0
         for i in range(self.buckets):
-            count += source.view[self.slot + 1 + i]
             have += row.view[slot + 1 + i]
-        if count == 0.0:
-            return
-        sums: cython.Py_ssize_t = self.slot + 1 + self.buckets
-        total: cython.double = source.view[sums + (cython.cast(cython.longlong, count) & 1)]
-        sums = slot + 1 + self.buckets
-        total += row.view[sums + (cython.cast(cython.longlong, have) & 1)]
-        # A sequence more than one ahead of the count tells the reader to wait for all buckets.
-        row.view[slot] = have + count
-        row.view[sums + (cython.cast(cython.longlong, have + count) & 1)] = total
-        if cython.compiled:
-            shm_release()
         for i in range(self.buckets):
-            row.view[slot + 1 + i] += source.view[self.slot + 1 + i]
+            count = source.view[self.slot + 1 + i]
+            total = source.ledger[self.slot + 1 + i]
+            source.view[self.slot + 1 + i] = 0.0
+            source.ledger[self.slot + 1 + i] = 0.0
+            if count == 0.0:
+                continue
+            if cython.cast(cython.longlong, count) & 1 == 0:
+                # One observation by itself: only an odd step changes which of the two sums is the sum.
+                self._carry_bucket(row, slot, i, have, 1.0, total / count)
+                have += 1.0
+                total -= total / count
+                count -= 1.0
+            self._carry_bucket(row, slot, i, have, count, total)
+            have += count
         for i in range(self.buckets + 3):
             source.view[self.slot + i] = 0.0
+
+    @cython.cfunc
+    @cython.exceptval(check=False)
+    def _carry_bucket(
+        self,
+        row: Row,
+        slot: cython.Py_ssize_t,
+        bucket: cython.Py_ssize_t,
+        have: cython.double,
+        count: cython.double,
+        total: cython.double,
+    ) -> cython.void:
+        """As _observe(), for an odd number of observations at once. have: how many there are before."""
+        sums: cython.Py_ssize_t = slot + 1 + self.buckets
+        odd: cython.Py_ssize_t = cython.cast(cython.longlong, have) & 1
+        row.view[slot] = have + 1.0
+        if cython.compiled:
+            shm_release()
+        row.view[sums + 1 - odd] = row.view[sums + odd] + total
+        if cython.compiled:
+            shm_release()
+        row.view[slot + 1 + bucket] += count
+        if cython.compiled:
+            shm_release()
+        row.view[slot] = have + count
 
     def forget(self):
         """Forget all observations."""
         i: cython.Py_ssize_t
         for i in range(self.buckets + 3):
             self.row.view[self.slot + i] = 0.0
+            if self.row.private:
+                self.row.ledger[self.slot + i] = 0.0
 
 
 @cython.no_gc  # it is in no cycle: nothing it refers to refers to it
@@ -596,6 +709,8 @@ class HistogramTimer:
         if cython.compiled:
             seconds: cython.double = _now() - self.began
             self.seconds = seconds if seconds > 0.0 else 0.0
+            if self.cell.row.generation[0] != self.cell.row.seen:
+                self.cell.row.follower(self.cell)
             with cython.critical_section(self.cell.row):
                 self.cell._observe(self.seconds)
         else:

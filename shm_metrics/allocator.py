@@ -1,45 +1,67 @@
-"""Creating families and series: the catalog's only author.
+"""Creating, removing and reusing families and series: the catalog's only author.
 
 Lives here: what happens under the catalog lock. May not: touch a worker's row, know about forks or threads of the
 application (the writer does).
 
-One creation, and what a kill between any two steps leaves:
-    slot map, slots used      slots that nobody has; never served
-    record, then commit       nothing (the record is not there before the commit)
-    index, then indexed       a record that the next holder of the lock indexes first
+What a kill, an exception or a fork between any two steps leaves:
+    creation    slot map, slots used      slots that nobody has; never served
+                slot table                the same
+                record, then commit       nothing (the record is not there before the commit)
+                index, then indexed       a record that the next holder of the lock indexes first
+    removal     ring                      nothing (the generation says how far the ring counts)
+                generation                the removal: one store. The rest is done by the next holder of the lock
+    reuse       ring, generation          a removed series whose slots wait for another one
+                slot table                the same; the record of the removed series is dead
+                record, commit, index     as above; the new series is REMOVED until the slot map says that it is not
+    copying     the other catalog region  nothing (the number of switches says which region is in use)
+                switches                  an index that says of itself which region it was made for
+
+Each store is preceded by a look at the lock: a child of fork that returns into its parent's call must not go on with it.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from threading import RLock
+from functools import wraps
 from time import monotonic
-from typing import TYPE_CHECKING, NamedTuple
+from types import FrameType
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from shm_metrics import layout as L
 from shm_metrics import records
 from shm_metrics.catalog import Catalog
 from shm_metrics.errors import SegmentError, SegmentFormatError, SegmentFullError
 from shm_metrics.families import Family, LabelPairs
-from shm_metrics.gauge_modes import MODES, SHARED
 from shm_metrics.index import Index
 from shm_metrics.records import Record
+from shm_metrics.removals import EVERY_SLOT, Removals
+from shm_metrics.rows import WorkerTable
+from shm_metrics.runtime.call_lock import CallLock, ForkedCallError, NestedCallError
 from shm_metrics.segment import Segment
+from shm_metrics.slot_table import FREE, LIVE, REMOVED, SlotTable
 from shm_metrics.slots import slot_codes
 
 if TYPE_CHECKING:
-    from shm_metrics.mirror import SeriesEntry
     from shm_metrics.reader import Reader
 
 __all__ = ["Allocator", "CatalogBusyError", "FamilyPlace", "SeriesPlace"]
 
 CATALOG_SECONDS = 2.0
 IMPATIENT_SECONDS = 5.0  # after a wait in vain: new series must not stop the application for two seconds each
-SEARCH_SECONDS = 1.0  # between two searches for slots to reuse in a full segment
+MOST_CANDIDATES = 8  # removed series that are looked at for slots to reuse, in one creation
 
-# Stamps whose ledger row is written: flags of shared gauges, and what dead min, max and mostrecent gauges left.
-_LEDGER_STAMPS = (L.SLOT_STAMP_INHERITED, L.SLOT_STAMP_MIN, L.SLOT_STAMP_MAX, L.SLOT_STAMP_NEWEST)
+# Series whose ledger row is written: shared gauges, and what dead min, max and mostrecent gauges left.
+_FOLDED_STAMPS = (L.SLOT_STAMP_MIN, L.SLOT_STAMP_MAX, L.SLOT_STAMP_NEWEST)
+_LEDGER_STAMPS = (L.SLOT_STAMP_SHARED, *_FOLDED_STAMPS)
+
+_GENERATION = L.GENERATION_OFFSET // L.WORD
+_CHANGES = L.CHANGES_OFFSET // L.WORD
+_FAMILIES = L.FAMILIES_OFFSET // L.WORD
+_DEAD = L.DEAD_RECORDS_OFFSET // L.WORD
+_SLOTS_USED = L.SLOTS_USED_OFFSET // L.WORD
+_ENTRY_WORDS = L.SLOT_ENTRY_BYTES // L.WORD
+
+T = TypeVar("T")
 
 
 class CatalogBusyError(SegmentError):
@@ -47,85 +69,107 @@ class CatalogBusyError(SegmentError):
 
 
 class FamilyPlace(NamedTuple):
-    """offset: of its record. overflow: first slot of its overflow series, or None."""
+    """id: its identity in the segment. overflow: first slot of its overflow series, or None."""
 
-    offset: int
+    id: int
     overflow: int | None
 
 
 class SeriesPlace(NamedTuple):
-    """offset: of its record. slot, slots: its first slot, how many. born: stamps up to it are of an earlier life."""
+    """hash: of its key. slot, slots: its first slot, how many."""
 
-    offset: int
+    hash: int
     slot: int
     slots: int
-    born: float
 
 
-class _CatalogLock:
-    """Allocator.locked(). A class, not a generator: it is entered for every new series."""
+class _CatalogLock(CallLock):
+    """Between the threads of this process by the call, between processes by the catalog's byte."""
 
-    __slots__ = ("allocator",)
+    __slots__ = ("_patient_from", "segment")
 
-    def __init__(self, allocator: Allocator) -> None:
-        self.allocator = allocator
-
-    def __enter__(self) -> None:
-        allocator = self.allocator
-        allocator._thread_lock.acquire()
-        if allocator._inside:
-            allocator._thread_lock.release()
-            raise CatalogBusyError("called from within a creation in the same thread")
-        allocator._inside = True
-        try:
-            if not allocator.segment.locks.try_exclusive(L.LOCK_CATALOG):
-                allocator._wait_for_catalog()
-        except BaseException:
-            allocator._inside = False
-            allocator._thread_lock.release()
-            raise
-
-    def __exit__(self, *_: object) -> None:
-        allocator = self.allocator
-        allocator.segment.locks.release(L.LOCK_CATALOG)
-        allocator._inside = False
-        allocator._thread_lock.release()
-
-
-class Allocator:
-    """reader: gives a Reader of the segment; asked only when something is removed or reused."""
-
-    def __init__(self, segment: Segment, reader: Callable[[], Reader]) -> None:
+    def __init__(self, segment: Segment) -> None:
+        super().__init__()
         self.segment = segment
-        self._reader = reader
-        self.catalog = Catalog(segment)
-        self.index = Index(segment, self.catalog)
-        self._thread_lock = RLock()
-        self._inside = False
-        self._catalog_lock = _CatalogLock(self)
-        self._search_again = 0.0
         self._patient_from = 0.0
-        self._reusable: dict[bytes, list[SeriesEntry]] = {}
 
-    def renew(self) -> None:
-        """Forget locks that other threads held when this process was forked."""
-        self._thread_lock = RLock()
-        self._inside = False
-
-    def locked(self) -> _CatalogLock:
-        """A context that holds the catalog lock. Entering it raises CatalogBusyError.
+    def acquire(self, frame: FrameType) -> None:
+        """As CallLock.acquire(). Raises CatalogBusyError.
 
         A signal handler or __del__ that comes in on top of a creation in the same thread is refused, as it could
         neither wait for what it interrupted nor go on in the middle of it.
         """
-        return self._catalog_lock
+        try:
+            super().acquire(frame)
+        except NestedCallError:
+            raise CatalogBusyError("called from within a creation in the same thread") from None
+        if not self.segment.locks.try_exclusive(L.LOCK_CATALOG):
+            self._wait()
 
-    def _wait_for_catalog(self) -> None:
-        """Wait for the catalog lock; if somebody has kept it that long before, not again, for a while."""
+    def _wait(self) -> None:
+        """Wait for the byte; if another process has kept it that long before, not again, for a while."""
         seconds = CATALOG_SECONDS if monotonic() >= self._patient_from else 0.0
         if not self.segment.locks.wait_exclusive(L.LOCK_CATALOG, seconds):
             self._patient_from = monotonic() + IMPATIENT_SECONDS
             raise CatalogBusyError(f"the catalog has been locked for {CATALOG_SECONDS:.0f} s")
+
+    def release(self, frame: FrameType) -> None:
+        """As CallLock.release()."""
+        if self.holder is frame:
+            self.segment.locks.release(L.LOCK_CATALOG)
+            super().release(frame)
+
+
+def _locked(method: Callable[..., T]) -> Callable[..., T]:
+    """Decorator: run the method under the catalog lock; in a child that was forked on top of it, from its beginning."""
+
+    @wraps(method)
+    def locked(self: Allocator, *args: Any) -> T:
+        try:
+            return self.lock.run(method, self, *args)
+        except ForkedCallError:
+            return self.lock.run(method, self, *args)
+
+    return locked
+
+
+class Allocator:
+    """reader: gives a Reader of the segment; asked only when the catalog is copied."""
+
+    def __init__(self, segment: Segment, reader: Callable[[], Reader]) -> None:
+        self.segment = segment
+        self._reader = reader
+        self.lock = _CatalogLock(segment)
+        self.catalog = Catalog(segment, self.lock)
+        self.index = Index(segment, self.catalog, self.lock)
+        self.table = SlotTable(segment)
+        self.removals = Removals(segment)
+        self._workers = WorkerTable(segment)
+        self._full: dict[bytes, tuple[int, int]] = {}  # shape -> the changes and used slots at which none was left
+        self._search_from: dict[bytes, int] = {}
+        self._no_gain_at = -1
+
+    def renew(self) -> None:
+        """In a forked child: forget a lock that another thread held."""
+        self.lock.renew()
+
+    @_locked
+    def run_locked(self, work: Callable[[], T]) -> T:
+        """Return `work()`, called under the catalog lock. Raises CatalogBusyError."""
+        return work()
+
+    def _prepare(self) -> None:
+        """What every holder of the lock does first: complete what a killed one left."""
+        newest = self.removals.newest()
+        if newest is not None and newest.slot != EVERY_SLOT and newest.slot < self.segment.layout.slots:
+            entry = newest.slot * _ENTRY_WORDS
+            if self.table.words[entry] < newest.generation:
+                self._complete(newest.slot, newest.generation)
+        catalog, words = self.catalog, self.segment.words
+        nearly_full = 8 * catalog.commit > 7 * self.segment.layout.catalog_bytes
+        if words[_DEAD] == L.LARGEST_WORD or (nearly_full and self._no_gain_at != words[_CHANGES]):
+            self._make_room()
+        self.index.make_ready()
 
     # -- families -------------------------------------------------------------------------------------------------
 
@@ -134,49 +178,56 @@ class Allocator:
 
         Raises CatalogBusyError, or SegmentFullError when the catalog is full.
         """
+        found = self.find_family(family)
+        return self._make_family(family, labelled, now) if found is None else found
+
+    @_locked
+    def _make_family(self, family: Family, labelled: bool, now: float) -> FamilyPlace:
+        self._prepare()
         key = records.family_key(family)
         hash_ = self.index.hash(key)
-        look = self.index.look(key, hash_)
-        known = self._read(look.offset)
+        place, offset = self.index.locate(key, hash_)
+        known = self._read_family(offset)
         if known is not None:
             return known
-        with self.locked():
-            self.index.make_ready()
-            place, offset = self.index.locate(key, hash_, look)
-            known = self._read(offset)
-            if known is not None:
-                return known
-            record = Record(records.FAMILY, key, created=now, tail=family.documentation.encode(), hash=hash_)
-            records.check_size(len(key) + len(record.tail))
-            codes = slot_codes(family)
-            slot = self._new_slots(codes) if labelled else None
-            if slot is not None:
-                record.slot, record.count = slot, len(codes)
-            offset = self._publish(record, place)
-            return FamilyPlace(offset, slot)
+        words, lock = self.segment.words, self.lock
+        id_, rank = words[_FAMILIES] + 1, words[_CHANGES] + 1
+        record = Record(records.FAMILY, key, id_, 0, 0, now, family.documentation.encode(), rank, hash_)
+        records.check_size(len(key) + len(record.tail))
+        if lock.poisoned:
+            raise ForkedCallError
+        words[_FAMILIES] = id_
+        codes = slot_codes(family)
+        slot = self._new_slots(codes) if labelled else None
+        if slot is not None:
+            record.slot, record.count = slot, len(codes)
+            self._own(slot, hash_, now, 0.0)
+        self._publish(record, place)
+        self._changed()
+        return FamilyPlace(id_, slot)
 
-    def show(self, family: Family, place: FamilyPlace, now: float) -> None:
-        """Have the definition at `place` be the newest one of its name, unless it is. Reads the whole catalog."""
-        with self.locked():
-            self.index.make_ready()
-            newest, offsets = place.offset, set()
-            for offset, record, _ in self.catalog.scan(0):
-                if record is None:
-                    continue
-                if record.kind == records.FAMILY and records.name_of(record) == family.name:
-                    offsets.add(offset)
-                    newest = offset
-                elif record.kind == records.REVIVE and record.parent in offsets:
-                    newest = record.parent
-            if newest != place.offset:
-                self.catalog.append(Record(records.REVIVE, parent=place.offset, created=now))
-                self.segment.set(L.INDEXED_OFFSET, self.catalog.commit)
+    @_locked
+    def show(self, family: Family) -> None:
+        """Have this definition be the newest one of its name. Nothing happens when it is not recorded."""
+        self._prepare()
+        key = records.family_key(family)
+        _, offset = self.index.locate(key, self.index.hash(key))
+        if offset is not None:
+            self.catalog.raise_rank(offset, self.segment.words[_CHANGES] + 1)
+            self._changed()
 
-    def _read(self, offset: int | None) -> FamilyPlace | None:
+    def _changed(self) -> None:
+        words = self.segment.words
+        changes = min(words[_CHANGES] + 1, L.LARGEST_WORD)
+        if self.lock.poisoned:
+            raise ForkedCallError
+        words[_CHANGES] = changes
+
+    def _read_family(self, offset: int | None) -> FamilyPlace | None:
         record = self._record(offset)
-        if offset is None or record is None:
+        if record is None:
             return None
-        return FamilyPlace(offset, record.slot if record.count else None)
+        return FamilyPlace(record.parent, record.slot if record.count else None)
 
     def _record(self, offset: int | None) -> Record | None:
         """The record at `offset`; None where there is none, or it is damaged."""
@@ -192,11 +243,11 @@ class Allocator:
     def find_family(self, family: Family) -> FamilyPlace | None:
         """The family's record if it is there. Takes no lock."""
         key = records.family_key(family)
-        return self._read(self.index.find(key, self.index.hash(key)))
+        return self._read_family(self.index.find(key, self.index.hash(key)))
 
     def find(self, family: FamilyPlace, labels: LabelPairs, payload: LabelPairs = ()) -> SeriesPlace | None:
         """The series if it is there and alive. Takes no lock."""
-        key = records.series_key(family.offset, labels, payload)
+        key = records.series_key(family.id, labels, payload)
         return self._living(self.index.find(key, self.index.hash(key)))
 
     def series(
@@ -206,147 +257,234 @@ class Allocator:
 
         Raises CatalogBusyError, or SegmentFullError when there is no slot, index entry or catalog space left.
         """
-        key = records.series_key(family.offset, labels, payload)
+        key = records.series_key(family.id, labels, payload)
         hash_ = self.index.hash(key)
         look = self.index.look(key, hash_)
         known = self._living(look.offset)
         if known is not None:
             return known
-        with self.locked():
-            self.index.make_ready()
-            place, offset = self.index.locate(key, hash_, look)
-            known = self._living(offset)
-            if known is not None:
-                return known
-            found = self._record(offset)
-            if offset is not None and found is not None and found.status == records.REMOVED:
-                return self._revive(offset, now)
-            codes = slot_codes(definition)
-            records.check_size(len(key) + L.WORD * len(codes))  # the baseline has a word a slot, at most
-            record = Record(records.SERIES, key, family.offset, 0, len(codes), now, hash=hash_)
-            slot = self._new_slots(codes)
-            if slot is None:
-                slot = self._old_slots(codes, definition, record, stamp)
-            record.slot = slot
-            return SeriesPlace(self._publish(record, place), slot, len(codes), record.born)
+        codes = slot_codes(definition)
+        if look.offset is None and self._full.get(codes) == self._fullness():
+            raise self._no_slots()
+        return self._make_series(codes, key, hash_, look, family.id, now, stamp)
 
-    def _old_slots(self, codes: bytes, definition: Family, record: Record, stamp: float) -> int:
-        """Slots that a removed series had; the record is told what they hold. Raises SegmentFullError."""
-        slot = self._reuse(codes, stamp).slot
-        record.born = stamp
-        record.tail = self._reader().column_totals(definition, slot).tobytes()
-        self.segment.codes[slot : slot + len(codes)] = codes
-        if codes[0] in _LEDGER_STAMPS:
-            ledger = self.segment.row_view(L.LEDGER_ROW)
-            for each in range(slot, slot + len(codes)):
-                ledger[each] = 0.0
-        return slot
+    @_locked
+    def _make_series(
+        self, codes: bytes, key: bytes, hash_: int, look: Any, family_id: int, now: float, stamp: float
+    ) -> SeriesPlace:
+        self._prepare()
+        place, offset = self.index.locate(key, hash_, look)
+        found = self._record(offset)
+        if found is not None and self._within(found):
+            state = self.table.state(found.slot, hash_)
+            if state == REMOVED:
+                self._revive(found.slot, now)
+            if state != FREE:
+                return SeriesPlace(hash_, found.slot, found.count)
+        records.check_size(len(key))
+        record = Record(records.SERIES, key, family_id, 0, len(codes), now, hash=hash_)
+        slot = self._new_slots(codes)
+        reused = slot is None
+        if slot is None:
+            slot = self._reuse(codes)
+        record.slot = slot
+        self._own(slot, hash_, now, stamp if reused else 0.0)
+        self._publish(record, place)
+        if reused:
+            segment, lock, there = self.segment, self.lock, slice(slot, slot + len(codes))
+            if lock.poisoned:
+                raise ForkedCallError
+            segment.codes[there] = codes
+            self._changed()
+        return SeriesPlace(hash_, slot, len(codes))
 
-    def _publish(self, record: Record, place: int) -> int:
+    def _publish(self, record: Record, place: int) -> None:
         offset, following = self.catalog.append(record)
         self.index.put(place, record.hash, offset, following)
-        return offset
 
-    def _revive(self, offset: int, now: float) -> SeriesPlace:
-        self.catalog.append(Record(records.REVIVE, parent=offset, created=now))
-        self.segment.set(L.INDEXED_OFFSET, self.catalog.commit)
-        self.catalog.set_status(offset, records.LIVE)
-        self._bump()
-        place = self._living(offset)
-        assert place is not None
-        return place
+    def _own(self, slot: int, hash_: int, now: float, born: float) -> None:
+        """Give the slot to the series with this hash."""
+        words, doubles, entry, lock = self.table.words, self.table.doubles, slot * _ENTRY_WORDS, self.lock
+        if lock.poisoned:
+            raise ForkedCallError
+        doubles[entry + L.SLOT_CREATED_OFFSET // L.WORD] = now
+        doubles[entry + L.SLOT_BORN_OFFSET // L.WORD] = born
+        words[entry + L.SLOT_OWNER_OFFSET // L.WORD] = hash_
+
+    def _revive(self, slot: int, now: float) -> None:
+        segment, doubles, at = self.segment, self.table.doubles, slot * _ENTRY_WORDS + L.SLOT_CREATED_OFFSET // L.WORD
+        code = segment.codes[slot] & ~L.SLOT_REMOVED
+        if self.lock.poisoned:
+            raise ForkedCallError
+        doubles[at] = now
+        segment.codes[slot] = code
+        self._changed()
 
     def _living(self, offset: int | None) -> SeriesPlace | None:
         record = self._record(offset)
-        if offset is None or record is None:
+        if record is None or not self._within(record) or self.table.state(record.slot, record.hash) != LIVE:
             return None
-        within = L.FIRST_SERIES_SLOT <= record.slot <= self.segment.layout.slots - record.count
-        if record.status != records.LIVE or not within:
-            return None
-        return SeriesPlace(offset, record.slot, record.count, record.born)
+        return SeriesPlace(record.hash, record.slot, record.count)
 
-    def _bump(self) -> int:
-        generation = min(self.segment.get(L.GENERATION_OFFSET) + 1, L.LARGEST_WORD)
-        self.segment.set(L.GENERATION_OFFSET, generation)
-        return generation
+    def _within(self, record: Record) -> bool:
+        return L.FIRST_SERIES_SLOT <= record.slot <= self.segment.layout.slots - record.count
 
     # -- removal --------------------------------------------------------------------------------------------------
 
-    def remove(self, definition: Family, place: SeriesPlace, stamp: float) -> None:
+    @_locked
+    def remove(self, place: SeriesPlace, stamp: float) -> None:
         """Hide the series from the next scrape on, in every process; no other's row is touched.
 
-        Its totals become its baseline: it shows again, counting from 0, when somebody adds to it or asks for it.
+        It shows again, counting from 0, when a process adds to it or asks for it.
         """
-        with self.locked():
-            if self._living(place.offset) is None:
-                return
-            baseline = self._reader().column_totals(definition, place.slot)
-            generation = min(self.segment.get(L.GENERATION_OFFSET) + 1, L.LARGEST_WORD)
-            self.catalog.append(
-                Record(records.REMOVE, parent=place.offset, count=generation, born=stamp, tail=baseline.tobytes())
-            )
-            self.segment.set(L.INDEXED_OFFSET, self.catalog.commit)
-            self.catalog.set_status(place.offset, records.REMOVED)
-            if definition.mode == SHARED:
-                # No stamp is that new: the next set() asks the clock, and so comes after the removal.
-                self.segment.row_view(L.LEDGER_ROW)[place.slot] = math.inf
-            self._bump()
+        self._prepare()
+        if self.table.state(place.slot, place.hash) != LIVE:
+            return
+        doubles, at = self.table.doubles, place.slot * _ENTRY_WORDS + L.SLOT_BORN_OFFSET // L.WORD
+        if self.lock.poisoned:
+            raise ForkedCallError
+        doubles[at] = stamp
+        generation = self._give_up(place.slot, False)
+        self._complete(place.slot, generation)
+
+    def _give_up(self, slot: int, reused: bool) -> int:
+        """Have no row that has not followed this count for the series at `slot`. Returns the generation."""
+        words, lock = self.segment.words, self.lock
+        generation = min(words[_GENERATION] + 1, L.LARGEST_WORD)
+        if lock.poisoned:
+            raise ForkedCallError
+        self.removals.note(generation, slot, reused)
+        # One store: before it the series is as it was, after it no process counts what was there.
+        if lock.poisoned:
+            raise ForkedCallError
+        words[_GENERATION] = generation
+        return generation
+
+    def _complete(self, slot: int, generation: int) -> None:
+        """Write down by the slot itself what the ring says; the generation goes last, it says that this is done."""
+        segment, words, entry, lock = self.segment, self.table.words, slot * _ENTRY_WORDS, self.lock
+        code = segment.codes[slot] | L.SLOT_REMOVED
+        if lock.poisoned:
+            raise ForkedCallError
+        segment.codes[slot] = code
+        words[entry + L.SLOT_GENERATION_OFFSET // L.WORD] = generation
+        self._changed()
 
     # -- slots ----------------------------------------------------------------------------------------------------
 
     def _new_slots(self, codes: bytes) -> int | None:
-        """Slots that nobody had before, or None when there are none left."""
+        """Slots that no series had before, or None when there are none left."""
         segment, first, count = self.segment, self.segment.slots_used, len(codes)
-        if first + count > segment.layout.slots:
+        lay = segment.layout
+        if first + count > lay.slots:
             return None
-        map_at = segment.layout.slot_map + first
+        map_at, table_at = lay.slot_map + first, lay.slot_table + first * L.SLOT_ENTRY_BYTES
         if map_at // L.PAGE != (map_at + count - 1) // L.PAGE or not map_at % L.PAGE:
             segment.reserve(map_at, count)
+        if first == L.FIRST_SERIES_SLOT or table_at % L.PAGE < count * L.SLOT_ENTRY_BYTES:
+            segment.reserve(table_at, L.SLOT_ENTRY_BYTES)
         if codes[0] in _LEDGER_STAMPS:
             segment.reserve_slots(L.LEDGER_ROW, first, count)
-        segment.bytes[map_at : map_at + count] = codes
-        segment.set(L.SLOTS_USED_OFFSET, first + count)
+        place, words, used = slice(first, first + count), segment.words, first + count
+        if self.lock.poisoned:
+            raise ForkedCallError
+        segment.codes[place] = codes
+        words[_SLOTS_USED] = used
         return first
 
-    def _reuse(self, codes: bytes, stamp: float) -> SeriesEntry:
-        """A removed series of the same shape whose slots no living worker can still write to; it becomes FREE.
+    def _fullness(self) -> tuple[int, int]:
+        return self.segment.words[_CHANGES], self.segment.words[_SLOTS_USED]
 
-        Raises SegmentFullError when there is none.
-        """
-        if stamp >= self._search_again:
-            self._search_again = stamp + SEARCH_SECONDS
-            self._search_reusable()
-        found = self._reusable.get(codes)
-        while found:
-            entry = found.pop()
-            if self.catalog.status(entry.offset) == records.REMOVED:
-                # FREE comes before the new record: killed in between, the slots are lost, but never served twice.
-                self.catalog.set_status(entry.offset, records.FREE)
-                self._bump()
-                return entry
-        raise SegmentFullError(
+    def _no_slots(self) -> SegmentFullError:
+        return SegmentFullError(
             f"{self.segment.place.path}: all {self.segment.layout.slots} slots are used; "
             "make the segment with more slots, or use fewer label values"
         )
 
-    def _search_reusable(self) -> None:
-        """Collect the removed series that every living worker's lineage is younger than.
+    def _reuse(self, codes: bytes) -> int:
+        """Slots of a removed series of the same shape, which no row uses any more. Raises SegmentFullError."""
+        wanted = bytes([codes[0] | L.SLOT_REMOVED]) + codes[1:]
+        map_ = bytes(self.segment.codes[: self.segment.slots_used])
+        at, rows = self._search_from.get(codes, 0), self._workers.used()
+        for _ in range(MOST_CANDIDATES):
+            slot = map_.find(wanted, at)
+            if slot < 0 and at:
+                slot = map_.find(wanted)
+            if slot < 0:
+                self._full[codes] = self._fullness()
+                break
+            at = slot + len(codes)
+            self._search_from[codes] = at
+            if not self._in_use(slot, len(codes), rows):
+                generation = self._give_up(slot, True)
+                self._complete(slot, generation)
+                self._clear_ledger(slot, codes)
+                words = self.segment.words
+                dead = words[_DEAD] + 1
+                if self.lock.poisoned:
+                    raise ForkedCallError
+                words[_DEAD] = dead
+                return slot
+        raise self._no_slots()
 
-        A worker whose first ancestor attached after the removal, and that did not ask for the series since (it would
-        be LIVE), can have no cell of it.
+    def _in_use(self, slot: int, count: int, rows: list[int]) -> bool:
+        """Whether a row has something in these slots since the series was removed."""
+        segment, generation = self.segment, self.table.generation(slot)
+        first, last = slot // L.SLOTS_PER_PAGE, (slot + count - 1) // L.SLOTS_PER_PAGE
+        for row in rows:
+            pages = segment.row_pages(row)
+            if pages[first] and pages[last] and self._workers.generation(row) >= generation:
+                start = row * segment.layout.slots + slot
+                if segment.doubles[start : start + count].tobytes().strip(b"\0"):
+                    return True
+        return False
+
+    def _clear_ledger(self, slot: int, codes: bytes) -> None:
+        if codes[0] not in _LEDGER_STAMPS:
+            return
+        self.segment.reserve_slots(L.LEDGER_ROW, slot, len(codes))
+        ledger, lock = self.segment.row_view(L.LEDGER_ROW), self.lock
+        for each in range(slot, slot + len(codes)):
+            if lock.poisoned:
+                raise ForkedCallError
+            ledger[each] = 0.0
+
+    # -- room in the catalog --------------------------------------------------------------------------------------
+
+    def _make_room(self) -> None:
+        """Copy the catalog without what is dead, if that is worth it; removed series that no row uses go, too.
+
+        Workers that hold cells of those follow: the removal of `every slot` tells them to look at the slot table.
         """
-        from shm_metrics.mirror import Mirror
+        segment, words, table = self.segment, self.segment.words, self.table
+        codes = bytes(segment.codes[: segment.slots_used])
+        removed = [slot for slot, code in enumerate(codes) if code & L.SLOT_REMOVED]
+        if 8 * (words[_DEAD] + len(removed)) < words[L.INDEX_USED_OFFSET // L.WORD]:
+            self._no_gain_at = words[_CHANGES]
+            return
+        unused = self._reader().unused(removed)
+        generation, lock = words[_GENERATION] + 1, self.lock
+        if lock.poisoned:
+            raise ForkedCallError
+        words[_DEAD] = L.LARGEST_WORD  # killed from here on, the next holder of the lock begins again
+        for slot in unused:
+            if lock.poisoned:
+                raise ForkedCallError
+            table.words[slot * _ENTRY_WORDS + L.SLOT_OWNER_OFFSET // L.WORD] = 0
+            table.words[slot * _ENTRY_WORDS + L.SLOT_GENERATION_OFFSET // L.WORD] = generation
+        self._give_up(EVERY_SLOT, True)
+        known: set[tuple[int, int]] = set()
 
-        reader = self._reader()
-        lineages = [reader.workers.read(row).lineage for row in reader.live_rows()]
-        oldest = min(lineages, default=self.segment.get(L.GENERATION_OFFSET))
-        self._reusable = {}
-        mirror = Mirror(self.segment)
-        mirror.refresh()
-        for family in (*mirror.families.values(), *mirror.older):
-            codes = slot_codes(family.family)
-            if codes[:1] == bytes([L.SLOT_STAMP_INHERITED]) and len(codes) == MODES["sum"].slots:
-                continue  # a worker inherits these with its row, and could not tell them from an earlier life's
-            for entry in family.series.values():
-                if entry.status == records.REMOVED and 0 < entry.generation <= oldest:
-                    self._reusable.setdefault(codes, []).append(entry)
+        def lives(record: Record) -> bool:
+            if record.kind == records.FAMILY:
+                return True
+            again = (record.slot, record.hash) in known
+            known.add((record.slot, record.hash))
+            return not again and self._within(record) and table.owner(record.slot) == record.hash
+
+        self.catalog.copy(lives)
+        if lock.poisoned:
+            raise ForkedCallError
+        words[_DEAD] = 0
+        self._changed()
+        self._no_gain_at = words[_CHANGES]

@@ -36,13 +36,16 @@ class GaugeMode:
 
     @property
     def slot_codes(self) -> bytes:
-        return bytes([self.stamp_code, L.SLOT_VALUE, L.SLOT_DELTA][: self.slots])
+        if self.name == SHARED:
+            stamp, value = self.stamp_code, L.SLOT_VALUE
+            return bytes([stamp, value, stamp, value, stamp, L.SLOT_DELTA])
+        return bytes([self.stamp_code, L.SLOT_VALUE])
 
 
 MODES = {
     mode.name: mode
     for mode in (
-        GaugeMode(SHARED, "shared", False, L.SLOT_STAMP_INHERITED, slots=3),
+        GaugeMode(SHARED, "shared", False, L.SLOT_STAMP_SHARED, slots=6),
         GaugeMode("all", "each", False, L.SLOT_STAMP_CLEARED),
         GaugeMode("liveall", "each", True, L.SLOT_STAMP_CLEARED),
         GaugeMode("min", "min", False, L.SLOT_STAMP_MIN),

@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING, Any
 from shm_metrics import records
 from shm_metrics.families import COUNTER, GAUGE, HISTOGRAM, INFO, SUMMARY, Exemplar, Family, LabelPairs
 from shm_metrics.kept import cached_property
+from shm_metrics.slot_table import LIVE
 from shm_metrics.writer import Writer
 
 if TYPE_CHECKING:
     from shm_metrics.arrays import FloatArray
     from shm_metrics.engine import Engine
+    from shm_metrics.mirror import SeriesEntry
 
 __all__ = ["FamilyHandle", "sample_names"]
 
@@ -84,8 +86,7 @@ class FamilyHandle:
             from numpy import zeros
 
             return zeros(max(1, len(self.family.bounds)) + 1)
-        total = self.writer.reader.column_totals(self.family, entry.slot)
-        return total - entry.baseline if entry.baseline.size else total
+        return self.writer.reader.column_totals(self.family, entry.slot)
 
     def total(self, pairs: LabelPairs) -> float:
         """The value of a counter, gauge or enum over all workers."""
@@ -96,14 +97,14 @@ class FamilyHandle:
         if entry is None:
             return 0.0
         known = family if family.type == GAUGE else Family(family.name, GAUGE, mode="mostrecent")
-        return self.writer.reader.gauge_value(known, entry.slot, entry.born, entry.baseline)
+        return self.writer.reader.gauge_value(known, entry.slot)
 
     def exemplar(self, pairs: LabelPairs, positions: range) -> Exemplar | None:
         """The newest exemplar at these positions among the slots of a series."""
         entry = self.backend._scraper.entry(self.family, pairs)
         if entry is None:
             return None
-        return self.writer.reader.exemplar([entry.slot + position for position in positions], entry.born)
+        return self.writer.reader.exemplar([entry.slot + position for position in positions], entry.slot)
 
     # -- removal --------------------------------------------------------------------------------------------------
 
@@ -129,15 +130,17 @@ class FamilyHandle:
         """The label sets of all living series in the segment, whichever process made them."""
         return [entry.labels for entry in self._entries()]
 
-    def _entries(self) -> list[Any]:
-        from shm_metrics.mirror import Mirror
-
-        mirror = Mirror(self.writer.segment)
-        mirror.refresh()
-        entry = mirror.families.get(self.family.name)
-        if entry is None or entry.family.type != self.family.type:
-            return []
-        return [series for series in entry.series.values() if series.status == records.LIVE]
+    def _entries(self) -> list[SeriesEntry]:
+        """The living series of this definition."""
+        mirror, key = self.writer.reader.refreshed(), records.family_key(self.family)
+        table = self.writer.allocator.table
+        return [
+            series
+            for entry in (*mirror.families.values(), *mirror.older)
+            if entry.family.name == self.family.name and records.family_key(entry.family) == key
+            for series in list(entry.series.values())
+            if table.state(series.slot, series.hash) == LIVE
+        ]
 
     def _remove(self, wanted: Iterable[LabelPairs]) -> None:
         gone, now, writer = set(wanted), time.monotonic(), self.writer
@@ -148,6 +151,6 @@ class FamilyHandle:
             for payload in payloads.get(pairs, [()]):
                 place = writer.place_of(self.family, pairs, payload)
                 if place is not None:
-                    writer.allocator.remove(self.family, place, now)
+                    writer.allocator.remove(place, now)
             self.series.pop(pairs, None)
         self.backend.forget_series()

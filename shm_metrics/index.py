@@ -17,6 +17,7 @@ from shm_metrics import layout as L
 from shm_metrics import records
 from shm_metrics.catalog import Catalog
 from shm_metrics.errors import SegmentFullError
+from shm_metrics.runtime.call_lock import CallLock, ForkedCallError
 from shm_metrics.segment import Segment
 
 __all__ = ["Index"]
@@ -24,27 +25,32 @@ __all__ = ["Index"]
 _SIZE = L.INDEX_SIZE_OFFSET // L.WORD
 _USED = L.INDEX_USED_OFFSET // L.WORD
 _INDEXED = L.INDEXED_OFFSET // L.WORD
+_SWITCHES = L.INDEX_SWITCHES_OFFSET // L.WORD
 
 
 class Look(NamedTuple):
     """place: of the entry, or the empty one where it would go. commit, size: of the catalog and the table looked at.
 
-    whole: the table held all of that catalog.
+    switches: of the catalog, before and after. whole: the table held all of that catalog.
     """
 
     place: int
     offset: int | None
     commit: int
     size: int
+    switches: int
     whole: bool
 
 
-_NOWHERE = Look(0, None, -1, 0, False)
+_NOWHERE = Look(0, None, -1, 0, -1, False)
 
 
 class Index:
-    def __init__(self, segment: Segment, catalog: Catalog) -> None:
+    """lock: of the process' own author; its `poisoned` stops every store."""
+
+    def __init__(self, segment: Segment, catalog: Catalog, lock: CallLock) -> None:
         lay = segment.layout
+        self._lock = lock
         self.segment = segment
         self.catalog = catalog
         self.capacity = lay.index_entries
@@ -71,15 +77,19 @@ class Index:
 
     def look(self, key: bytes, hash_: int) -> Look:
         """As find(), with what locate() can go on from."""
-        commit, size = self.catalog.commit, self.size
+        switches, commit, size = self.catalog.switches, self.catalog.commit, self.size
         whole = self._checked and self.segment.words[_INDEXED] == commit
         found = self._sound_way(key, hash_)
-        return _NOWHERE if found is None else Look(found[0], found[1], commit, size, whole)
+        if found is None or self.catalog.switches != switches:
+            return _NOWHERE
+        return Look(found[0], found[1], commit, size, switches, whole)
 
     # -- under the catalog lock -----------------------------------------------------------------------------------
 
     def make_ready(self) -> None:
         """Bring the table up to the catalog, and make room for one more entry. Raises SegmentFullError."""
+        if self.segment.words[_SWITCHES] != self.catalog.switches:
+            self.rebuild()
         if not self._checked:
             self._checked = True
             if self._lost_entries():
@@ -97,7 +107,8 @@ class Index:
             was whole: one that somebody brought up to the catalog meanwhile holds more than was seen.
         Every entry on the way is checked; if one is not what it says, the table is made anew.
         """
-        if look.whole and look.commit == self.catalog.commit and look.size == self.size:
+        same = look.switches == self.catalog.switches and look.commit == self.catalog.commit
+        if look.whole and same and look.size == self.size:
             return look.place, look.offset
         for _ in range(2):
             found = self._sound_way(key, hash_)
@@ -123,18 +134,24 @@ class Index:
 
     def put(self, place: int, hash_: int, offset: int, following: int) -> None:
         """Point the entry at `place`, as locate() gave it, to the record from `offset` to `following`."""
-        words = self.words
+        words, header, lock = self.words, self.segment.words, self._lock
+        if lock.poisoned:
+            raise ForkedCallError
         words[2 * place + 1] = offset + 1
         if not words[2 * place]:
             # The hash goes last: it is what makes the entry visible.
             words[2 * place] = hash_
-            self.segment.words[_USED] += 1
-        self.segment.words[_INDEXED] = following
+            header[_USED] += 1
+        header[_INDEXED] = following
 
     def rebuild(self) -> None:
         """Make the table anew from the catalog."""
+        switches = self.catalog.switches
         self._wipe(self.size)
         self._catch_up()
+        if self._lock.poisoned:
+            raise ForkedCallError
+        self.segment.words[_SWITCHES] = switches
 
     def _catch_up(self) -> None:
         """Index what a writer published and did not live to index."""
@@ -145,14 +162,16 @@ class Index:
         if indexed == commit:
             return
         for offset, record, following in self.catalog.scan(indexed):
-            if record is None or record.kind not in (records.FAMILY, records.SERIES):
+            if record is None:
                 continue
             if L.INDEX_ENTRIES_PER_KEY * self.segment.get(L.INDEX_USED_OFFSET) >= self.size:
                 self._grow()
             found = self._sound_way(record.key, record.hash)
             if found is not None:
                 self.put(found[0], record.hash, offset, following)
-        self.segment.set(L.INDEXED_OFFSET, commit)
+        if self._lock.poisoned:
+            raise ForkedCallError
+        self.segment.words[_INDEXED] = commit
 
     def _lost_entries(self) -> bool:
         """Whether the table holds fewer or more entries than were put in. Reads the whole table."""
@@ -161,11 +180,14 @@ class Index:
         return size - empty != self.segment.get(L.INDEX_USED_OFFSET)
 
     def _wipe(self, size: int) -> None:
-        # From here until the end whoever dies leaves a table that says of itself that nothing is indexed.
-        self.segment.set(L.INDEXED_OFFSET, 0)
-        self.segment.set(L.INDEX_SIZE_OFFSET, size)
-        self.entries[: size * L.INDEX_ENTRY_BYTES] = bytes(size * L.INDEX_ENTRY_BYTES)
-        self.segment.set(L.INDEX_USED_OFFSET, 0)
+        # From here until the end a kill leaves a table that says of itself that nothing is indexed.
+        header, zeros, place = self.segment.words, bytes(size * L.INDEX_ENTRY_BYTES), slice(size * L.INDEX_ENTRY_BYTES)
+        if self._lock.poisoned:
+            raise ForkedCallError
+        header[_INDEXED] = 0
+        header[_SIZE] = size
+        self.entries[place] = zeros
+        header[_USED] = 0
 
     def _grow(self) -> None:
         """Double the table; a full-sized one may fill up to three quarters. Raises SegmentFullError."""
@@ -182,11 +204,17 @@ class Index:
             if hash_
         ]
         self._wipe(size)
+        lock = self._lock
         for hash_, offset in taken:
             place = hash_ & (size - 1)
             while words[2 * place]:
                 place = (place + 1) & (size - 1)
+            if lock.poisoned:
+                raise ForkedCallError
             words[2 * place + 1] = offset
             words[2 * place] = hash_
-        self.segment.set(L.INDEX_USED_OFFSET, len(taken))
-        self.segment.set(L.INDEXED_OFFSET, indexed)
+        header, used = self.segment.words, len(taken)
+        if lock.poisoned:
+            raise ForkedCallError
+        header[_USED] = used
+        header[_INDEXED] = indexed

@@ -21,6 +21,7 @@ _LABEL = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
 MAX_VALUE_CHARACTERS = 16_384
 MAX_LABELS_BYTES = 48_000  # of all labels of a series
 OVERFLOW_LABELS: LabelPairs = (("overflow", "true"),)
+OWN_OVERFLOW_LABELS: LabelPairs = (("shm_metrics_overflow", "true"),)  # where the application uses the one above
 
 
 def check_metric_name(name: object) -> str:

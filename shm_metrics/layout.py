@@ -7,15 +7,22 @@ May not: open, map or lock anything.
     +--------------------------------------------------------------------------------------+
     | header        one page: what this file is, and the few numbers that move              |
     +--------------------------------------------------------------------------------------+
-    | worker table  a record a row: pid, start, claim, lineage, role; CPU ledger             |
+    | worker table  a record a row: pid, start, claim, generation, role; CPU ledger          |
+    +--------------------------------------------------------------------------------------+
+    | family use    a bit a family for each row: its worker uses this definition             |
     +--------------------------------------------------------------------------------------+
     | page map      a byte a page of the matrix: 1 = the page is really there                |
     +--------------------------------------------------------------------------------------+
     | slot map      a byte a slot: counter, bucket, gauge stamp, ... (see SLOT_*)            |
     +--------------------------------------------------------------------------------------+
+    | slot table    of the first slot of each series: generation, owner, created, born       |
+    +--------------------------------------------------------------------------------------+
+    | removals      a ring: which series generation n removed, or gave new slots             |
+    +--------------------------------------------------------------------------------------+
     | index         (hash, record offset) pairs of 64 bits, open addressing                  |
     +--------------------------------------------------------------------------------------+
-    | catalog       records, append only: families, series, removals, revivals               |
+    | catalog       two regions of records, append only: families, series. One is in use;    |
+    |               when it is full, what lives is copied to the other one                   |
     +--------------------------------------------------------------------------------------+
     | matrix        float64, a row a worker                                                  |
     |               row 0          the ledger row: what dead gauges left, and flags           |
@@ -27,14 +34,16 @@ May not: open, map or lock anything.
 
     header:  magic | version | layout hash | rows | slots | catalog bytes | index entries | incarnation (16) |
              index key (16) | boot id (16) | created at | checksum of all before      <- written once
-             state | catalog commit | indexed | index size | index used | slots used | generation | catalog reserved
+             state | indexed | index size | index used | slots used | generation | changes | families | dead records |
+             catalog switches | index switches | catalog commit * 2 | catalog reserved * 2
 
 A slot is one float64. What a series' slots mean:
 
     counter    value
     histogram  sequence | bucket * k (not cumulative) | sum when the count is even | sum when it is odd
     gauge      stamp (CLOCK_MONOTONIC seconds, 0 = never set by this row) | value
-    shared     stamp | base | delta
+    shared     (stamp | base) * 2 | epoch | delta
+               in the ledger row: epoch | - | - | - | the epoch in which inc or dec was used | -
 
 An entry of an exemplar table:
 
@@ -53,7 +62,7 @@ from typing import Any
 from shm_metrics.errors import InvalidMetricError, SegmentFormatError
 
 MAGIC = b"SHMMETR\x00"
-VERSION = 2
+VERSION = 3
 
 PAGE = 4096
 WORD = 8
@@ -73,14 +82,19 @@ BOOT_ID_OFFSET = INDEX_KEY_OFFSET + 2 * WORD
 CREATED_AT_OFFSET = BOOT_ID_OFFSET + 2 * WORD
 CHECKSUM_OFFSET = CREATED_AT_OFFSET + WORD
 STATE_OFFSET = CHECKSUM_OFFSET + WORD
-CATALOG_COMMIT_OFFSET = STATE_OFFSET + WORD
-INDEXED_OFFSET = CATALOG_COMMIT_OFFSET + WORD
+INDEXED_OFFSET = STATE_OFFSET + WORD
 INDEX_SIZE_OFFSET = INDEXED_OFFSET + WORD
 INDEX_USED_OFFSET = INDEX_SIZE_OFFSET + WORD
 SLOTS_USED_OFFSET = INDEX_USED_OFFSET + WORD
-GENERATION_OFFSET = SLOTS_USED_OFFSET + WORD
-CATALOG_RESERVED_OFFSET = GENERATION_OFFSET + WORD
-HEADER_END = CATALOG_RESERVED_OFFSET + WORD
+GENERATION_OFFSET = SLOTS_USED_OFFSET + WORD  # of removals; every cell compares it with what its row has followed
+CHANGES_OFFSET = GENERATION_OFFSET + WORD  # of what readers know: removals, revivals, definitions shown anew
+FAMILIES_OFFSET = CHANGES_OFFSET + WORD  # how many identities were given to families
+DEAD_RECORDS_OFFSET = FAMILIES_OFFSET + WORD  # in the catalog since it was last copied
+CATALOG_SWITCHES_OFFSET = DEAD_RECORDS_OFFSET + WORD  # the lowest bit says which region is in use
+INDEX_SWITCHES_OFFSET = CATALOG_SWITCHES_OFFSET + WORD  # the catalog switches that the index was made for
+CATALOG_COMMIT_OFFSET = INDEX_SWITCHES_OFFSET + WORD
+CATALOG_RESERVED_OFFSET = CATALOG_COMMIT_OFFSET + 2 * WORD
+HEADER_END = CATALOG_RESERVED_OFFSET + 2 * WORD
 HEADER_BYTES = PAGE
 
 INITIALISING, READY, ABANDONED = 0, 1, 2
@@ -94,8 +108,8 @@ WORKER_PID_OFFSET = 0
 WORKER_START_OFFSET = WORKER_PID_OFFSET + WORD  # clock ticks since boot, field 22 of /proc/<pid>/stat
 WORKER_CLAIMED_AT_OFFSET = WORKER_START_OFFSET + WORD  # Unix seconds
 WORKER_CLAIMS_OFFSET = WORKER_CLAIMED_AT_OFFSET + WORD  # how many workers this row has had; 0 = never used
-WORKER_LINEAGE_OFFSET = WORKER_CLAIMS_OFFSET + WORD  # removal generation when this worker's first ancestor attached
-WORKER_ROLE_OFFSET = WORKER_LINEAGE_OFFSET + WORD
+WORKER_GENERATION_OFFSET = WORKER_CLAIMS_OFFSET + WORD  # removals up to this one are followed in the row
+WORKER_ROLE_OFFSET = WORKER_GENERATION_OFFSET + WORD
 # What scrapers saw of the process in /proc; written under the ledger lock only, see ledger.py.
 WORKER_SEEN_PID_OFFSET = WORKER_ROLE_OFFSET + ROLE_BYTES
 WORKER_SEEN_START_OFFSET = WORKER_SEEN_PID_OFFSET + WORD
@@ -104,6 +118,21 @@ WORKER_CPU_RETIRED_OFFSET = WORKER_CPU_LAST_OFFSET + WORD
 # How many entries of the row's exemplar table have memory: those from the front; 0 = it never kept one.
 WORKER_EXEMPLARS_OFFSET = WORKER_CPU_RETIRED_OFFSET + WORD
 WORKER_BYTES = WORKER_EXEMPLARS_OFFSET + WORD
+
+# -- family use --------------------------------------------------------------------------------------------------------
+MAX_USED_FAMILIES = 4096  # a family beyond them counts as used
+FAMILY_USE_BYTES = MAX_USED_FAMILIES // 8
+
+# -- slot table --------------------------------------------------------------------------------------------------------
+SLOT_GENERATION_OFFSET = 0  # of its last removal or reuse: rows that have not followed it hold nothing of the series
+SLOT_OWNER_OFFSET = SLOT_GENERATION_OFFSET + WORD  # hash of the series' key
+SLOT_CREATED_OFFSET = SLOT_OWNER_OFFSET + WORD  # Unix seconds
+SLOT_BORN_OFFSET = SLOT_CREATED_OFFSET + WORD  # CLOCK_MONOTONIC: exemplars up to it are of an earlier life
+SLOT_ENTRY_BYTES = SLOT_BORN_OFFSET + WORD
+
+# -- removals ----------------------------------------------------------------------------------------------------------
+REMOVALS = 4096  # kept in the ring; a process that is further behind looks at every slot
+REUSED = 1 << 63  # in an entry: the slots went to another series
 
 # -- index -------------------------------------------------------------------------------------------------------------
 INDEX_ENTRY_BYTES = 2 * WORD
@@ -135,8 +164,11 @@ SLOT_STAMP_CLEARED = 6
 SLOT_STAMP_MIN = 7
 SLOT_STAMP_MAX = 8
 SLOT_STAMP_NEWEST = 9
-SLOT_VALUE = 10
-SLOT_DELTA = 11
+SLOT_STAMP_SHARED = 10  # of a shared gauge: the stamps of its two bases, and its epoch
+SLOT_VALUE = 11
+SLOT_DELTA = 12
+
+SLOT_REMOVED = 0x80  # beside the code of a series' first slot
 
 # -- exemplars ---------------------------------------------------------------------------------------------------------
 EXEMPLARS_PER_ROW = 512
@@ -179,7 +211,9 @@ def _pages_up(n: int) -> int:
 class Layout:
     """The offsets of a segment of `rows` worker rows and `slots` slots (rounded up to whole pages of 512).
 
-    worker_table, page_map, slot_map, index, catalog, matrix, exemplars: where the regions begin.
+    worker_table, family_use, page_map, slot_map, slot_table, removals, index, catalog, matrix, exemplars: where the
+        regions begin.
+    catalog_bytes: of each of the two catalog regions.
     total: where the last one ends.
     index_entries: index capacity, the power of two that keeps the load at one half with a record in every slot.
     """
@@ -194,6 +228,9 @@ class Layout:
     worker_table: int = field(init=False, compare=False)
     page_map: int = field(init=False, compare=False)
     slot_map: int = field(init=False, compare=False)
+    family_use: int = field(init=False, compare=False)
+    slot_table: int = field(init=False, compare=False)
+    removals: int = field(init=False, compare=False)
     index: int = field(init=False, compare=False)
     catalog: int = field(init=False, compare=False)
     matrix: int = field(init=False, compare=False)
@@ -211,11 +248,14 @@ class Layout:
         index_entries = max(INDEX_FIRST_SIZE, 1 << (2 * slots - 1).bit_length())
         catalog_bytes = _pages_up(max(CATALOG_RESERVE_STEP, slots * CATALOG_BYTES_PER_SLOT))
         worker_table = HEADER_BYTES
-        page_map = _pages_up(worker_table + matrix_rows * WORKER_BYTES)
+        family_use = _pages_up(worker_table + matrix_rows * WORKER_BYTES)
+        page_map = _pages_up(family_use + matrix_rows * FAMILY_USE_BYTES)
         slot_map = _pages_up(page_map + matrix_rows * pages_per_row)
-        index = _pages_up(slot_map + slots)
+        slot_table = _pages_up(slot_map + slots)
+        removals = _pages_up(slot_table + slots * SLOT_ENTRY_BYTES)
+        index = _pages_up(removals + REMOVALS * WORD)
         catalog = _pages_up(index + index_entries * INDEX_ENTRY_BYTES)
-        matrix = catalog + catalog_bytes
+        matrix = catalog + 2 * catalog_bytes
         exemplars = matrix + matrix_rows * slots * WORD
         found = {
             "slots": slots,
@@ -227,6 +267,9 @@ class Layout:
             "worker_table": worker_table,
             "page_map": page_map,
             "slot_map": slot_map,
+            "family_use": family_use,
+            "slot_table": slot_table,
+            "removals": removals,
             "index": index,
             "catalog": catalog,
             "matrix": matrix,

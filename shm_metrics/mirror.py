@@ -2,132 +2,136 @@
 
 Lives here: following the catalog. May not: read the matrix, write anything.
 
-Each record is parsed once. What can change behind the cursor is the status of a series; the generation in the header
-says when to look again.
+Each record is parsed once. What changes behind the cursor stands in the slot table and in the ranks of families; the
+number of changes in the header says when to look again. After the catalog was copied all is read again.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
-
-import numpy as np
 
 from shm_metrics import layout as L
 from shm_metrics import records
-from shm_metrics.arrays import FloatArray
 from shm_metrics.catalog import Catalog
 from shm_metrics.errors import SegmentFormatError
 from shm_metrics.families import Family, LabelPairs
 from shm_metrics.labels import OVERFLOW_LABELS
 from shm_metrics.segment import Segment
+from shm_metrics.slot_table import SlotTable
 from shm_metrics.slots import slot_codes
 
 __all__ = ["FamilyEntry", "Mirror", "SeriesEntry"]
 
-NO_BASELINE: FloatArray = np.empty(0)
-
-
 @dataclass(slots=True, eq=False)
 class SeriesEntry:
-    offset: int
+    """hash: of its key. What it is now, the slot table says."""
+
     labels: LabelPairs
     payload: LabelPairs
     slot: int
-    created: float
-    born: float
-    baseline: FloatArray = field(default_factory=lambda: NO_BASELINE)
-    status: int = records.LIVE
-    generation: int = 0  # of its removal
+    hash: int
     overflow: bool = False
 
 
 @dataclass(slots=True, eq=False)
 class FamilyEntry:
+    """id: its identity in the segment. rank: of the definitions of one name the highest is the newest."""
+
     offset: int
+    id: int
     family: Family
+    rank: int
     series: dict[bytes, SeriesEntry] = field(default_factory=dict)
     overflow: SeriesEntry | None = None
 
 
 class Mirror:
-    """families: name -> its newest definition. older: definitions of the same names that were replaced."""
+    """families: name -> the definition that is shown. older: other definitions of the same names.
 
-    def __init__(self, segment: Segment) -> None:
+    uses: says whether a living worker uses the family with this identity.
+    """
+
+    def __init__(self, segment: Segment, uses: Callable[[int], bool] = lambda family: True) -> None:
         self.segment = segment
         self.catalog = Catalog(segment)
+        self.table = SlotTable(segment)
+        self.version = 0  # grows with every change that refresh() found
+        self._uses = uses
+        self._changes = 0
+        self._forget()
+
+    def _forget(self) -> None:
         self.families: dict[str, FamilyEntry] = {}
         self.older: list[FamilyEntry] = []
         self.damaged = 0
-        self.version = 0  # grows with every change that refresh() found
-        self._by_offset: dict[int, FamilyEntry] = {}
-        self._series: dict[int, SeriesEntry] = {}
+        self._switches = self.catalog.switches
+        self._contested: dict[str, list[FamilyEntry]] = {}
+        self._by_id: dict[int, FamilyEntry] = {}
         self._cursor = 0
-        self._generation = 0
 
     def refresh(self) -> None:
         """Take in what was published since the last call."""
-        generation = self.segment.get(L.GENERATION_OFFSET)
-        start = self._cursor
-        for offset, record, following in self.catalog.scan(start):
+        changes, before = self.segment.get(L.CHANGES_OFFSET), (self._cursor, self._switches)
+        self._read_on()
+        while self._switches != self.catalog.switches:
+            self._forget()  # the catalog was copied, perhaps under our eyes
+            self._read_on()
+        changed = changes != self._changes or (self._cursor, self._switches) != before
+        if self._contested:
+            changed |= self._choose(changed)
+        if changed:
+            self._changes = changes
+            self.version += 1
+
+    def _read_on(self) -> None:
+        for offset, record, following in self.catalog.scan(self._cursor):
             try:
                 self._take(offset, record)
             except (SegmentFormatError, ValueError, KeyError):
                 self.damaged += 1
             self._cursor = following
-        if generation != self._generation:
-            for series in self._series.values():
-                series.status = self.catalog.status(series.offset)
-            self._generation = generation
-            self.version += 1
-        elif self._cursor != start:
-            self.version += 1
 
     def _take(self, offset: int, record: records.Record | None) -> None:
         if record is None:
             raise SegmentFormatError(f"damaged catalog record at {offset}")
         if record.kind == records.FAMILY:
             self._take_family(offset, record)
-        elif record.kind == records.SERIES:
-            self._take_series(offset, record)
-        elif record.kind == records.REVIVE and record.parent in self._by_offset:
-            self._show(self._by_offset[record.parent])
         else:
-            series = self._series[record.parent]
-            if record.kind == records.REMOVE:
-                series.baseline = np.frombuffer(record.tail, np.float64)
-                series.born, series.generation = record.born, record.count
-            else:
-                series.created = record.created  # it began anew when somebody asked for it again
+            self._take_series(record)
 
     def _take_family(self, offset: int, record: records.Record) -> None:
-        entry = FamilyEntry(offset, records.family_of(record))
+        entry = FamilyEntry(offset, record.parent, records.family_of(record), record.rank)
         self._check_slots(record, entry.family, optional=True)
         if record.count:
-            entry.overflow = SeriesEntry(
-                offset, OVERFLOW_LABELS, (), record.slot, record.created, record.born, overflow=True
-            )
-        self._by_offset[offset] = entry
-        self._show(entry)
+            entry.overflow = SeriesEntry(OVERFLOW_LABELS, (), record.slot, record.hash, overflow=True)
+        self._by_id[entry.id] = entry
+        name = entry.family.name
+        shown = self.families.setdefault(name, entry)
+        if shown is not entry:
+            self._contested.setdefault(name, [shown]).append(entry)
 
-    def _show(self, entry: FamilyEntry) -> None:
-        """Of the definitions of one name, this is the newest."""
-        before = self.families.get(entry.family.name)
-        if before is not None:
-            self.older.append(before)
-        if entry in self.older:
-            self.older.remove(entry)
-        self.families[entry.family.name] = entry
+    def _choose(self, look_at_ranks: bool) -> bool:
+        """Show, of several definitions of a name, the newest one that a living worker uses; whether that changed."""
+        changed = False
+        for name, entries in self._contested.items():
+            if look_at_ranks:
+                for entry in entries:
+                    entry.rank = self.catalog.rank(entry.offset)
+            by_rank = sorted(entries, key=lambda entry: (entry.rank, entry.id), reverse=True)
+            shown = next((entry for entry in by_rank if self._uses(entry.id)), by_rank[0])
+            changed |= self.families[name] is not shown
+            self.families[name] = shown
+        shown_now = {id(entry) for entry in self.families.values()}
+        self.older = [entry for entries in self._contested.values() for entry in entries if id(entry) not in shown_now]
+        return changed
 
-    def _take_series(self, offset: int, record: records.Record) -> None:
-        family = self._by_offset[record.parent]
+    def _take_series(self, record: records.Record) -> None:
+        family = self._by_id[record.parent]
         self._check_slots(record, family.family)
         labels, payload = records.labels_of(record)
-        series = SeriesEntry(offset, labels, payload, record.slot, record.created, record.born, status=record.status)
-        if record.tail:
-            series.baseline = np.frombuffer(record.tail, np.float64)
         # The same key a second time: the first one's slots were reused, or its record could not be found any more.
-        family.series[record.key] = series
-        self._series[offset] = series
+        family.series[record.key] = SeriesEntry(labels, payload, record.slot, record.hash)
 
     def _check_slots(self, record: records.Record, family: Family, optional: bool = False) -> None:
         if optional and not record.count:

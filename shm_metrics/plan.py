@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from operator import itemgetter
 
 import numpy as np
 
 from shm_metrics import records
-from shm_metrics.arrays import BoolArray, FloatArray, IntArray
+from shm_metrics.arrays import BoolArray, FloatArray, IntArray, UnsignedArray
 from shm_metrics.exemplars import Entry
 from shm_metrics.exposition.lines import line_shape
 from shm_metrics.exposition.run import FamilyRun, RunFamilies
@@ -31,8 +31,10 @@ from shm_metrics.families import (
 )
 from shm_metrics.gauge_modes import MODES, GaugeMode
 from shm_metrics.kept import cached_property
-from shm_metrics.mirror import Mirror, SeriesEntry
+from shm_metrics.labels import OVERFLOW_LABELS, OWN_OVERFLOW_LABELS
+from shm_metrics.mirror import FamilyEntry, Mirror, SeriesEntry
 from shm_metrics.scan import Guarded, guarded_gauges, guarded_histograms
+from shm_metrics.slot_table import SlotTable
 
 __all__ = ["FamilyPlan", "Group", "Plan"]
 
@@ -61,7 +63,7 @@ class Group:
     """Families that are read in one go and shown as one run: they have as many slots and as many lines a series.
 
     slots, created, born: shape (n,), over all series of all families.
-    baseline: shape (n,), or (n, buckets + 1) for histograms: what the slots held before this life of the series.
+    generation: shape (n,); a row counts only where it has followed this removal. removed_once: where it is not 0.
     hideable: shape (n,); removed series and overflows, which show only when there is something to show.
     """
 
@@ -69,24 +71,20 @@ class Group:
     plans: list[FamilyPlan] = field(default_factory=list)
     _run: tuple[bytes, RunFamilies] | None = None
 
-    def arrange(self) -> None:
-        """Make the arrays, when all families are in."""
+    def arrange(self, table: SlotTable) -> None:
+        """Make the arrays, when all families are in; series whose slots went to others are left out."""
         entries = [entry for plan in self.plans for entry in plan.entries]
+        states = table.states([entry.slot for entry in entries], [entry.hash for entry in entries])
+        overflow = np.array([entry.overflow for entry in entries], np.bool_)
         self.slots: IntArray = np.array([entry.slot for entry in entries], np.intp)
-        self.created: FloatArray = np.array([entry.created for entry in entries], np.float64)
-        self.born: FloatArray = np.array([entry.born for entry in entries], np.float64)
-        self.hideable: BoolArray = np.array(
-            [entry.overflow or entry.status == records.REMOVED for entry in entries], np.bool_
-        )
-        width = {HISTOGRAM: len(self.family.bounds) + 1, SUMMARY: 2}.get(self.family.type, 1)
-        baseline = np.zeros((len(entries), width))
-        for position, entry in enumerate(entries):
-            if entry.baseline.size == width:
-                baseline[position] = entry.baseline
-        self.baseline: FloatArray = baseline[:, 0] if width == 1 else baseline
+        self.created: FloatArray = states.created
+        self.born: FloatArray = states.born
+        self.hideable: BoolArray = overflow | states.removed
+        self.generation: UnsignedArray = states.generation
+        self.removed_once: IntArray = np.flatnonzero(states.generation)
         self.guarded: Guarded | None = None
         if self.family.type in (HISTOGRAM, SUMMARY):
-            self.guarded = guarded_histograms(self.slots, width - 1)
+            self.guarded = guarded_histograms(self.slots, max(1, len(self.family.bounds)))
         elif self.family.type != COUNTER:
             self.guarded = guarded_gauges(self.slots, self.mode.slots)
 
@@ -125,14 +123,14 @@ class Plan:
         groups: dict[Hashable, Group] = {}
         for entry in sorted(mirror.families.values(), key=lambda found: found.offset):
             family = entry.family
-            series = [found for found in entry.series.values() if found.status != records.FREE]
+            series = _alive(mirror.table, list(entry.series.values()))
             if entry.overflow is not None:
-                series.append(entry.overflow)
+                series.append(_overflow(entry))
             group = groups.setdefault((family.type, family.mode, line_shape(family)), Group(family))
             group.plans.append(FamilyPlan(family, series, SeriesLabels(_shown_labels(found) for found in series)))
         self.groups = list(groups.values())
         for group in self.groups:
-            group.arrange()
+            group.arrange(mirror.table)
         self._exemplars: tuple[Mapping[int, Entry], dict[Group, Exemplars]] = ({}, {})
 
     @cached_property
@@ -168,6 +166,19 @@ class Plan:
             if 0 <= bucket < max(1, len(group.family.bounds)) and entry.stamp > group.born[position]:
                 found.setdefault(group, {})[position, bucket] = entry.exemplar
         return dict(found)
+
+
+def _alive(table: SlotTable, series: list[SeriesEntry]) -> list[SeriesEntry]:
+    free = table.states([entry.slot for entry in series], [entry.hash for entry in series]).free
+    return [entry for entry, dead in zip(series, free.tolist(), strict=True) if not dead] if free.any() else series
+
+
+def _overflow(family: FamilyEntry) -> SeriesEntry:
+    """The overflow series, under a label of its own where the application has a series with the usual one."""
+    assert family.overflow is not None
+    if records.series_key(family.id, OVERFLOW_LABELS) in family.series:
+        return replace(family.overflow, labels=OWN_OVERFLOW_LABELS)
+    return family.overflow
 
 
 def _shown_exemplars(exemplars: Exemplars | None, mask: BoolArray) -> Exemplars | None:

@@ -5,14 +5,15 @@ Lives here: one scan of the matrix by a plan. May not: write anything, anywhere;
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from threading import RLock
 
 import numpy as np
 
 from shm_metrics import layout as L
-from shm_metrics.aggregate import combine
+from shm_metrics.aggregate import combine, shared_gauges
 from shm_metrics.arrays import BoolArray, FloatArray
 from shm_metrics.exemplar_scan import ExemplarScan
 from shm_metrics.exposition.run import FamilyRun
@@ -33,11 +34,17 @@ from shm_metrics.gauge_modes import MODES
 from shm_metrics.mirror import Mirror
 from shm_metrics.plan import Group, Plan
 from shm_metrics.rows import WorkerTable
-from shm_metrics.scan import add_histograms, add_rows, guarded_gauges, guarded_histograms
+from shm_metrics.scan import Guarded, add_histograms, add_rows, guarded_gauges, guarded_histograms, read_columns
 from shm_metrics.segment import Segment
+from shm_metrics.slot_table import SlotTable
 from shm_metrics.snapshot import Snapshot
 
 __all__ = ["Reader"]
+
+SCANS = 5  # of a segment that changes under the scan
+SHARED_SIGNS = (0, 2, 5)  # slots of a shared gauge of which one is not 0 once it was used: stamps and delta
+LIMIT = 2.0**53  # a float64 beyond it does not see a 1
+NEAR_LIMIT = LIMIT - 2.0**52
 
 
 class Reader:
@@ -46,7 +53,8 @@ class Reader:
     def __init__(self, segment: Segment, mine: Callable[[], Iterable[int]] = tuple) -> None:
         self.segment = segment
         self.workers = WorkerTable(segment)
-        self.mirror = Mirror(segment)
+        self.table = SlotTable(segment)
+        self.mirror = Mirror(segment, self._uses)
         self.exemplars = ExemplarScan(segment)
         self._mine = mine
         self._plan: Plan | None = None
@@ -61,6 +69,10 @@ class Reader:
     def live_rows(self, used: list[int] | None = None) -> list[int]:
         """Rows of living workers, in ascending order."""
         return sorted({*self.workers.live(used), *self._mine()})
+
+    def _uses(self, family: int) -> bool:
+        """Whether a living worker uses the family with this identity."""
+        return any(self.workers.uses(row, family) for row in self.live_rows())
 
     def snapshot(self, now: float, monotonic: float | None = None) -> Snapshot:
         """Scan once. now: Unix seconds, for `taken_at`. Raises SegmentFormatError when the file was truncated.
@@ -79,6 +91,15 @@ class Reader:
 
     def _scan(self, now: float, monotonic: float | None) -> Snapshot:
         self.segment.check_size()
+        for _ in range(SCANS):
+            generation = self.segment.get(L.GENERATION_OFFSET)
+            found = self._scan_once(now, monotonic)
+            if self.segment.get(L.GENERATION_OFFSET) == generation:
+                break
+            # A series was removed meanwhile, and its workers may have begun to zero it.
+        return found
+
+    def _scan_once(self, now: float, monotonic: float | None) -> Snapshot:
         plan = self._current_plan()
         used = self.workers.used()
         live = self.live_rows(used)
@@ -87,21 +108,23 @@ class Reader:
         kept = plan.exemplars(newest) if newest else {}
         scan = _Scan(self.segment, used, live, self.workers, kept)
         scan.clocks = None if monotonic is None else (now, monotonic)
+        items = tuple(scan.items(plan))
         return Snapshot(
-            tuple(scan.items(plan)),
+            items,
             now,
             self.segment.header.incarnation.hex(),
             tuple(live),
             tuple(used),
             sum(len(older.series) for older in self.mirror.older),
             self.mirror.damaged + self.exemplars.damaged,
+            scan.near_limit,
         )
 
     def refreshed(self) -> Mirror:
         """The catalog as of now."""
         with self._lock:
             if self._inside:
-                mirror = Mirror(self.segment)
+                mirror = Mirror(self.segment, self._uses)
                 mirror.refresh()
                 return mirror
             self._inside = True
@@ -120,42 +143,56 @@ class Reader:
     # -- single series --------------------------------------------------------------------------------------------
 
     def column_totals(self, family: Family, slot: int) -> FloatArray:
-        """What all rows together hold in one series: the form in which a baseline is kept.
+        """What all rows together hold in one series.
 
-        counter: (1,). histogram: (buckets + 1,), the sum last. shared gauge: (1,), the deltas. Other gauges: (0,).
+        counter: (1,). histogram: (buckets + 1,), the sum last.
         """
-        used, slots = self.workers.used(), np.array([slot], np.intp)
+        rows, slots = self._rows_that_count(slot, self.workers.used()), np.array([slot], np.intp)
         if family.type == COUNTER:
-            return np.array([sum(self._slot(row, slot) for row in used)])
-        if family.type in (HISTOGRAM, SUMMARY):
-            buckets = max(1, len(family.bounds))
-            total = np.zeros((buckets + 1, 1))
-            with _any_floats():
-                add_histograms(guarded_histograms(slots, buckets).read(self.segment, used), total[:-1], total[-1])
-            return total[:, 0]
-        if family.mode == "shared":
-            return np.array([sum(self._slot(row, slot + 2) for row in used)])
-        return np.empty(0)
+            return np.array([exact_total([self._slot(row, slot) for row in rows])])
+        buckets = max(1, len(family.bounds))
+        total = np.zeros((buckets + 1, 1))
+        with _any_floats():
+            add_histograms(guarded_histograms(slots, buckets).read(self.segment, rows), total[:-1], total[-1])
+        return total[:, 0]
 
-    def gauge_value(self, family: Family, slot: int, born: float, baseline: FloatArray) -> float:
+    def _rows_that_count(self, slot: int, rows: Iterable[int]) -> list[int]:
+        """Those that have followed the last removal of the series at `slot`."""
+        generation = self.table.generation(slot)
+        return [row for row in rows if self.workers.generation(row) >= generation]
+
+    def gauge_value(self, family: Family, slot: int) -> float:
         """One value of a gauge: by its mode, or the sum over workers for the modes that keep them apart."""
         mode = MODES[family.mode]
         used = self.live_rows() if mode.live else self.workers.used()
         rows = used if mode.live or mode.combine in ("sum", "each", "shared") else [*used, L.LEDGER_ROW]
+        rows = self._rows_that_count(slot, rows)
         guarded = guarded_gauges(np.array([slot], np.intp), mode.slots)
-        blocks = guarded.read(self.segment, rows)
         with _any_floats():
-            stamps = np.where(blocks[:, 0] > born, blocks[:, 0], 0.0)
             if mode.combine == "shared":
-                return float(combine("newest", stamps, blocks[:, 1])[0][0] + blocks[:, 2].sum() - baseline.sum())
+                return float(read_shared(self.segment, guarded, rows, None)[0][0])
+            blocks = guarded.read(self.segment, rows)
             rule = "sum" if mode.combine == "each" else mode.combine
-            return float(combine(rule, stamps, blocks[:, 1])[0][0])
+            return float(combine(rule, blocks[:, 0], blocks[:, 1])[0][0])
 
-    def exemplar(self, slots: Iterable[int], born: float) -> Exemplar | None:
-        """The newest exemplar of these slots, of counters or buckets, that is younger than `born`."""
+    def unused(self, slots: list[int]) -> list[int]:
+        """Of removed series, by their first slots, those of which no row has anything since they were removed."""
+        at, used = np.array(slots, np.intp), self.workers.used()
+        generation = self.table.states(slots, [0] * len(slots)).generation
+        counts = self.workers.generations(used)[:, None] >= generation
+        shared = (self.segment.slot_map[at] & ~np.uint8(L.SLOT_REMOVED)) == L.SLOT_STAMP_SHARED
+        something = np.zeros(len(slots), np.bool_)
+        for offset in SHARED_SIGNS:
+            of = at + np.where(shared, offset, 0)
+            something |= ((read_columns(self.segment, used, of) != 0.0) & counts).any(axis=0)
+        return at[~something].tolist()
+
+    def exemplar(self, slots: Iterable[int], series: int) -> Exemplar | None:
+        """The newest exemplar of these slots, of counters or buckets, of this life of the series at slot `series`."""
+        born = self.table.born(series)
         with self._lock:
             if self._inside:
-                return Reader(self.segment, self._mine).exemplar(slots, born)
+                return Reader(self.segment, self._mine).exemplar(slots, series)
             self._inside = True
             try:
                 newest = self.exemplars.newest(self.workers.used())
@@ -177,6 +214,14 @@ class Reader:
         return segment.doubles[row * lay.slots + slot] if there else 0.0
 
 
+def exact_total(values: Sequence[float]) -> float:
+    """The sum, one after the other as add_rows() does; from NEAR_LIMIT on rounded once, so that no row is lost in it."""
+    total = 0.0
+    for value in values:
+        total += value
+    return math.fsum(values) if NEAR_LIMIT <= total < math.inf else total
+
+
 def _any_floats() -> np.errstate:
     """Infinities of opposite signs add up to NaN, which is right and no reason to warn the application."""
     return np.errstate(invalid="ignore", over="ignore")
@@ -190,6 +235,7 @@ class _Scan:
     """
 
     clocks: tuple[float, float] | None = None
+    near_limit = 0
 
     def __init__(
         self,
@@ -204,6 +250,15 @@ class _Scan:
         self.live = live
         self.workers = workers
         self.exemplars = exemplars
+        self.followed = workers.generations(range(segment.layout.matrix_rows))
+        self.oldest = int(self.followed[used].min(initial=L.LARGEST_WORD))
+
+    def _counts(self, group: Group, rows: list[int]) -> BoolArray | None:
+        """shape (rows, n): where a row has followed the last removal of a series; None: everywhere."""
+        if not len(group.removed_once):
+            return None
+        counts: BoolArray = self.followed[rows][:, None] >= group.generation
+        return None if counts.all() else counts
 
     def items(self, plan: Plan) -> Iterator[FamilyRun | FamilySnapshot]:
         for group in plan.groups:
@@ -216,16 +271,30 @@ class _Scan:
 
     def _counters(self, group: Group) -> FamilyRun:
         last = int(group.slots.max(initial=-1)) + 1
-        values = add_rows(self.segment, self.used, last)[group.slots] - group.baseline
+        values = add_rows(self.segment, self.used, last)[group.slots]
+        again = group.removed_once[group.generation[group.removed_once] > self.oldest]
+        if len(again):
+            block = read_columns(self.segment, self.used, group.slots[again])
+            values[again] = _sum_of_rows(block, self.followed[self.used][:, None] >= group.generation[again])
+        if values.max(initial=0.0) >= NEAR_LIMIT:
+            self._large(group, values)
         return group.run(~group.hideable | (values != 0.0), values, None, self.exemplars.get(group))
+
+    def _large(self, group: Group, values: FloatArray) -> None:
+        """Add up exactly where a total may be beyond 2^53, and count the counters that are near a row's limit."""
+        large = np.flatnonzero(values >= NEAR_LIMIT)
+        block = read_columns(self.segment, self.used, group.slots[large])
+        block[self.followed[self.used][:, None] < group.generation[large]] = 0.0
+        values[large] = [exact_total(column) for column in block.T.tolist()]
+        self.near_limit += int((block >= NEAR_LIMIT).any(axis=0).sum())
 
     def _histograms(self, group: Group) -> FamilyRun:
         assert group.guarded is not None
         n = len(group.slots)
-        counts, sums = np.zeros((group.baseline.shape[1] - 1, n)), np.zeros(n)
-        for block in group.guarded.blocks(self.segment, self.used):
+        counts, sums = np.zeros((max(1, len(group.family.bounds)), n)), np.zeros(n)
+        for block in group.guarded.blocks(self.segment, self.used, self._counts(group, self.used)):
             add_histograms(block, counts, sums)
-        values, sums = counts.T - group.baseline[:, :-1], sums - group.baseline[:, -1]
+        values = np.ascontiguousarray(counts.T)
         mask = ~group.hideable | (values.sum(axis=1) != 0.0)
         if group.family.type == SUMMARY:
             return group.run(mask, values[:, 0], sums)
@@ -238,8 +307,13 @@ class _Scan:
         if not mode.live and mode.combine in ("min", "max", "newest"):
             # The ledger row goes last: a value that moves there meanwhile is found where it was, or where it went.
             rows = [*rows, L.LEDGER_ROW]
-        blocks = group.guarded.read(self.segment, rows)
-        stamps = np.where(blocks[:, 0] > group.born, blocks[:, 0], 0.0)
+        if mode.combine == "shared":
+            values, stamp, some = read_shared(self.segment, group.guarded, rows, self._counts(group, rows))
+            mask = ~group.hideable | some
+            yield from self._stamped(group, mask, group.run(mask, values), stamp[None])
+            return
+        blocks = group.guarded.read(self.segment, rows, self._counts(group, rows))
+        stamps = blocks[:, 0]
         if mode.combine == "each":
             yield from self._each(group, rows, stamps, blocks[:, 1])
             return
@@ -247,12 +321,7 @@ class _Scan:
             mask = _newest_said(group, stamps)
             yield from self._stamped(group, mask, group.run(mask, np.ones(len(group.slots))), stamps)
             return
-        if mode.combine == "shared":
-            values, some = combine("newest", stamps, blocks[:, 1])
-            deltas = blocks[:, 2].sum(axis=0) - group.baseline
-            values, some = values + deltas, some | (deltas != 0.0)
-        else:
-            values, some = combine(mode.combine, stamps, blocks[:, 1])
+        values, some = combine(mode.combine, stamps, blocks[:, 1])
         # A live gauge that no living worker has is gone; a sum of none is 0, which is what its readers wait for.
         vanishes = mode.live and mode.combine != "sum" and family.type == GAUGE
         mask = some if vanishes else ~group.hideable | some
@@ -291,15 +360,39 @@ class _Scan:
         for plan in group.plans:
             shown: dict[LabelPairs, tuple[float, float, float]] = {}
             for position, entry in enumerate(plan.entries, start):
+                # Where the application has a label of that name, the worker's pid goes by another one.
+                label = "worker_pid" if any(name == "pid" for name, _ in entry.labels) else "pid"
                 for index in np.flatnonzero(stamps[:, position]).tolist():
-                    labels = tuple(sorted((*entry.labels, ("pid", pids[index]))))
-                    found = float(stamps[index, position]), float(values[index, position]), entry.created
+                    labels = tuple(sorted((*entry.labels, (label, pids[index]))))
+                    created_at = float(group.created[position])
+                    found = float(stamps[index, position]), float(values[index, position]), created_at
                     shown[labels] = max(found, shown.get(labels, found))
             start += len(plan.entries)
             kept = np.array([value for _, value, _ in shown.values()], np.float64)
             created = np.array([made for _, _, made in shown.values()], np.float64)
             set_at = self._wall(np.array([stamp for stamp, _, _ in shown.values()], np.float64))
             yield FamilySnapshot(plan.family, SeriesLabels(shown), kept, None, created, stamps=set_at)
+
+
+def _sum_of_rows(block: FloatArray, counts: BoolArray) -> FloatArray:
+    """Row after row, as add_rows() does: in another order the same numbers make another last bit."""
+    total = np.zeros(block.shape[1])
+    for row, some in zip(block, counts, strict=True):
+        total += np.where(some, row, 0.0)
+    return total
+
+
+def read_shared(
+    segment: Segment, guarded: Guarded, rows: list[int], counts: BoolArray | None
+) -> tuple[FloatArray, FloatArray, BoolArray]:
+    """As shared_gauges(); read again while a set() moved the epoch meanwhile."""
+    slots = guarded.indexes[0]
+    for _ in range(SCANS):
+        epochs = read_columns(segment, [L.LEDGER_ROW], slots)[0]
+        block = guarded.read(segment, rows, counts)
+        if (epochs == read_columns(segment, [L.LEDGER_ROW], slots)[0]).all():
+            break
+    return shared_gauges(epochs, block)
 
 
 def _newest_said(group: Group, stamps: FloatArray) -> BoolArray:

@@ -11,8 +11,6 @@ import struct
 import uuid
 
 from shm_metrics import layout as L
-from shm_metrics import records
-from shm_metrics.errors import SegmentFormatError
 from shm_metrics.layout import Header, Layout
 
 __all__ = ["age_stamps", "boot_id"]
@@ -41,7 +39,7 @@ def age_stamps(fd: int, header: Header) -> None:
     with mmap.mmap(fd, lay.total) as map_:
         used = min(L.word(map_[: L.HEADER_END], L.SLOTS_USED_OFFSET), lay.slots)
         codes = map_[lay.slot_map : lay.slot_map + used]
-        stamps = [slot for slot, code in enumerate(codes) if L.SLOT_STAMP_INHERITED <= code <= L.SLOT_STAMP_NEWEST]
+        stamps = [slot for slot, code in enumerate(codes) if L.SLOT_STAMP_INHERITED <= code & ~L.SLOT_REMOVED <= L.SLOT_STAMP_SHARED]
         for row in range(lay.matrix_rows):
             first_page = lay.page_map + row * lay.pages_per_row
             for slot in stamps:
@@ -53,22 +51,15 @@ def age_stamps(fd: int, header: Header) -> None:
             for entry in range(min(told, L.EXEMPLARS_PER_ROW)):
                 at = lay.exemplar_table(row) + entry * L.EXEMPLAR_BYTES
                 map_[at : at + L.WORD] = bytes(L.WORD)
-        _age_births(map_, lay)
+        _age_births(map_, lay, used)
         new = Header(lay, header.incarnation, header.index_key, this_boot, header.created_at)
         map_[: L.STATE_OFFSET] = new.pack()
 
 
-def _age_births(map_: mmap.mmap, lay: Layout) -> None:
-    """The same for the stamps in the catalog, at which series were removed or took over the slots of others."""
-    commit = min(L.word(map_, L.CATALOG_COMMIT_OFFSET), L.word(map_, L.CATALOG_RESERVED_OFFSET), lay.catalog_bytes)
-    offset, data = 0, memoryview(map_[lay.catalog : lay.catalog + commit])
-    while offset < commit:
-        try:
-            record, following = records.unpack(data, offset, commit)
-        except SegmentFormatError:
-            offset += records.ALIGN
-            continue
-        if record.born:
-            record.born *= _BEFORE_BOOT
-            map_[lay.catalog + offset : lay.catalog + following] = record.pack()
-        offset = following
+def _age_births(map_: mmap.mmap, lay: Layout, used: int) -> None:
+    """The same for the stamps in the slot table, at which series were removed or took over the slots of others."""
+    for slot in range(L.FIRST_SERIES_SLOT, used):
+        at = lay.slot_table + slot * L.SLOT_ENTRY_BYTES + L.SLOT_BORN_OFFSET
+        (born,) = struct.unpack_from("<d", map_, at)
+        if born:
+            struct.pack_into("<d", map_, at, born * _BEFORE_BOOT)

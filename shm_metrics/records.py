@@ -2,21 +2,20 @@
 
 Lives here: encoding, decoding, checksums. May not: know where a record is stored or who may write it.
 
-    +--------+-------+--------+------+---------+---------+------+--------+------+-------+---------+------+-----+------+
-    | length | crc32 | status | kind | padding | key len | hash | parent | slot | count | created | born | key | tail |
-    | u32    | u32   | u8     | u8   | u16     | u32     | u64  | u64    | u64  | u64   | f64     | f64  |     |      |
-    +--------+-------+--------+------+---------+---------+------+--------+------+-------+---------+------+-----+------+
+    +--------+-------+------+------+---------+---------+------+--------+------+-------+---------+-----+------+
+    | length | crc32 | rank | kind | padding | key len | hash | parent | slot | count | created | key | tail |
+    | u32    | u32   | u64  | u16  | u16     | u32     | u64  | u64    | u64  | u64   | f64     |     |      |
+    +--------+-------+------+------+---------+---------+------+--------+------+-------+---------+-----+------+
 
 length counts the whole record with the padding at its end, to a multiple of 8 bytes. The checksum covers the length
-and all from `kind` on: not `status`, the one byte that changes in place (under the catalog lock). hash: of the
-key, by which the index finds it. What the other fields hold, by kind:
+and all from `kind` on: not `rank`, the one word that changes in place (under the catalog lock). hash: of the
+key, by which the index finds it. No field is an offset, so a record can be copied as it is. What the fields hold:
 
     FAMILY  key: "F" + JSON of the definition, all that makes two definitions differ; tail: the documentation;
-            slot, count: the overflow series' slots (0 = none)
-    SERIES  parent: offset of its family; key: "S" + parent + labels; slot, count: its slots; born: CLOCK_MONOTONIC
-            stamp from which on its gauges count; tail: the baseline (float64s) if the slots had a life before
-    REMOVE  parent: offset of the series; count: the generation it made; born: stamp; tail: the baseline
-    REVIVE  parent: offset of the series; or of a family, which is the newest definition of its name from here on
+            parent: its own identity; slot, count: the overflow series' slots (0 = none); rank: of two definitions of
+            one name the higher one is the newer
+    SERIES  parent: the identity of its family; key: "S" + parent + labels; slot, count: its slots; created: when the
+            record was made. What changes in a series' life stands in the slot table.
 
 Labels are joined with 0xFF, which UTF-8 never contains; an info's own labels and its payload are parted by 0xFE.
 """
@@ -31,17 +30,14 @@ from dataclasses import dataclass
 from shm_metrics.errors import InvalidMetricError, SegmentFormatError
 from shm_metrics.families import Family, LabelPairs
 
-FAMILY, SERIES, REMOVE, REVIVE = 1, 2, 3, 4
-KINDS = (FAMILY, SERIES, REMOVE, REVIVE)
+FAMILY, SERIES = 1, 2
+KINDS = (FAMILY, SERIES)
 
-# status of a SERIES record: LIVE -> REMOVED (remove, clear) -> LIVE again (asked for) or FREE (its slots were reused)
-LIVE, REMOVED, FREE = 1, 2, 3
-
-_START = struct.Struct("<IIB")
-_HEAD = struct.Struct("<BHIQQQQdd")  # what the checksum covers, up to the key
-STATUS_OFFSET = _START.size - 1
+_START = struct.Struct("<IIQ")
+_HEAD = struct.Struct("<HHIQQQQd")  # what the checksum covers, up to the key
+RANK_OFFSET = _START.size - 8
 KIND_OFFSET = _START.size
-KEY_LENGTH_OFFSET = KIND_OFFSET + 3
+KEY_LENGTH_OFFSET = KIND_OFFSET + 4
 HASH_OFFSET = KEY_LENGTH_OFFSET + 4
 HEAD_BYTES = _START.size + _HEAD.size
 MAX_RECORD_BYTES = 1 << 16
@@ -61,9 +57,8 @@ class Record:
     slot: int = 0
     count: int = 0
     created: float = 0.0
-    born: float = 0.0
     tail: bytes = b""
-    status: int = LIVE
+    rank: int = 0
     hash: int = 0
 
     def pack(self) -> bytes:
@@ -73,11 +68,9 @@ class Record:
         length = HEAD_BYTES + len(key) + len(tail)
         padding = -length % ALIGN
         length += padding
-        head = _HEAD.pack(
-            self.kind, padding, len(key), self.hash, self.parent, self.slot, self.count, self.created, self.born
-        )
+        head = _HEAD.pack(self.kind, padding, len(key), self.hash, self.parent, self.slot, self.count, self.created)
         body = b"".join((head, key, tail, bytes(padding)))
-        return _START.pack(length, zlib.crc32(body, length), self.status) + body
+        return _START.pack(length, zlib.crc32(body, length), self.rank) + body
 
 
 def check_size(size: int) -> None:
@@ -95,16 +88,16 @@ def unpack(data: memoryview, offset: int, end: int) -> tuple[Record, int]:
     """
     if offset < 0 or offset % ALIGN or offset + HEAD_BYTES > end:
         raise SegmentFormatError(f"no catalog record at {offset}")
-    length, crc, status = _START.unpack_from(data, offset)
+    length, crc, rank = _START.unpack_from(data, offset)
     if not HEAD_BYTES <= length <= min(MAX_RECORD_BYTES, end - offset) or length % ALIGN:
         raise SegmentFormatError(f"catalog record at {offset} is damaged: length {length}")
     body = data[offset + KIND_OFFSET : offset + length]
-    kind, padding, key_length, hash_, parent, slot, count, created, born = _HEAD.unpack_from(body)
+    kind, padding, key_length, hash_, parent, slot, count, created = _HEAD.unpack_from(body)
     key_end = _HEAD.size + key_length
     if zlib.crc32(body, length) != crc or kind not in KINDS or key_end + padding > len(body):
         raise SegmentFormatError(f"catalog record at {offset} is damaged: its checksum is wrong")
     key, tail = bytes(body[_HEAD.size : key_end]), bytes(body[key_end : len(body) - padding])
-    return Record(kind, key, parent, slot, count, created, born, tail, status, hash_), offset + length
+    return Record(kind, key, parent, slot, count, created, tail, rank, hash_), offset + length
 
 
 def has_key(data: memoryview, offset: int, end: int, key: bytes) -> bool:
@@ -149,7 +142,7 @@ def name_of(record: Record) -> str:
         return ""
 
 
-def series_key(family_offset: int, labels: LabelPairs, payload: LabelPairs = ()) -> bytes:
+def series_key(family_id: int, labels: LabelPairs, payload: LabelPairs = ()) -> bytes:
     """The key of a series; `payload` is what an info says of itself beside its labels."""
     try:
         text = b"\xff".join([part.encode() for pair in labels for part in pair])
@@ -159,7 +152,7 @@ def series_key(family_offset: int, labels: LabelPairs, payload: LabelPairs = ())
         raise InvalidMetricError(
             f"label {error.object!r} holds a lone surrogate and cannot be UTF-8; decode it first"
         ) from None
-    return b"S" + family_offset.to_bytes(8, "little") + text
+    return b"S" + family_id.to_bytes(8, "little") + text
 
 
 def labels_of(record: Record) -> tuple[LabelPairs, LabelPairs]:

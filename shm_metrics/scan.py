@@ -23,7 +23,7 @@ from shm_metrics.arrays import BoolArray, FloatArray, IntArray
 from shm_metrics.cells import build
 from shm_metrics.segment import Segment
 
-__all__ = ["Guarded", "add_histograms", "add_rows", "guarded_gauges", "guarded_histograms"]
+__all__ = ["Guarded", "add_histograms", "add_rows", "guarded_gauges", "guarded_histograms", "read_columns"]
 
 
 TRIES = 400
@@ -43,6 +43,15 @@ def add_rows(segment: Segment, rows: list[int], slots: int) -> FloatArray:
             part = total[first:last]
             np.add(part, segment.matrix[row, first:last], out=part)
     return total
+
+
+def read_columns(segment: Segment, rows: list[int], slots: IntArray) -> FloatArray:
+    """shape (rows, n): single slots of each row; zeros where a row has no memory for them."""
+    block, pages = np.zeros((len(rows), len(slots))), slots // L.SLOTS_PER_PAGE
+    for position, row in enumerate(rows):
+        there = segment.pages[row, pages] != 0
+        block[position, there] = segment.matrix[row, slots[there]]
+    return block
 
 
 def reserved_runs(segment: Segment, row: int, slots: int) -> list[tuple[int, int]]:
@@ -78,14 +87,18 @@ class Guarded:
         self._at: IntArray = np.empty(0, np.intp)
         self._block: FloatArray = np.empty(0)
 
-    def blocks(self, segment: Segment, rows: list[int]) -> Iterator[FloatArray]:
+    def blocks(self, segment: Segment, rows: list[int], counts: BoolArray | None = None) -> Iterator[FloatArray]:
         """Blocks (some rows, width + 1, n), together all of `rows` in their order; each good until the next."""
         step = max(1, MOST_NUMBERS_AT_ONCE // max(1, self.indexes.size))
         for start in range(0, len(rows), step):
-            yield self.read(segment, rows[start : start + step])
+            part = None if counts is None else counts[start : start + step]
+            yield self.read(segment, rows[start : start + step], part)
 
-    def read(self, segment: Segment, rows: list[int]) -> FloatArray:
-        """shape (rows, width + 1, n), good until the next read; zeros where a row has no memory for a series."""
+    def read(self, segment: Segment, rows: list[int], counts: BoolArray | None = None) -> FloatArray:
+        """shape (rows, width + 1, n), good until the next read; zeros where a row has no memory for a series.
+
+        counts: shape (rows, n); where it is False, what the row has does not count, and is zeros as well.
+        """
         shape = (len(rows), *self.indexes.shape)
         size = len(rows) * self.indexes.size
         if self._at.size < size:
@@ -93,7 +106,7 @@ class Guarded:
         at, block = self._at[:size].reshape(shape), self._block[:size].reshape(shape)
         starts = np.array(rows, np.intp) * segment.layout.slots
         np.add(starts[:, None, None], self.indexes, out=at)
-        matrix, there = segment.matrix.reshape(-1), self._there(segment, rows)
+        matrix, there = segment.matrix.reshape(-1), self._there(segment, rows, counts)
         if there is None:
             build.gather(matrix, at.reshape(-1), block.reshape(-1))
             self._look_again(matrix, at, block)
@@ -103,13 +116,13 @@ class Guarded:
             block[row, :, series] = self._load(matrix, at[row, :, series])
         return block
 
-    def _there(self, segment: Segment, rows: list[int]) -> BoolArray | None:
-        """shape (rows, n): which series a row has memory for; None: all of them in every row."""
+    def _there(self, segment: Segment, rows: list[int], counts: BoolArray | None) -> BoolArray | None:
+        """shape (rows, n): which series a row has memory for, and counts for; None: all of them in every row."""
         if segment.pages[rows, : int(self.last_pages.max(initial=0)) + 1].all():
-            return None
+            return counts
         pages = segment.pages[rows] != 0
         there: BoolArray = pages[:, self.first_pages] & pages[:, self.last_pages]
-        return there
+        return there if counts is None else there & counts
 
     def _load(self, matrix: FloatArray, at: IntArray) -> FloatArray:
         """The series at `at` (m, width + 1), each whole: shape (m, width + 1)."""
@@ -135,10 +148,7 @@ class Guarded:
 
 
 def _histogram_whole(block: FloatArray) -> BoolArray:
-    sequence = block[:, 0]
-    # A sequence further ahead than the one update under way: observations are being moved in from private memory.
-    ahead = sequence - block[:, 1:-3].sum(axis=1)
-    return np.asarray((sequence == block[:, -1]) & (ahead >= 0.0) & (ahead <= 1.0))
+    return np.asarray(block[:, 0] == block[:, -1])
 
 
 def _gauge_whole(block: FloatArray) -> BoolArray:
@@ -154,7 +164,7 @@ def guarded_histograms(slots: IntArray, buckets: int) -> Guarded:
 
 
 def guarded_gauges(slots: IntArray, width: int) -> Guarded:
-    """Gauges of `width` slots: (stamp, value, [delta], stamp)."""
+    """Gauges of `width` slots: (stamp, value, stamp), or the six of a shared one, and its first again."""
     return Guarded(np.append(np.arange(width), 0)[:, None] + slots, _gauge_whole)
 
 

@@ -23,6 +23,7 @@ from shm_metrics.process import ProcessUsage, WorkerUsage, process_families, rea
 from shm_metrics.reader import Reader
 from shm_metrics.segment import Segment
 from shm_metrics.self_metrics import EngineFigures, self_families
+from shm_metrics.slot_table import FREE
 from shm_metrics.snapshot import Snapshot
 from shm_metrics.writer import Writer
 
@@ -96,12 +97,14 @@ class Scraper:
         return {name: entry.family for name, entry in self._reader().refreshed().families.items()}
 
     def entry(self, family: Family, pairs: LabelPairs) -> SeriesEntry | None:
-        """The catalog's entry of a series of this family, or None. A removed one has what it counted since."""
-        found = self._reader().refreshed().families.get(family.name)
-        if found is None or found.family.type != family.type:
-            return None
-        entry = found.series.get(records.series_key(found.offset, pairs))
-        return entry if entry is not None and entry.status != records.FREE else None
+        """The catalog's entry of a series of this definition, or None. A removed one has what it counted since."""
+        mirror, key = self._reader().refreshed(), records.family_key(family)
+        for found in (mirror.families.get(family.name), *mirror.older):
+            if found is not None and found.family.name == family.name and records.family_key(found.family) == key:
+                entry = found.series.get(records.series_key(found.id, pairs))
+                if entry is not None and mirror.table.state(entry.slot, entry.hash) != FREE:
+                    return entry
+        return None
 
     # -- collecting -----------------------------------------------------------------------------------------------
 
@@ -152,6 +155,7 @@ class Scraper:
             series=snapshot.series,
             shadowed_series=snapshot.shadowed_series,
             damaged_records=snapshot.damaged_records,
+            counters_near_limit=snapshot.counters_near_limit,
             overflowed_updates=overflowed,
             dropped_exemplars=dropped,
             segment_bytes=segment.allocated_bytes(),

@@ -216,7 +216,10 @@ class Segment:
         # The checksummed part goes first: from here on the file says of itself what it is.
         os.pwrite(fd, header.pack(), 0)
         os.ftruncate(fd, layout.total)
-        _reserve(fd, 0, layout.page_map + layout.pages_per_row, where)  # the ledger row's part of the page map too
+        _reserve(fd, 0, layout.family_use, where)
+        _reserve(fd, layout.page_map, layout.pages_per_row, where)  # the ledger row's part
+        _reserve(fd, layout.slot_table, L.PAGE, where)
+        _reserve(fd, layout.removals, L.REMOVALS * L.WORD, where)
         _reserve(fd, layout.index, L.INDEX_FIRST_SIZE * L.INDEX_ENTRY_BYTES, where)
         _reserve(fd, layout.catalog, L.CATALOG_RESERVE_STEP, where)
         _reserve(fd, layout.slot_map, L.PAGE, where)

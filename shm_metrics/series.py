@@ -26,7 +26,7 @@ from shm_metrics.families import (
     Family,
     LabelPairs,
 )
-from shm_metrics.gauge_modes import MODES
+from shm_metrics.gauge_modes import MODES, SHARED
 from shm_metrics.handles import FamilyHandle
 from shm_metrics.labels import check_label_names, label_pairs
 from shm_metrics.timing import ExceptionCounter, InProgress, Timer
@@ -81,6 +81,10 @@ class SeriesMethods:
         if self.overflowed != self._counts_overflow:
             mine: type = type(self)
             self.__class__ = _overflow_variant(mine) if self.overflowed else mine.__mro__[1]
+
+    def rebind(self) -> None:
+        """Take a new place, with what was counted since the last one was lost to another series."""
+        self.start(self._handle, self._pairs, move=True)
 
     def told(self) -> str:
         """What messages call this series: the family's name, and its labels."""
@@ -370,6 +374,7 @@ class InfoMethods(SeriesMethods):
     def _say(self, payload: LabelPairs) -> None:
         if payload != self._said:
             cell = InfoCell()
+            cell.handle, cell.pairs, cell.payload = self._handle, self._pairs, payload or NOTHING_SAID
             self._handle.writer.bind(cell, self._handle.family, self._pairs, payload or NOTHING_SAID)
             self._said, self._cell = payload, cell
         self._cell.set(1.0)
@@ -378,7 +383,10 @@ class InfoMethods(SeriesMethods):
 class InfoCell(build.GaugeCell):
     """What was said; its stamp is when."""
 
-    __slots__ = ("__weakref__", "overflowed") if COMPILED else ()
+    __slots__ = ("__weakref__", "handle", "overflowed", "pairs", "payload") if COMPILED else ()
+
+    def rebind(self) -> None:
+        self.handle.writer.bind(self, self.handle.family, self.pairs, self.payload, move=True)
 
 
 class InfoSeries(InfoMethods):
@@ -412,7 +420,7 @@ class EnumSeries(EnumMethods, build.GaugeCell):
 # -- which one ---------------------------------------------------------------------------------------------------------
 
 GAUGE_CLASSES: Mapping[str, Any] = {
-    mode.name: SharedGaugeSeries if mode.slots == 3 else GaugeSeries if mode.moves else NewestGaugeSeries
+    mode.name: SharedGaugeSeries if mode.name == SHARED else GaugeSeries if mode.moves else NewestGaugeSeries
     for mode in MODES.values()
 }
 """Gauge mode -> the class of its series."""

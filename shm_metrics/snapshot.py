@@ -21,6 +21,7 @@ class Snapshot:
 
     incarnation: 32 hex digits that no other life of the segment has.
     live_rows, used_rows: rows of living workers, and of all there ever were.
+    counters_near_limit: how many counters have a row with 2^52 or more; from 2^53 on a float64 does not see a 1.
     """
 
     items: tuple[FamilyRun | FamilySnapshot, ...]
@@ -30,6 +31,7 @@ class Snapshot:
     used_rows: tuple[int, ...]
     shadowed_series: int = 0
     damaged_records: int = 0
+    counters_near_limit: int = 0
 
     @cached_property
     def families(self) -> tuple[FamilySnapshot, ...]:

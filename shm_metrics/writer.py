@@ -18,11 +18,13 @@ import mmap
 import os
 import time
 import weakref
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from shm_metrics import forks
 from shm_metrics import layout as L
 from shm_metrics.allocator import Allocator, CatalogBusyError, FamilyPlace, SeriesPlace
+from shm_metrics.bound_cells import BoundCells
 from shm_metrics.cells import build
 from shm_metrics.errors import SegmentError, SegmentFullError
 from shm_metrics.exemplar_table import ExemplarTable
@@ -31,7 +33,7 @@ from shm_metrics.kept import cached_property
 from shm_metrics.layout import Layout
 from shm_metrics.place import Place
 from shm_metrics.process.procfs import own_start_ticks
-from shm_metrics.rows import RowLease, claim_row
+from shm_metrics.rows import RowLease, claim_row, follow_removals, series_slots
 from shm_metrics.segment import Segment
 from shm_metrics.slots import slot_codes
 
@@ -68,13 +70,13 @@ class Writer:
         self._shown_pid = pid
         self.allocator = Allocator(self.segment, lambda: self.reader)
         self.lease: RowLease | None = None
-        self.lineage = self.segment.get(L.GENERATION_OFFSET)
         self.closed = False
         self.row = build.private_row(L.FIRST_SERIES_SLOT)
+        self.row.watch(_follower(self))
         self._wanted_pages = bytearray(self.segment.layout.pages_per_row)
         self._wanted_pages[0] = 1
-        self._cells: list[weakref.ref[Any]] = []
-        self._most_cells = 1024
+        self._cells = BoundCells()
+        self._rowless_byte: int | None = None
         self._rowless: dict[int, Any] = {}  # slot -> a cell of it; kept alive, so that no count dies with its cell
         self._families: dict[int, tuple[Family, FamilyPlace]] = {}
         self._waiting: list[tuple[Any, Family, LabelPairs, LabelPairs]] = []
@@ -107,30 +109,43 @@ class Writer:
         segment = self.segment
         self.lease = self._claim()
         if self.lease is not None:
-            self._point(self.row, segment.row_view(self.lease.row), segment.row_view(L.LEDGER_ROW))
+            self._point(self.row, self.lease)
             self._exemplars = ExemplarTable(segment, self.lease.row)
             return
         self._wait_in_private_memory()
         for n in range(L.ROWLESS_BYTES):
             if segment.locks.try_exclusive(L.LOCK_ROWLESS + n):
+                self._rowless_byte = n
                 break
         self._tell("rows", "no free row: this worker counts in private memory until one is free; raise rows=")
         self._start_repairs()
 
-    def _point(self, row: Any, view: memoryview[float], ledger: memoryview[float]) -> None:
-        row.point(view, ledger, *self.segment.two_dimensional(), L.SLOTS_PER_PAGE)
+    def _point(self, row: Any, lease: RowLease) -> None:
+        """Have `row` write where the lease is for."""
+        segment, followed = self.segment, lease.generation()
+        view = segment.row_view(lease.row)
+        content = _Content(view, segment.row_pages(lease.row), followed)
+        row.point(view, segment.row_view(L.LEDGER_ROW), self._generation(), content, False)
+
+    def _generation(self) -> memoryview:
+        return self.segment.bytes[L.GENERATION_OFFSET : L.GENERATION_OFFSET + L.WORD].cast("Q")
 
     def _wait_in_private_memory(self) -> None:
         """Count there, and know which cells' counts are to be moved into a row."""
         self._point_to_private_memory()
-        self._rowless = {cell.place()[1]: cell for cell in self._all_cells() if cell.place()[0] is self.row}
+        self._rowless = {cell.place()[1]: cell for cell in self._cells.all() if cell.place()[0] is self.row}
 
     def _point_to_private_memory(self) -> None:
         size = self.segment.layout.row_bytes
         view, ledger = (
             memoryview(mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)).cast("d") for _ in range(2)
         )
-        self._point(self.row, view, ledger)
+        followed = memoryview(bytearray(L.WORD)).cast("Q")
+        followed[0] = self.segment.get(L.GENERATION_OFFSET)
+        generation = followed if self.closed else self._generation()
+        self.row.point(view, ledger, generation, _Content(view, None, followed), True)
+        if self.closed:
+            self.row.settle()
 
     def _claim(self) -> RowLease | None:
         try:
@@ -139,10 +154,10 @@ class Writer:
                 pid=self.pid,
                 start_ticks=own_start_ticks(),
                 now=time.time(),
-                lineage=self.lineage,
                 role=self.role or _process_role,
                 ledger_lock=self._under_catalog_lock,
                 wanted_pages=bytes(self._wanted_pages),
+                families=[place.id for _, place in list(self._families.values())],
             )
         except SegmentFullError as error:
             self._tell("memory", str(error))
@@ -150,8 +165,7 @@ class Writer:
 
     def _under_catalog_lock(self, work: Any) -> bool:
         try:
-            with self.allocator.locked():
-                work()
+            self.allocator.run_locked(work)
         except CatalogBusyError:
             return False
         return True
@@ -184,16 +198,23 @@ class Writer:
             # With the family itself: its id must stay its own.
             known = family, self.allocator.family(family, labelled, time.time())
             self._families[id(family)] = known
+            if self.lease is not None:
+                self.lease.use(known[1].id)
         return known[1]
 
     def show(self, family: Family) -> None:
         """Have this definition be the one of its name that is shown, though another one was recorded later."""
-        place = self.family(family, False)
-        if place is not None:
-            try:
-                self.allocator.show(family, place, time.time())
-            except (CatalogBusyError, SegmentFullError) as error:
-                self._tell(type(error).__name__, f"family {family.name}: {error}; an older definition of it is shown")
+        if self.family(family, False) is None:
+            return
+        for other, place in list(self._families.values()):
+            if other.name == family.name and other != family:
+                self._families.pop(id(other), None)
+                if self.lease is not None:
+                    self.lease.use(place.id, False)
+        try:
+            self.allocator.show(family)
+        except (CatalogBusyError, SegmentFullError) as error:
+            self._tell(type(error).__name__, f"family {family.name}: {error}; an older definition of it is shown")
 
     def bind(
         self, cell: Any, family: Family, labels: LabelPairs, payload: LabelPairs = (), *, move: bool = False
@@ -208,6 +229,7 @@ class Writer:
             self._put_aside(cell, family)
             return False
         found: FamilyPlace | None = None
+        seen = self.row.followed()
         try:
             found = self._family(family, bool(labels))
             place = self.allocator.series(family, found, labels, payload, time.time(), time.monotonic())
@@ -220,8 +242,11 @@ class Writer:
             self._tell("slots", f"series of {family.name}: {error}")
             self._bind_overflow(cell, place_cell, family, found, move)
             return False
-        self._remember(cell, place.slot)
+        self._remember(cell, place.slot, place.hash)
         place_cell(self.row, place.slot)
+        if self.row.followed() != seen and self.allocator.table.owner(place.slot) != place.hash:
+            # Removed, and its slots reused, since it was looked up; and this process followed that already.
+            return self.bind(cell, family, labels, payload)
         return True
 
     def place_of(self, family: Family, labels: LabelPairs, payload: LabelPairs = ()) -> SeriesPlace | None:
@@ -252,17 +277,21 @@ class Writer:
             except SegmentFullError:
                 pass
             else:
-                self._remember(cell, found.overflow)
+                self._remember(cell, found.overflow, self.allocator.table.owner(found.overflow))
                 place_cell(self.row, found.overflow)
                 return
-        if not move:
+        if move:
+            cell.place()[0].settle()
+        else:
             self._put_aside(cell, family)
 
     def _put_aside(self, cell: Any, family: Family) -> None:
         cell.bind(build.private_row(len(slot_codes(family))), 0)
 
     def _wait(self, cell: Any, family: Family, labels: LabelPairs, payload: LabelPairs, move: bool) -> None:
-        if not move:
+        if move:
+            cell.place()[0].settle()
+        else:
             self._put_aside(cell, family)
         self._waiting.append((cell, family, labels, payload))
         self._start_repairs()
@@ -329,31 +358,62 @@ class Writer:
     def _adopt(self, lease: RowLease) -> None:
         segment, row = self.segment, lease.row
         shared = build.private_row(1)
-        self._point(shared, segment.row_view(row), segment.row_view(L.LEDGER_ROW))
+        self._point(shared, lease)
+        shared.follow(lease.generation()[0])
+        self.follow_removals()
         overflowed = self.row.read(L.SLOT_OVERFLOWED_UPDATES)
         build.adopt(self.row, shared, self._rowless)
         self.lease = lease
         self._exemplars = ExemplarTable(segment, row)
         self._rowless = {}
         self.row.add(L.SLOT_OVERFLOWED_UPDATES, overflowed)
-        # What another thread made since the row was claimed wants its pages too.
+        # What another thread made since the row was claimed wants its pages and families, too.
         segment.reserve_pages(row, bytes(self._wanted_pages))
-        for n in range(L.ROWLESS_BYTES):
-            segment.locks.release(L.LOCK_ROWLESS + n)
+        for _, place in list(self._families.values()):
+            lease.use(place.id)
+        if self._rowless_byte is not None:
+            segment.locks.release(L.LOCK_ROWLESS + self._rowless_byte)
+            self._rowless_byte = None
 
-    def _remember(self, cell: Any, slot: int) -> None:
+    def _remember(self, cell: Any, slot: int, hash_: int) -> None:
         """Keep track of a cell; without keeping it alive, unless what it counts would die with it."""
-        if self.lease is None:
+        if self.row.memory()[1]:
             self._rowless[slot] = cell
-        self._cells.append(weakref.ref(cell))
-        looked_at = len(self._cells)
-        if looked_at > self._most_cells:
-            # In place: what another thread appends meanwhile stays behind the part that is replaced.
-            self._cells[:looked_at] = [kept for kept in self._cells[:looked_at] if kept() is not None]
-            self._most_cells = max(1024, 2 * len(self._cells))
+        self._cells.add(slot, hash_, cell)
 
-    def _all_cells(self) -> list[Any]:
-        return [cell for cell in (reference() for reference in list(self._cells)) if cell is not None]
+    # -- removals -------------------------------------------------------------------------------------------------
+
+    def follow(self, cell: Any) -> None:
+        """Bring the row up to the segment's removals, and `cell`, which is about to write, to where it belongs."""
+        if cell.place()[0] is self.row:
+            self.follow_removals()
+        if cell.place()[0] is not self.row:
+            cell.rebind()
+
+    def follow_removals(self) -> None:
+        """Zero in our row what was removed; cells whose slots went to another series get a place when they write."""
+        content, _ = self.row.memory()
+        newest, start = self.segment.get(L.GENERATION_OFFSET), self.row.followed()
+        follow_removals(
+            self.segment, content.view, content.pages, content.followed, newest, start, self._let_go, self._let_all_go
+        )
+        if self.row.followed() < newest:
+            self.row.follow(newest)
+
+    def _let_go(self, slot: int, carry: bool) -> None:
+        """The slots at `slot` are of another series now, or of none; carry: the row has something of the cells' own."""
+        owner = self.allocator.table.owner(slot)
+        for hash_, cell in self._cells.at(slot):
+            if hash_ != owner and cell.place() == (self.row, slot):
+                aside = build.private_row(series_slots(self.segment, slot))
+                aside.watch(self.row.follower_of())
+                aside.unsettle()
+                (cell.move if carry else cell.bind)(aside, 0)
+                self._rowless.pop(slot, None)
+
+    def _let_all_go(self, carry: bool) -> None:
+        for slot in self._cells.slots():
+            self._let_go(slot, carry)
 
     def _start_repairs(self) -> None:
         if self._repairing:
@@ -372,7 +432,9 @@ class Writer:
         """Take a row of our own; what the parent counted in private memory stays the parent's to report."""
         if self.closed:
             return
-        was_rowless = self.lease is None
+        _, was_rowless = self.row.memory()
+        if self.lease is not None:
+            self.lease.forget()
         self._forget_exemplars()
         self.row.renew()
         self.allocator.renew()
@@ -384,14 +446,14 @@ class Writer:
         # The inherited description keeps the parent's locks alive: it goes before we wait for any lock.
         close_inherited()
         if was_rowless:
-            for cell in self._all_cells():
-                cell.forget()
+            self._point_to_private_memory()  # what the parent counted in its own is the parent's to report
         # What the parent's thread has just moved out of private memory stands in the parent's row by now.
         self._waiting = [waiting for waiting in self._waiting if waiting[0].place()[0] is not self.row]
         for cell, *_ in self._waiting:
             cell.place()[0].renew()
             cell.forget()
         self.lease = None
+        self._rowless, self._rowless_byte = {}, None
         self._take_row()
         if self._waiting:
             self._start_repairs()
@@ -399,6 +461,8 @@ class Writer:
     def count_privately(self, error: Exception) -> None:
         """In a forked child for which after_fork_in_child() failed: above all, do not write into the parent's row."""
         self._forget_exemplars()
+        if self.lease is not None:
+            self.lease.forget()
         self._wait_in_private_memory()
         self.lease = None
         self.segment.locks.close()  # inherited or not: the parent's locks must not depend on us
@@ -428,6 +492,28 @@ class Writer:
         if unlink:
             self.segment.abandon()
         self.segment.close()
+
+
+class _Content(NamedTuple):
+    """The memory of a row. pages: its part of the page map, None if all may be touched. followed: one word."""
+
+    view: memoryview[float]
+    pages: memoryview | None
+    followed: memoryview
+
+
+def _follower(writer: Writer) -> Callable[[Any], None]:
+    """Called with a cell that is about to write; it keeps no forgotten writer alive."""
+    reference = weakref.ref(writer)
+
+    def follow(cell: Any) -> None:
+        found = reference()
+        if found is None:
+            cell.place()[0].settle()
+        else:
+            found.follow(cell)
+
+    return follow
 
 
 _writers: weakref.WeakSet[Writer] = weakref.WeakSet()

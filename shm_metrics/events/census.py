@@ -16,6 +16,7 @@ from shm_metrics import records
 from shm_metrics.catalog import Catalog
 from shm_metrics.errors import SegmentFormatError
 from shm_metrics.segment import Segment
+from shm_metrics.slot_table import LIVE, SlotTable
 
 __all__ = ["Census"]
 
@@ -37,14 +38,15 @@ class Census:
     def __init__(self, segment: Segment) -> None:
         self._segment = segment
         self._catalog = Catalog(segment)
+        self._table = SlotTable(segment)
         self._reading = _thread.allocate_lock()
         self._begin(0)
 
-    def _begin(self, generation: int) -> None:
-        self._generation = generation
+    def _begin(self, changes: int) -> None:
+        self._changes = changes
         self._cursor = 0
         self._families: dict[str, _Known] = {}
-        self._by_offset: dict[int, _Known] = {}
+        self._by_id: dict[int, _Known] = {}
 
     def names(self) -> Collection[str]:
         """Of all families, whoever declared them."""
@@ -75,9 +77,9 @@ class Census:
             self._reading.release()
 
     def _read_catalog(self) -> None:
-        generation = self._segment.get(L.GENERATION_OFFSET)
-        if generation != self._generation:  # series were removed, or came back
-            self._begin(generation)
+        changes = self._segment.get(L.CHANGES_OFFSET)
+        if changes != self._changes:  # series were removed, or came back
+            self._begin(changes)
         for offset, record, following in self._catalog.scan(self._cursor):
             self._cursor = following
             if record is None:
@@ -87,9 +89,9 @@ class Census:
                     name = records.family_of(record).name
                 except SegmentFormatError:
                     continue
-                self._by_offset[offset] = self._families.setdefault(name, _Known())
-            elif record.kind == records.SERIES and record.status == records.LIVE and record.parent in self._by_offset:
-                self._by_offset[record.parent].offsets.append(offset)
+                self._by_id[record.parent] = self._families.setdefault(name, _Known())
+            elif record.parent in self._by_id and self._table.state(record.slot, record.hash) == LIVE:
+                self._by_id[record.parent].offsets.append(offset)
 
     def _read_values(self, known: _Known) -> None:
         for offset in known.offsets[known.read :]:

@@ -1,0 +1,50 @@
+"""Which cells of this process write to which slot.
+
+Lives here: finding them again, without keeping them alive. May not: bind a cell (the writer does).
+"""
+
+from __future__ import annotations
+
+import weakref
+from typing import Any
+
+__all__ = ["BoundCells"]
+
+_Entries = list[tuple[int, "weakref.ref[Any]"]]
+
+
+class BoundCells:
+    def __init__(self) -> None:
+        self._by_slot: dict[int, _Entries] = {}
+        self._added = 0
+        self._most = 1024
+
+    def add(self, slot: int, hash_: int, cell: Any) -> None:
+        """The cell writes to `slot`, for the series with this hash."""
+        self._by_slot.setdefault(slot, []).append((hash_, weakref.ref(cell)))
+        self._added += 1
+        if self._added > self._most:
+            self._drop_dead()
+
+    def _drop_dead(self) -> None:
+        for entries in list(self._by_slot.values()):
+            looked_at = len(entries)
+            # In place: what another thread appends meanwhile stays behind the part that is replaced.
+            entries[:looked_at] = [entry for entry in entries[:looked_at] if entry[1]() is not None]
+        self._added = sum(map(len, self._by_slot.values()))
+        self._most = max(1024, 2 * self._added)
+
+    def at(self, slot: int) -> list[tuple[int, Any]]:
+        """(hash, cell) of the cells that were bound to `slot`; they may have gone elsewhere since."""
+        found: dict[int, tuple[int, Any]] = {}  # of a cell that was bound here twice, the last time counts
+        for hash_, reference in list(self._by_slot.get(slot, ())):
+            cell = reference()
+            if cell is not None:
+                found[id(cell)] = hash_, cell
+        return list(found.values())
+
+    def slots(self) -> list[int]:
+        return list(self._by_slot)
+
+    def all(self) -> list[Any]:
+        return [cell for slot in self.slots() for _, cell in self.at(slot)]

@@ -1,0 +1,111 @@
+"""A lock between threads that is free as soon as the call that took it has ended, however it ended.
+
+A signal handler may raise at any moment, also between the end of a `with` block and the release of its lock. So nothing
+here depends on the release alone: the lock names the call (its frame) that holds it, and a call that has ended holds
+nothing. `frame.clear()` tells the two apart: CPython refuses it for a frame that still runs, in whichever thread.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from time import sleep  # at import, like the locks: see locks.py, "Under gevent"
+from types import FrameType
+from typing import TypeVar
+
+__all__ = ["CallLock", "ForkedCallError", "NestedCallError"]
+
+T = TypeVar("T")
+
+_FIRST_PAUSE, _LONGEST_PAUSE = 20e-6, 2e-3
+
+
+class NestedCallError(Exception):
+    """The lock is held by a call further down on this very stack: waiting for it would never end."""
+
+
+class ForkedCallError(Exception):
+    """This process was forked on top of the call, which its parent goes on with: here it must not."""
+
+
+class CallLock:
+    """holder: the frame that has it. poisoned: that frame belongs to the parent of this forked process; see renew()."""
+
+    __slots__ = ("holder", "poisoned")
+
+    def __init__(self) -> None:
+        self.holder: FrameType | None = None
+        self.poisoned = False
+
+    def run(self, work: Callable[..., T], *args: object) -> T:
+        """Return `work(*args)`, called with the lock held. Raises NestedCallError."""
+        # Two times the same: an exception on the way out of the inner one finds the outer one.
+        try:
+            try:
+                self.acquire(sys._getframe())
+                return work(*args)
+            finally:
+                self.release(sys._getframe())
+        finally:
+            self.release(sys._getframe())
+
+    def acquire(self, frame: FrameType) -> None:
+        """Take the lock for the call that `frame` is of; wait while another thread has it. Raises NestedCallError."""
+        pause = _FIRST_PAUSE
+        # Between a comparison and the store after it CPython switches no thread and runs no handler.
+        while True:
+            if self.holder is None:
+                self.holder = frame
+                return
+            holder = self.holder
+            if holder is None:
+                continue
+            if _is_below(holder, frame):
+                raise NestedCallError
+            if _has_ended(holder):
+                if self.holder is holder:
+                    self.holder = None
+                    self.poisoned = False
+                continue
+            del holder  # a frame that is kept keeps all that its call refers to
+            sleep(pause)
+            pause = min(1.5 * pause, _LONGEST_PAUSE)
+
+    def release(self, frame: FrameType) -> None:
+        """Give the lock back, if this call has it."""
+        if self.holder is frame:
+            self.poisoned = False
+            self.holder = None
+
+    def renew(self) -> None:
+        """In a forked child: free the lock, unless its holder is on this thread's own stack.
+
+        Then the fork happened on top of that call (in a signal handler, a __del__), and the child is about to return
+        into it. It must not go on: the parent does. The lock stays taken, and `poisoned` tells the call to end.
+        """
+        holder = self.holder
+        if holder is None:
+            return
+        if _is_below(holder, sys._getframe()):
+            self.poisoned = True
+        else:
+            self.holder = None
+            self.poisoned = False
+
+
+def _is_below(frame: FrameType, top: FrameType) -> bool:
+    """Whether `frame` is `top` or a caller of it."""
+    each: FrameType | None = top
+    while each is not None:
+        if each is frame:
+            return True
+        each = each.f_back
+    return False
+
+
+def _has_ended(frame: FrameType) -> bool:
+    try:
+        frame.clear()
+    except RuntimeError:
+        return False
+    return True
