@@ -115,7 +115,7 @@ class Row:
     """Where this process writes: its own row, or private memory while it has none.
 
     view: shape (slots,), the row. ledger: shape (slots,), the ledger row of the same segment.
-    generation: shape (1,), the segment's generation of removals; seen: the one that the cells of this row have followed.
+    generation: shape (1,), the segment's generation of removals; seen: the one that the cells of this row followed.
     follower: called with the cell that is about to write when they differ.
     private: the memory is this process' own. content: what the follower needs to know of the memory.
     """
@@ -236,6 +236,10 @@ class Cell:
     def place(self):
         """(row, slot) of this cell."""
         return self.row, self.slot
+
+    def slots(self):
+        """How many slots the series has."""
+        return 1
 
     def rebind(self):
         """Find a new place: the slots went to another series. A series does it; a cell alone stays where it is."""
@@ -391,6 +395,10 @@ class MovingCell(Cell):
 class GaugeCell(MovingCell):
     """slots: stamp, value. Each worker has a value of its own; the mode says how a reader makes one of them."""
 
+    def slots(self):
+        """How many slots the series has."""
+        return 2
+
     @cython.cfunc
     @cython.exceptval(check=False)
     def _set(self, number: cython.double) -> cython.void:
@@ -439,7 +447,7 @@ class GaugeCell(MovingCell):
 class SharedGaugeCell(MovingCell):
     """slots: (stamp, base) twice, epoch, delta. One value for all workers: a base plus the deltas that came after it.
 
-    The ledger row decides: its first slot is the epoch, the stamp of the base that counts, whichever row has it. A delta
+    The ledger row decides: its first slot is the epoch, the stamp of the base that counts, in whichever row. A delta
     counts if its row's epoch is that one. So a set() is one store, which drops every delta of before, and the value is
     then exactly what was set. The ledger's epoch slot says in which epoch inc or dec was used last: while that is
     another one, and this row has the base, set() only stores the base, and does not ask the clock.
@@ -448,6 +456,10 @@ class SharedGaugeCell(MovingCell):
             ledger epoch   the one store that makes it the value
     inc()   first of an epoch: ledger's epoch slot; delta; epoch. From then on: delta
     """
+
+    def slots(self):
+        """How many slots the series has."""
+        return _DELTA + 1
 
     @cython.cfunc
     @cython.exceptval(check=False)
@@ -498,15 +510,20 @@ class SharedGaugeCell(MovingCell):
         before: Row = self.row
         mine: cython.Py_ssize_t = self.slot
         stamp: cython.double = source.ledger[mine + _STAMP]
-        base: cython.double = source.view[mine + _VALUE]
+        base: cython.double = 0.0
         moved: cython.double = 0.0
-        if source.view[mine + _OTHER + _STAMP] == stamp:
+        was_set: cython.bint = stamp != 0.0
+        if source.view[mine + _STAMP] == stamp:
+            base = source.view[mine + _VALUE]
+        elif source.view[mine + _OTHER + _STAMP] == stamp:
             base = source.view[mine + _OTHER + _VALUE]
+        else:
+            was_set = False
         if source.view[mine + _EPOCH] == stamp:
             moved = source.view[mine + _DELTA]
         self.row = row
         self.slot = slot
-        if stamp > row.ledger[slot + _STAMP]:
+        if was_set and stamp > row.ledger[slot + _STAMP]:
             self._set(base)
         if moved != 0.0:
             self._move(moved)
@@ -515,8 +532,9 @@ class SharedGaugeCell(MovingCell):
         i: cython.Py_ssize_t
         for i in range(_DELTA + 1):
             source.view[mine + i] = 0.0
-        source.ledger[mine + _STAMP] = 0.0
-        source.ledger[mine + _EPOCH] = 0.0
+        if source.private:
+            source.ledger[mine + _STAMP] = 0.0
+            source.ledger[mine + _EPOCH] = 0.0
 
     def forget(self):
         """Forget base and delta."""
@@ -540,6 +558,10 @@ class HistogramCell(Cell):
     def __cinit__(self, *args, **kwargs):
         self.bounds = _ONE_BUCKET
         self.buckets = 1
+
+    def slots(self):
+        """How many slots the series has."""
+        return self.buckets + 3
 
     def divide(self, bounds):
         """Set the upper bounds of the buckets: float64, ascending, the last one +Inf."""
@@ -623,21 +645,31 @@ class HistogramCell(Cell):
 
     @cython.cfunc
     def _carry(self, source: Row, row: Row, slot: cython.Py_ssize_t):
-        """Bucket by bucket, each with its own sum: a kill in between leaves a histogram of what was moved so far."""
+        """Bucket by bucket, each with its own sum: a kill in between leaves a histogram of what was moved so far.
+
+        From a segment that is left (configure()) the sums of the buckets are not known; the first one takes the whole.
+        """
         i: cython.Py_ssize_t
         count: cython.double
         total: cython.double
         have: cython.double = 0.0
+        whole: cython.double = 0.0
         for i in range(self.buckets):
             have += row.view[slot + 1 + i]
+            whole += source.view[self.slot + 1 + i]
+        whole = source.view[self.slot + 1 + self.buckets + (cython.cast(cython.longlong, whole) & 1)]
         for i in range(self.buckets):
             count = source.view[self.slot + 1 + i]
-            total = source.ledger[self.slot + 1 + i]
             source.view[self.slot + 1 + i] = 0.0
-            source.ledger[self.slot + 1 + i] = 0.0
             if count == 0.0:
                 continue
-            if cython.cast(cython.longlong, count) & 1 == 0:
+            if source.private:
+                total = source.ledger[self.slot + 1 + i]
+                source.ledger[self.slot + 1 + i] = 0.0
+            else:
+                total = whole
+                whole = 0.0
+            if cython.cast(cython.longlong, count) % 2 == 0:
                 # One observation by itself: only an odd step changes which of the two sums is the sum.
                 self._carry_bucket(row, slot, i, have, 1.0, total / count)
                 have += 1.0

@@ -15,7 +15,7 @@ class _Type:
         return self
 
 
-double = longlong = ulonglong = uchar = Py_ssize_t = void = const = _Type()
+bint = double = longlong = ulonglong = uchar = Py_ssize_t = void = const = _Type()
 
 
 def _as_it_is(thing: Any) -> Any:

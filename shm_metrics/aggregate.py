@@ -38,9 +38,9 @@ def shared_gauges(epochs: FloatArray, block: FloatArray) -> tuple[FloatArray, Fl
     epochs: shape (n,), of the ledger row: the stamp of the base that counts; 0 before the first set().
     block: shape (rows, 6 or more, n): (stamp, base) twice, epoch, delta.
     """
-    stamps, bases = block[:, (0, 2)].reshape(-1, len(epochs)), block[:, (1, 3)].reshape(-1, len(epochs))
-    if not len(stamps):
+    if not block.size:
         return np.zeros(len(epochs)), np.zeros(len(epochs)), np.zeros(len(epochs), np.bool_)
+    stamps, bases = block[:, (0, 2)].reshape(-1, len(epochs)), block[:, (1, 3)].reshape(-1, len(epochs))
     match = (stamps == epochs) & (epochs != 0.0)
     # No row has it: a worker that had not followed a removal yet set it. The newest of the others counts.
     which = np.where(match.any(axis=0), match.argmax(axis=0), stamps.argmax(axis=0))[None]

@@ -16,7 +16,7 @@ What a kill, an exception or a fork between any two steps leaves:
     copying     the other catalog region  nothing (the number of switches says which region is in use)
                 switches                  an index that says of itself which region it was made for
 
-Each store is preceded by a look at the lock: a child of fork that returns into its parent's call must not go on with it.
+Before each store the lock is looked at: a child of fork that returns into its parent's call must not go on with it.
 """
 
 from __future__ import annotations
@@ -69,9 +69,13 @@ class CatalogBusyError(SegmentError):
 
 
 class FamilyPlace(NamedTuple):
-    """id: its identity in the segment. overflow: first slot of its overflow series, or None."""
+    """id: the hash of its key, its identity in the segment. number: the how-manieth; for the table of family use.
+
+    overflow: first slot of its overflow series, or None.
+    """
 
     id: int
+    number: int
     overflow: int | None
 
 
@@ -191,12 +195,12 @@ class Allocator:
         if known is not None:
             return known
         words, lock = self.segment.words, self.lock
-        id_, rank = words[_FAMILIES] + 1, words[_CHANGES] + 1
-        record = Record(records.FAMILY, key, id_, 0, 0, now, family.documentation.encode(), rank, hash_)
+        number, rank = min(words[_FAMILIES] + 1, L.LARGEST_WORD), min(words[_CHANGES] + 1, L.LARGEST_WORD)
+        record = Record(records.FAMILY, key, number, 0, 0, now, family.documentation.encode(), rank, hash_)
         records.check_size(len(key) + len(record.tail))
         if lock.poisoned:
             raise ForkedCallError
-        words[_FAMILIES] = id_
+        words[_FAMILIES] = number
         codes = slot_codes(family)
         slot = self._new_slots(codes) if labelled else None
         if slot is not None:
@@ -204,7 +208,7 @@ class Allocator:
             self._own(slot, hash_, now, 0.0)
         self._publish(record, place)
         self._changed()
-        return FamilyPlace(id_, slot)
+        return FamilyPlace(hash_, number, slot)
 
     @_locked
     def show(self, family: Family) -> None:
@@ -213,7 +217,7 @@ class Allocator:
         key = records.family_key(family)
         _, offset = self.index.locate(key, self.index.hash(key))
         if offset is not None:
-            self.catalog.raise_rank(offset, self.segment.words[_CHANGES] + 1)
+            self.catalog.raise_rank(offset, min(self.segment.words[_CHANGES] + 1, L.LARGEST_WORD))
             self._changed()
 
     def _changed(self) -> None:
@@ -227,7 +231,7 @@ class Allocator:
         record = self._record(offset)
         if record is None:
             return None
-        return FamilyPlace(record.parent, record.slot if record.count else None)
+        return FamilyPlace(record.hash, record.parent, record.slot if record.count else None)
 
     def _record(self, offset: int | None) -> Record | None:
         """The record at `offset`; None where there is none, or it is damaged."""
@@ -381,8 +385,8 @@ class Allocator:
         map_at, table_at = lay.slot_map + first, lay.slot_table + first * L.SLOT_ENTRY_BYTES
         if map_at // L.PAGE != (map_at + count - 1) // L.PAGE or not map_at % L.PAGE:
             segment.reserve(map_at, count)
-        if first == L.FIRST_SERIES_SLOT or table_at % L.PAGE < count * L.SLOT_ENTRY_BYTES:
-            segment.reserve(table_at, L.SLOT_ENTRY_BYTES)
+        if table_at // L.PAGE != (table_at + count * L.SLOT_ENTRY_BYTES - 1) // L.PAGE or not table_at % L.PAGE:
+            segment.reserve(table_at, count * L.SLOT_ENTRY_BYTES)
         if codes[0] in _LEDGER_STAMPS:
             segment.reserve_slots(L.LEDGER_ROW, first, count)
         place, words, used = slice(first, first + count), segment.words, first + count
@@ -420,7 +424,7 @@ class Allocator:
                 self._complete(slot, generation)
                 self._clear_ledger(slot, codes)
                 words = self.segment.words
-                dead = words[_DEAD] + 1
+                dead = min(words[_DEAD] + 1, L.LARGEST_WORD - 1)
                 if self.lock.poisoned:
                     raise ForkedCallError
                 words[_DEAD] = dead
@@ -463,7 +467,7 @@ class Allocator:
             self._no_gain_at = words[_CHANGES]
             return
         unused = self._reader().unused(removed)
-        generation, lock = words[_GENERATION] + 1, self.lock
+        generation, lock = min(words[_GENERATION] + 1, L.LARGEST_WORD), self.lock
         if lock.poisoned:
             raise ForkedCallError
         words[_DEAD] = L.LARGEST_WORD  # killed from here on, the next holder of the lock begins again

@@ -116,7 +116,7 @@ class Catalog:
                 packed.append(bytes(data[offset:following]))
         for start in range(0, len(packed), _COPIED_AT_ONCE):
             self._append(b"".join(packed[start : start + _COPIED_AT_ONCE]), other)
-        switches = self.switches + 1
+        switches = (self.switches + 1) & L.LARGEST_WORD
         if lock.poisoned:
             raise ForkedCallError
         words[_SWITCHES] = switches
@@ -127,7 +127,10 @@ class Catalog:
 
     def raise_rank(self, offset: int, rank: int) -> None:
         """Have the definition at `offset` be newer than those of a lower rank."""
-        place, packed = slice(offset + records.RANK_OFFSET, offset + records.RANK_OFFSET + L.WORD), rank.to_bytes(8, "little")
+        place, packed = (
+            slice(offset + records.RANK_OFFSET, offset + records.RANK_OFFSET + L.WORD),
+            rank.to_bytes(8, "little"),
+        )
         if self._lock.poisoned:
             raise ForkedCallError
         self.data[place] = packed

@@ -23,6 +23,7 @@ from shm_metrics.slots import slot_codes
 
 __all__ = ["FamilyEntry", "Mirror", "SeriesEntry"]
 
+
 @dataclass(slots=True, eq=False)
 class SeriesEntry:
     """hash: of its key. What it is now, the slot table says."""
@@ -36,10 +37,14 @@ class SeriesEntry:
 
 @dataclass(slots=True, eq=False)
 class FamilyEntry:
-    """id: its identity in the segment. rank: of the definitions of one name the highest is the newest."""
+    """id: the hash of its key. number: for the table of family use.
+
+    rank: of the definitions of one name the highest is the newest.
+    """
 
     offset: int
     id: int
+    number: int
     family: Family
     rank: int
     series: dict[bytes, SeriesEntry] = field(default_factory=dict)
@@ -49,7 +54,7 @@ class FamilyEntry:
 class Mirror:
     """families: name -> the definition that is shown. older: other definitions of the same names.
 
-    uses: says whether a living worker uses the family with this identity.
+    uses: says whether a living worker uses the family with this number.
     """
 
     def __init__(self, segment: Segment, uses: Callable[[int], bool] = lambda family: True) -> None:
@@ -101,7 +106,7 @@ class Mirror:
             self._take_series(record)
 
     def _take_family(self, offset: int, record: records.Record) -> None:
-        entry = FamilyEntry(offset, record.parent, records.family_of(record), record.rank)
+        entry = FamilyEntry(offset, record.hash, record.parent, records.family_of(record), record.rank)
         self._check_slots(record, entry.family, optional=True)
         if record.count:
             entry.overflow = SeriesEntry(OVERFLOW_LABELS, (), record.slot, record.hash, overflow=True)
@@ -118,8 +123,8 @@ class Mirror:
             if look_at_ranks:
                 for entry in entries:
                     entry.rank = self.catalog.rank(entry.offset)
-            by_rank = sorted(entries, key=lambda entry: (entry.rank, entry.id), reverse=True)
-            shown = next((entry for entry in by_rank if self._uses(entry.id)), by_rank[0])
+            by_rank = sorted(entries, key=lambda entry: (entry.rank, entry.number), reverse=True)
+            shown = next((entry for entry in by_rank if self._uses(entry.number)), by_rank[0])
             changed |= self.families[name] is not shown
             self.families[name] = shown
         shown_now = {id(entry) for entry in self.families.values()}

@@ -54,6 +54,8 @@ class Reader:
         self.segment = segment
         self.workers = WorkerTable(segment)
         self.table = SlotTable(segment)
+        workers = self.workers  # no reference to this object: what is forgotten goes at once, with its descriptors
+        self._uses = lambda family: any(workers.uses(row, family) for row in {*workers.live(), *mine()})
         self.mirror = Mirror(segment, self._uses)
         self.exemplars = ExemplarScan(segment)
         self._mine = mine
@@ -69,10 +71,6 @@ class Reader:
     def live_rows(self, used: list[int] | None = None) -> list[int]:
         """Rows of living workers, in ascending order."""
         return sorted({*self.workers.live(used), *self._mine()})
-
-    def _uses(self, family: int) -> bool:
-        """Whether a living worker uses the family with this identity."""
-        return any(self.workers.uses(row, family) for row in self.live_rows())
 
     def snapshot(self, now: float, monotonic: float | None = None) -> Snapshot:
         """Scan once. now: Unix seconds, for `taken_at`. Raises SegmentFormatError when the file was truncated.
@@ -185,7 +183,7 @@ class Reader:
         for offset in SHARED_SIGNS:
             of = at + np.where(shared, offset, 0)
             something |= ((read_columns(self.segment, used, of) != 0.0) & counts).any(axis=0)
-        return at[~something].tolist()
+        return [slot for slot, used in zip(slots, something.tolist(), strict=True) if not used]
 
     def exemplar(self, slots: Iterable[int], series: int) -> Exemplar | None:
         """The newest exemplar of these slots, of counters or buckets, of this life of the series at slot `series`."""
@@ -215,7 +213,7 @@ class Reader:
 
 
 def exact_total(values: Sequence[float]) -> float:
-    """The sum, one after the other as add_rows() does; from NEAR_LIMIT on rounded once, so that no row is lost in it."""
+    """The sum, one after the other as add_rows() does; from NEAR_LIMIT on rounded only once, so that no row is lost."""
     total = 0.0
     for value in values:
         total += value

@@ -39,7 +39,11 @@ def age_stamps(fd: int, header: Header) -> None:
     with mmap.mmap(fd, lay.total) as map_:
         used = min(L.word(map_[: L.HEADER_END], L.SLOTS_USED_OFFSET), lay.slots)
         codes = map_[lay.slot_map : lay.slot_map + used]
-        stamps = [slot for slot, code in enumerate(codes) if L.SLOT_STAMP_INHERITED <= code & ~L.SLOT_REMOVED <= L.SLOT_STAMP_SHARED]
+        stamps = [
+            slot
+            for slot, code in enumerate(codes)
+            if L.SLOT_STAMP_INHERITED <= code & ~L.SLOT_REMOVED <= L.SLOT_STAMP_SHARED
+        ]
         for row in range(lay.matrix_rows):
             first_page = lay.page_map + row * lay.pages_per_row
             for slot in stamps:

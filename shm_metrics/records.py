@@ -12,9 +12,9 @@ and all from `kind` on: not `rank`, the one word that changes in place (under th
 key, by which the index finds it. No field is an offset, so a record can be copied as it is. What the fields hold:
 
     FAMILY  key: "F" + JSON of the definition, all that makes two definitions differ; tail: the documentation;
-            parent: its own identity; slot, count: the overflow series' slots (0 = none); rank: of two definitions of
-            one name the higher one is the newer
-    SERIES  parent: the identity of its family; key: "S" + parent + labels; slot, count: its slots; created: when the
+            parent: its number, counted from 1; slot, count: the overflow series' slots (0 = none); rank: of two
+            definitions of one name the higher one is the newer
+    SERIES  parent: the hash of its family; key: "S" + parent + labels; slot, count: its slots; created: when the
             record was made. What changes in a series' life stands in the slot table.
 
 Labels are joined with 0xFF, which UTF-8 never contains; an info's own labels and its payload are parted by 0xFE.

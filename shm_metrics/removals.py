@@ -34,6 +34,7 @@ class Removals:
     def __init__(self, segment: Segment) -> None:
         lay = segment.layout
         self._header = segment.words
+        self._slots = lay.slots
         self._ring = segment.bytes[lay.removals : lay.removals + L.REMOVALS * L.WORD].cast("Q")
 
     @property
@@ -55,7 +56,8 @@ class Removals:
 
     def _at(self, generation: int) -> Removal:
         entry = self._ring[generation % L.REMOVALS]
-        return Removal(generation, entry & ~L.REUSED, bool(entry & L.REUSED))
+        slot = entry & ~L.REUSED
+        return Removal(generation, slot if slot < self._slots else EVERY_SLOT, bool(entry & L.REUSED))
 
     def note(self, generation: int, slot: int, reused: bool) -> None:
         """Say what `generation` will be of; before the generation is published. Under the catalog lock."""

@@ -37,7 +37,7 @@ from shm_metrics.slot_table import SlotTable
 if TYPE_CHECKING:
     from shm_metrics.arrays import UnsignedArray
 
-__all__ = ["RowLease", "WorkerTable", "claim_row", "follow_removals", "series_slots"]
+__all__ = ["RowLease", "WorkerTable", "claim_row", "follow_removals"]
 
 _U64 = struct.Struct("<Q")
 _F64 = struct.Struct("<d")
@@ -87,7 +87,7 @@ class WorkerTable:
         return np.array([self._generations[row] for row in rows], np.uint64)
 
     def uses(self, row: int, family: int) -> bool:
-        """Whether the row's worker uses the family with this identity; beyond MAX_USED_FAMILIES always True."""
+        """Whether the row's worker uses the family with this number; beyond MAX_USED_FAMILIES always True."""
         if not 0 <= family < L.MAX_USED_FAMILIES:
             return True
         at = self.segment.layout.family_use + row * L.FAMILY_USE_BYTES + family // 8
@@ -145,7 +145,7 @@ class RowLease:
         return self.segment.bytes[at : at + L.WORD].cast("Q")
 
     def use(self, family: int, used: bool = True) -> None:
-        """Say that this worker uses the family with this identity, or does not any more."""
+        """Say that this worker uses the family with this number, or does not any more."""
         if 0 <= family < L.MAX_USED_FAMILIES:
             at = self.segment.layout.family_use + self.row * L.FAMILY_USE_BYTES + family // 8
             bit = 1 << family % 8
@@ -181,7 +181,7 @@ def claim_row(
 
     ledger_lock: runs a function under the catalog lock; False when the lock could not be had.
     wanted_pages: a byte a page; 1 for those to reserve at once, because cells that point there exist already.
-    families: identities of those that the worker uses.
+    families: numbers of those that the worker uses.
     Raises SegmentFullError when the row's memory cannot be reserved.
     """
     locks = segment.locks
@@ -270,10 +270,10 @@ def _zero_removed(
 def _zero(
     segment: Segment, view: memoryview[float], pages: memoryview | None, followed: memoryview, slot: int, until: int
 ) -> None:
-    count = series_slots(segment, slot)
-    if pages is not None and not (
-        pages[slot // L.SLOTS_PER_PAGE] and pages[(slot + count - 1) // L.SLOTS_PER_PAGE]
-    ):
+    count = _series_slots(segment, slot)
+    if slot + count > segment.layout.slots:
+        return  # damage
+    if pages is not None and not (pages[slot // L.SLOTS_PER_PAGE] and pages[(slot + count - 1) // L.SLOTS_PER_PAGE]):
         return
     place, zeros = slice(slot, slot + count), memoryview(bytes(count * L.WORD)).cast("d")
     # Compared and stored without a call in between: what comes in on top has followed, and counted, or has not begun.
@@ -281,7 +281,7 @@ def _zero(
         view[place] = zeros
 
 
-def series_slots(segment: Segment, slot: int) -> int:
+def _series_slots(segment: Segment, slot: int) -> int:
     """How many slots the series that begins at `slot` has, by the slot map."""
     codes = segment.codes
     first = codes[slot] & ~L.SLOT_REMOVED
@@ -291,7 +291,7 @@ def series_slots(segment: Segment, slot: int) -> int:
         return len(MODES[SHARED].slot_codes)
     if first == L.SLOT_SEQUENCE:
         found = _BUCKETS.match(codes, slot + 1)
-        return 1 + (found.end() if found else 0) + 2
+        return (found.end() - slot if found else 1) + 2
     return 2
 
 

@@ -47,7 +47,11 @@ _FAMILIES = (
     ("series", GAUGE, "Series shown"),
     ("shadowed_series", GAUGE, "Series hidden because their name was declared anew with another definition"),
     ("damaged_records", GAUGE, "Catalog records and exemplars that could not be read"),
-    ("counters_near_limit", GAUGE, "Counters of which a worker's part is 2^52 or more; from 2^53 on an amount of 1 is lost"),
+    (
+        "counters_near_limit",
+        GAUGE,
+        "Counters of which a worker's part is 2^52 or more; from 2^53 on an amount of 1 is lost",
+    ),
     ("overflowed_updates", COUNTER, "Updates that went to an overflow series, or nowhere, for want of slots or memory"),
     ("dropped_exemplars", COUNTER, "Exemplars left out for want of memory"),
     ("segment_bytes", GAUGE, "Memory that the segment takes"),

@@ -383,6 +383,9 @@ class InfoMethods(SeriesMethods):
 class InfoCell(build.GaugeCell):
     """What was said; its stamp is when."""
 
+    handle: FamilyHandle
+    pairs: LabelPairs
+    payload: LabelPairs
     __slots__ = ("__weakref__", "handle", "overflowed", "pairs", "payload") if COMPILED else ()
 
     def rebind(self) -> None:

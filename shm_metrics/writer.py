@@ -33,7 +33,7 @@ from shm_metrics.kept import cached_property
 from shm_metrics.layout import Layout
 from shm_metrics.place import Place
 from shm_metrics.process.procfs import own_start_ticks
-from shm_metrics.rows import RowLease, claim_row, follow_removals, series_slots
+from shm_metrics.rows import RowLease, claim_row, follow_removals
 from shm_metrics.segment import Segment
 from shm_metrics.slots import slot_codes
 
@@ -157,7 +157,7 @@ class Writer:
                 role=self.role or _process_role,
                 ledger_lock=self._under_catalog_lock,
                 wanted_pages=bytes(self._wanted_pages),
-                families=[place.id for _, place in list(self._families.values())],
+                families=[place.number for _, place in list(self._families.values())],
             )
         except SegmentFullError as error:
             self._tell("memory", str(error))
@@ -199,7 +199,7 @@ class Writer:
             known = family, self.allocator.family(family, labelled, time.time())
             self._families[id(family)] = known
             if self.lease is not None:
-                self.lease.use(known[1].id)
+                self.lease.use(known[1].number)
         return known[1]
 
     def show(self, family: Family) -> None:
@@ -210,7 +210,7 @@ class Writer:
             if other.name == family.name and other != family:
                 self._families.pop(id(other), None)
                 if self.lease is not None:
-                    self.lease.use(place.id, False)
+                    self.lease.use(place.number, False)
         try:
             self.allocator.show(family)
         except (CatalogBusyError, SegmentFullError) as error:
@@ -370,7 +370,7 @@ class Writer:
         # What another thread made since the row was claimed wants its pages and families, too.
         segment.reserve_pages(row, bytes(self._wanted_pages))
         for _, place in list(self._families.values()):
-            lease.use(place.id)
+            lease.use(place.number)
         if self._rowless_byte is not None:
             segment.locks.release(L.LOCK_ROWLESS + self._rowless_byte)
             self._rowless_byte = None
@@ -405,7 +405,7 @@ class Writer:
         owner = self.allocator.table.owner(slot)
         for hash_, cell in self._cells.at(slot):
             if hash_ != owner and cell.place() == (self.row, slot):
-                aside = build.private_row(series_slots(self.segment, slot))
+                aside = build.private_row(cell.slots())
                 aside.watch(self.row.follower_of())
                 aside.unsettle()
                 (cell.move if carry else cell.bind)(aside, 0)

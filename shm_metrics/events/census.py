@@ -89,7 +89,7 @@ class Census:
                     name = records.family_of(record).name
                 except SegmentFormatError:
                     continue
-                self._by_id[record.parent] = self._families.setdefault(name, _Known())
+                self._by_id[record.hash] = self._families.setdefault(name, _Known())
             elif record.parent in self._by_id and self._table.state(record.slot, record.hash) == LIVE:
                 self._by_id[record.parent].offsets.append(offset)
 

@@ -54,12 +54,10 @@ class CallLock:
         pause = _FIRST_PAUSE
         # Between a comparison and the store after it CPython switches no thread and runs no handler.
         while True:
-            if self.holder is None:
-                self.holder = frame
-                return
             holder = self.holder
             if holder is None:
-                continue
+                self.holder = frame
+                return
             if _is_below(holder, frame):
                 raise NestedCallError
             if _has_ended(holder):
