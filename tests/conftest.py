@@ -49,6 +49,16 @@ def pytest_report_header() -> str:
     return f"shm_metrics: {'compiled' if COMPILED else 'interpreted'} cells, {os.path.basename(build.__file__)}"
 
 
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """What the campaigns counted, also of those that passed."""
+    reports = [each for kind in ("passed", "failed") for each in terminalreporter.stats.get(kind, ())]
+    counted = [text for each in reports for name, text in each.user_properties if name == "counted"]
+    if counted:
+        terminalreporter.section("counted")
+        for text in counted:
+            terminalreporter.line(text)
+
+
 _numbers = itertools.count()
 
 

@@ -38,7 +38,7 @@ Key = tuple[str, str]  # family, label value; "" for the one without labels
 Extra = tuple[tuple[str, str], ...]  # the labels of a sample beside `k`
 
 
-class Mismatch(AssertionError):  # noqa: N818
+class Mismatch(AssertionError):
     """The page shows something else than the model. family: where."""
 
     def __init__(self, family: str, message: str) -> None:
@@ -430,5 +430,8 @@ def _described(figures: Mapping[Extra, Figure]) -> str:
 
 def _seen(found: Mapping[Extra, Mapping[str, Any]]) -> str:
     shown = ("value", "buckets", "count", "sum")
-    told = [f"{dict(extra) or ''}{ {name: metric[name] for name in shown if name in metric} }" for extra, metric in found.items()]
+    told = [
+        f"{dict(extra) or ''}{ {name: metric[name] for name in shown if name in metric} }"
+        for extra, metric in found.items()
+    ]
     return ", ".join(told) or "nothing"
