@@ -61,7 +61,7 @@ SET_TO = 1000
 Page = Mapping[str, float]
 
 
-class Wrong(AssertionError):  # noqa: N818
+class Wrong(AssertionError):
     """The page is not what the journals say."""
 
 
@@ -592,7 +592,7 @@ class Campaign:
                 (self.end_one if self.rng.random() < 0.2 else self.kill_one)()
             while len(self.workers) < WORKERS:
                 self.start()
-            if turn % 12 == 0:
+            if turn % 6 == 0:
                 self.compare(watch)
             self.look_for_failures()
         self._finish(watch)
