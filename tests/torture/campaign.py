@@ -55,6 +55,7 @@ FORK, END = 1, 2
 
 # Words of a rotating series in the ledger, and what its holder may be about to do.
 DOING, TALLY, DOUBTS, LIVES = range(4)
+OVER = 4 * len(ROTATING)  # a word of its own behind them: everybody ends
 ADDING, REMOVING, SETTING = 1, 2, 3
 SET_TO = 1000
 
@@ -70,23 +71,27 @@ class Wrong(AssertionError):
 _SAMPLE = re.compile(r"^([^#\s][^ ]*) (\S+)$", re.MULTILINE)
 
 
+_OF_HISTOGRAM = re.compile(r"(?P<family>\w+)_(?P<part>bucket|count|sum)\{(?P<labels>.*)\}")
+
+
 def page_of(backend: MetricsBackend) -> Page:
     return {name: float(value) for name, value in _SAMPLE.findall(generate_latest(backend).decode())}
 
 
 def check_whole(page: Page) -> int:
-    """Each histogram has seen 1.0 only: count, sum and the +Inf bucket are one number. How many there were."""
-    seen = 0
-    for name, count in page.items():
-        family, _, labels = name.partition("_count{")
-        if labels:
-            inner = labels[:-1]
-            rest = page[f"{family}_sum{{{inner}}}"], page[f'{family}_bucket{{{inner},le="+Inf"}}']
-            one = page[f'{family}_bucket{{{inner},le="1.0"}}']
-            if not count == rest[0] == rest[1] == one:
-                raise Wrong(f"{name}: count {count}, sum {rest[0]}, +Inf bucket {rest[1]}, bucket of 1.0 {one}")
-            seen += 1
-    return seen
+    """Each histogram has seen 1.0 only: count, sum and two buckets are one number. How many histograms there were."""
+    found: dict[tuple[str, str], dict[str, float]] = {}
+    for name, value in page.items():
+        of = _OF_HISTOGRAM.match(name)
+        if of:
+            labels = [label for label in of["labels"].split(",") if not label.startswith("le=")]
+            bucket = [label for label in of["labels"].split(",") if label.startswith("le=")]
+            found.setdefault((of["family"], ",".join(labels)), {})[of["part"] + "".join(bucket)] = value
+    for name, parts in found.items():
+        several = [parts.get(part) for part in ("count", "sum", 'bucketle="+Inf"', 'bucketle="1.0"')]
+        if len(set(several)) > 1:
+            raise Wrong(f"{name}: count, sum, +Inf bucket and bucket of 1.0 are {several}")
+    return len(found)
 
 
 class NeverFalls:
@@ -179,8 +184,9 @@ FIRST_ROTATING_LOCK = 2
 class Site:
     """Where a campaign takes place."""
 
-    def __init__(self, directory: Path, segment: str, deadline: float, removals: bool) -> None:
+    def __init__(self, directory: Path, segment: str, deadline: float, *, rows: int = ROWS, removals: bool) -> None:
         self.directory = directory
+        self.rows = rows
         self.removals = removals
         self.segment = segment
         self.deadline = deadline  # by which every process ends by itself
@@ -211,7 +217,7 @@ class Worker:
         self.locks = Locks(site.directory / "locks")
         self.ledger = words(site.directory / "ledger")
         self.begin(number, seed)
-        self.backend = backend = MetricsBackend(path=site.segment, rows=ROWS, slots=SLOTS, process_metrics=False)
+        self.backend = backend = MetricsBackend(path=site.segment, rows=site.rows, slots=SLOTS, process_metrics=False)
         steady = Counter("steady", "", ["k"], registry=backend)
         seconds = Histogram("steady_seconds", "", ["k"], registry=backend, buckets=BUCKETS)
         self.updates: dict[int, Any] = {
@@ -256,7 +262,7 @@ class Worker:
                     self.begin(argument, self.seed)
                     journal = self.journal
                     journal[READY] = 1
-            if time.monotonic() > self.site.deadline:
+            if self.ledger[OVER] or time.monotonic() > self.site.deadline:
                 os._exit(3)
             with self.locks.through_gate():
                 self.batch()
@@ -339,7 +345,7 @@ class Worker:
             else:
                 for _ in range(self.rng.randrange(1, 5)):
                     self.do(n, entry, ADDING)
-            if self.rng.random() < 0.2:
+            if self.rng.random() < 0.1:
                 page = page_of(self.backend)
                 if decidable(page) and not self.journal[REFUSED]:
                     check_rotating(n, entry, page)
@@ -422,16 +428,17 @@ class Process:
 
 
 class Campaign:
-    """falsify: one count more is expected than there was, so that the last comparison must fail."""
+    """falsify: one count more is expected than there was, so that the last comparison must fail; with rows for all."""
 
     def __init__(self, site: Site, seed: int, falsify: bool) -> None:
         self.site = site
         self.seed = seed
         self.rng = random.Random(seed)
         self.locks = Locks(site.directory / "locks")
-        self.ledger = words(site.directory / "ledger", 4 * len(ROTATING))
+        self.ledger = words(site.directory / "ledger", OVER + 1)
         self.workers: list[Process] = []
         self.scrapers: list[Process] = []
+        self.starting: int | None = None  # a child that is not ready yet
         self.number = 0
         self.base = [0] * CODES  # what dead workers counted
         self.doubts = [0] * CODES
@@ -447,7 +454,10 @@ class Campaign:
     # -- processes ------------------------------------------------------------------------------------------------
 
     def _child(self, work: Any, *arguments: Any) -> None:
-        if os.fork() == 0:
+        pid = os.fork()
+        if pid:
+            self.starting = os.pidfd_open(pid)
+        else:
             try:
                 work(*arguments)
             except BaseException:
@@ -462,6 +472,9 @@ class Campaign:
             if time.monotonic() - began > PATIENCE:
                 raise Wrong("a process does not become ready")
             time.sleep(0.001)
+        if self.starting is not None:
+            os.close(self.starting)
+            self.starting = None
         return Process(journal)
 
     def start(self) -> None:
@@ -530,10 +543,11 @@ class Campaign:
     def compare(self, watch: MetricsBackend) -> None:
         """With the workers between two operations: what the page shows is what the journals say."""
         with self.locks.gate_shut():
+            self.look_for_failures()  # a worker that failed gave up its row, and says so before
             snapshot, page = watch.snapshot(), page_of(watch)
             check_whole(page)
             without = [worker for worker in self.workers if not worker.journal[HAS_ROW]]
-            settled = len(snapshot.live_rows) == len(self.workers) - len(without) == ROWS
+            settled = len(snapshot.live_rows) == len(self.workers) - len(without) == self.site.rows
             self._compare_steady(page, [] if settled else without)
             self.counts["overflowed"] = int(page["shm_metrics_overflowed_updates_total"])
             refused = self.refused + sum(worker.journal[REFUSED] for worker in self.workers)
@@ -601,7 +615,7 @@ class Campaign:
         """Workers end until all that are left have rows; then nothing is in doubt but what killed ones left."""
         began = time.monotonic()
         while len(self.with_row()) < len(self.workers):
-            if len(self.with_row()) == ROWS:
+            if len(self.with_row()) == self.site.rows:
                 self.end_one()
             self.look_for_failures()
             if time.monotonic() - began > PATIENCE:
@@ -617,6 +631,13 @@ class Campaign:
         watch.close()
 
     def close(self) -> None:
+        self.ledger[OVER] = 1
+        if self.starting is not None:
+            try:
+                signal.pidfd_send_signal(self.starting, signal.SIGKILL)
+            except OSError:
+                pass
+            select.select([self.starting], [], [], PATIENCE)
         for process in (*self.workers, *self.scrapers):
             try:
                 process.kill()
@@ -648,7 +669,7 @@ def campaign(seed: int, seconds: float, *, removals: bool = True, falsify: bool 
         **made.counts,
         "doubts": sum(made.doubts),
         "refused": made.refused,
-        "lives": sum(made.ledger[LIVES::4]),
+        "lives": sum(made.ledger[LIVES:OVER:4]),
         "failure": failure,
     }
 
