@@ -652,9 +652,9 @@ def campaign(seed: int, seconds: float, *, removals: bool = True, falsify: bool 
     segment = f"/dev/shm/shm_metrics-test-{os.getpid()}-{uuid.uuid4().hex}"
     failure = None
     with tempfile.TemporaryDirectory(prefix="campaign-") as directory:
-        made = Campaign(
-            Site(Path(directory), segment, time.monotonic() + seconds + 2 * PATIENCE, removals), seed, falsify
-        )
+        deadline, rows = time.monotonic() + seconds + 2 * PATIENCE, WORKERS if falsify else ROWS
+        site = Site(Path(directory), segment, deadline, rows=rows, removals=removals)
+        made = Campaign(site, seed, falsify)
         try:
             made.run(seconds)
         except Wrong as wrong:

@@ -74,5 +74,4 @@ def test_each_of_these_is_found(false: dict[str, Any]) -> None:
     check(RIGHT)
     check_flat(RIGHT)
     with pytest.raises(AssertionError):
-        check({**RIGHT, **false})
-        check_flat({**RIGHT, **false})
+        (check_flat if "blocks" in false else check)({**RIGHT, **false})
