@@ -146,8 +146,11 @@ class Worker:
 
     def hear(self) -> Any:
         if not self.link.poll(PATIENCE):
-            raise AssertionError("a worker hangs")
-        return self.link.recv()
+            raise Mismatch("worker", "a worker hangs")
+        try:
+            return self.link.recv()
+        except (EOFError, ConnectionResetError):
+            raise Mismatch("worker", "a worker died") from None
 
     def do(self, *command: Any) -> Any:
         self.link.send(command)
@@ -401,7 +404,7 @@ def choose(rng: random.Random, options: Options, count: int) -> list[Operation]:
     """Operations for an episode. Those that cannot be done when their turn comes are left out then."""
     operations: list[Operation] = []
     few = rng.sample(FAMILIES, 5)  # so that one series is used, removed and used again within a few operations
-    kinds = {"use": 60, "remove": 12, "clear": 3, "reset": 4, "look": 4, "kill": 4, "end": 2, "start": 5, "fork": 5}
+    kinds = {"use": 60, "remove": 12, "clear": 3, "reset": 4, "look": 4, "kill": 4, "end": 2, "start": 12, "fork": 10}
     kinds |= {"go_away": 1, "come_back": 2}
     if options.churn:
         kinds["churn"] = 12
