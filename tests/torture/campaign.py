@@ -581,7 +581,8 @@ class Campaign:
         shown = {int(name[len('churned_total{k="') : -2]) for name in page if name.startswith("churned_total{k=")}
         strange = shown - open_now.keys() - set(self.leftovers)
         if strange:
-            raise Wrong(f"removed, and shown: {[(each, page[churned_name(each)]) for each in sorted(strange)]}")
+            few = [(each, page[churned_name(each)]) for each in sorted(strange)[:5]]
+            raise Wrong(f"{len(strange)} label sets are removed, and shown: {few}")
         for label, journal in open_now.items():
             name = churned_name(label)
             lower = journal[OPEN_COUNT] if journal[HAS_ROW] else 0
