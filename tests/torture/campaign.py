@@ -55,7 +55,7 @@ FORK, END = 1, 2
 
 # Words of a rotating series in the ledger, and what its holder may be about to do.
 DOING, TALLY, DOUBTS, LIVES = range(4)
-OVER = 4 * len(ROTATING)  # a word of its own behind them: everybody ends
+OVER = 4 * len(ROTATING)  # a word of its own behind them: all processes end
 ADDING, REMOVING, SETTING = 1, 2, 3
 SET_TO = 1000
 
@@ -366,7 +366,7 @@ class Worker:
             entry[TALLY] = entry[DOUBTS] = 0
             entry[LIVES] += 1
         else:
-            # The handle is kept for good, whoever removes the series meanwhile; at times a new one is asked for.
+            # The handle is kept for good, while other workers remove the series; at times it is a new one.
             if n not in self.rotating or self.rng.random() < 0.02:
                 self.rotating[n] = self.families[kind].labels(label)
             series = self.rotating[n]

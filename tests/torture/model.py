@@ -430,8 +430,8 @@ def _described(figures: Mapping[Extra, Figure]) -> str:
 
 def _seen(found: Mapping[Extra, Mapping[str, Any]]) -> str:
     shown = ("value", "buckets", "count", "sum")
-    told = [
+    parts = [
         f"{dict(extra) or ''}{ {name: metric[name] for name in shown if name in metric} }"
         for extra, metric in found.items()
     ]
-    return ", ".join(told) or "nothing"
+    return ", ".join(parts) or "nothing"

@@ -14,7 +14,7 @@ from tests.torture.running import budget, campaign, seed
 OPERATIONS = 100
 
 
-def told(failure: dict[str, Any] | None) -> str:
+def described(failure: dict[str, Any] | None) -> str:
     if failure is None:
         return ""
     return "\n".join([f"seed {failure['seed']}: {failure['message']}", str(failure["options"]), *failure["operations"]])
@@ -30,7 +30,7 @@ def test_three_workers_show_what_the_model_says_after_each_operation(first: int,
         *("--seed", first, "--episodes", 3, "--operations", OPERATIONS),
         patience=100,
     )
-    assert counts["failure"] is None, told(counts["failure"])
+    assert counts["failure"] is None, described(counts["failure"])
     assert counts["operations"] > 1.5 * OPERATIONS
     assert counts["compared"] > 10 * OPERATIONS
 
@@ -46,7 +46,7 @@ def test_three_workers_show_what_the_model_says_for_as_long_as_the_budget_lasts(
         *("--seed", first, "--episodes", 1_000_000, "--operations", 300, "--seconds", seconds, "--shrink", 60),
         patience=seconds + 240,
     )
-    assert counts["failure"] is None, told(counts["failure"])
+    assert counts["failure"] is None, described(counts["failure"])
     assert counts["episodes"] > 1
 
 

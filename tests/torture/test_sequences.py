@@ -1,4 +1,4 @@
-"""Short sequences that the lockstep campaign found, or that somebody thought of, by name."""
+"""Short sequences of operations, each with a name, beside the model."""
 
 from __future__ import annotations
 
