@@ -1,4 +1,6 @@
-"""Short lists of operations, each with a name, for the lockstep driver: python -m tests.torture.sequences
+"""Short lists of operations, each with a name, for the lockstep driver.
+
+python -m tests.torture.sequences [PART OF A NAME]
 
 Prints, as JSON, by name: what the page shows and should not, or null.
 """
@@ -9,6 +11,7 @@ import json
 import logging
 import math
 import signal
+import sys
 from typing import Any
 
 import shm_metrics.writer
@@ -256,7 +259,10 @@ def main() -> None:
     if hasattr(shm_metrics.writer, "REPAIR_SECONDS"):
         shm_metrics.writer.REPAIR_SECONDS = 0.01
     found: dict[str, str | None] = {}
+    part = " ".join(sys.argv[1:])
     for name, (options, operations) in SEQUENCES.items():
+        if part not in name:
+            continue
         mismatch, _ = attempt(options, operations)
         found[name] = None if mismatch is None else str(mismatch)
     print(json.dumps(found))

@@ -12,9 +12,9 @@ from tests.behaviour.processes import ROOT, interpreter
 from tests.torture.sequences import SEQUENCES
 
 
-@pytest.fixture(scope="module")
-def found() -> dict[str, str | None]:
-    """What a program found: no backend of a test is forked along."""
+@pytest.mark.slow
+@pytest.mark.both_builds
+def test_the_page_shows_what_the_model_says_after_each_sequence() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "tests.torture.sequences"],
         env=interpreter(),
@@ -25,13 +25,9 @@ def found() -> dict[str, str | None]:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    made: dict[str, str | None] = json.loads(done.stdout.splitlines()[-1])
-    return made
-
-
-@pytest.mark.slow
-@pytest.mark.both_builds
-@pytest.mark.xdist_group("sequences")
-@pytest.mark.parametrize("name", list(SEQUENCES))
-def test_the_page_shows_what_the_model_says(name: str, found: dict[str, str | None]) -> None:
-    assert found[name] is None, "\n".join([str(found[name]), *map(str, SEQUENCES[name][1])])
+    found: dict[str, str | None] = json.loads(done.stdout.splitlines()[-1])
+    assert found.keys() == SEQUENCES.keys()
+    wrong = {name: mismatch for name, mismatch in found.items() if mismatch is not None}
+    assert not wrong, f"{len(wrong)} of {len(found)}:\n" + "\n".join(
+        "\n    ".join([name, mismatch[-300:], *map(str, SEQUENCES[name][1])]) for name, mismatch in wrong.items()
+    )
