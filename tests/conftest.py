@@ -42,11 +42,29 @@ def pytest_configure(config: pytest.Config) -> None:
             "hand, or say SHM_METRICS_INTERPRETED=1 to test the interpreted cells"
         )
 
+    if config.option.markexpr == "torture":  # one seed for all processes that test, to be printed at the start
+        os.environ.setdefault("SHM_METRICS_TORTURE_SEED", str(secrets.randbelow(1 << 31)))
 
-def pytest_report_header() -> str:
+
+def pytest_report_header(config: pytest.Config) -> list[str]:
     from shm_metrics.cells import COMPILED, build
 
-    return f"shm_metrics: {'compiled' if COMPILED else 'interpreted'} cells, {os.path.basename(build.__file__)}"
+    lines = [f"shm_metrics: {'compiled' if COMPILED else 'interpreted'} cells, {os.path.basename(build.__file__)}"]
+    if config.option.markexpr == "torture":
+        seconds = os.environ.get("SHM_METRICS_TORTURE_SECONDS", "20")
+        seed = os.environ["SHM_METRICS_TORTURE_SEED"]
+        lines.append(f"campaigns: SHM_METRICS_TORTURE_SEED={seed} SHM_METRICS_TORTURE_SECONDS={seconds}")
+    return lines
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """What the campaigns counted, also of those that passed."""
+    reports = [each for kind in ("passed", "failed") for each in terminalreporter.stats.get(kind, ())]
+    counted = [text for each in reports for name, text in each.user_properties if name == "counted"]
+    if counted:
+        terminalreporter.section("counted")
+        for text in counted:
+            terminalreporter.line(text)
 
 
 _numbers = itertools.count()
