@@ -29,7 +29,8 @@ help:
 	@echo 'make test      the whole suite, on the compiled cells and again on the interpreted ones (ARGS="-k name")'
 	@echo 'make quick     the fast tests only, on both builds'
 	@echo 'make conformance  the tests of prometheus_client itself, unmodified, on our engine'
-	@echo 'make torture   long campaigns of killing and flooding'
+	@echo 'make torture   long campaigns of killing and flooding; SHM_METRICS_TORTURE_SEED=2 SHM_METRICS_TORTURE_STATES=1000'
+	@echo '               draw other and more of the states that a kill can leave'
 	@echo 'make lint      ruff: lint and format;  make format  puts right what it can'
 	@echo 'make types     mypy, strict'
 	@echo 'make bench     us beside the peers; QUICK=1 ends within a minute (ARGS="--json FILE")'
@@ -87,7 +88,8 @@ conformance: $(VENV)/.with-test
 	@$(PY) -m tests.conformance $(ARGS)
 
 torture: $(VENV)/.with-test
-	@$(PYTEST) --timeout 3600 -m torture $(ARGS)
+	@if $(COMPILED); then $(PYTEST) --timeout 3600 -m torture $(ARGS); fi
+	@SHM_METRICS_INTERPRETED=1 $(PYTEST) --timeout 3600 -m 'torture and both_builds' $(ARGS)
 
 lint: $(VENV)/.with-lint
 	@$(PY) -m ruff check .
