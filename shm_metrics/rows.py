@@ -98,6 +98,11 @@ class RowLease:
     row: int
     segment: Segment
 
+    @property
+    def held(self) -> bool:
+        """Whether the row is still ours: only locks by process are lost while the process lives (ProcessLocks)."""
+        return self.segment.locks.holds(L.LOCK_CLAIM + self.row)
+
     def set_role(self, role: str) -> None:
         """What people should read about this worker; cut to 64 bytes of UTF-8."""
         at = self.segment.layout.worker(self.row) + L.WORKER_ROLE_OFFSET

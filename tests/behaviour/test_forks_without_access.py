@@ -201,6 +201,41 @@ assert backend.snapshot().value("known_total") == 1 + 10 + 100 + 2
 
 
 @lost_access
+def test_a_child_whose_locks_are_closed_leaves_its_row(path: str, tmp_path: Path, lose_access: str) -> None:
+    """Nothing keeps a lock by process when its descriptor is closed: the next worker has the row."""
+    forks(
+        """
+
+
+def child():
+    row = backend.row
+    known.inc(10)
+    os.closerange(3, 1024)
+    files = [os.memfd_create("application") for _ in range(40)]
+    known.inc(0)
+    backend.counter("new_total").inc(100)
+    known.inc(1000)
+    assert all(os.fstat(file).st_size == 0 for file in files)
+    return row, backend.row
+
+
+def work():
+    without_access()
+    return in_child(child)
+
+
+row, later = in_child(work)
+assert row not in (None, backend.row) and later is None
+assert other_process()[0] == 2
+assert backend.snapshot().value("known_total") == 12
+""",
+        lose_access,
+        path,
+        tmp_path,
+    )
+
+
+@lost_access
 def test_nobody_is_the_sole_user_while_such_a_child_lives(path: str, tmp_path: Path, lose_access: str) -> None:
     forks(
         """
