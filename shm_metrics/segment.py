@@ -3,9 +3,16 @@
 Lives here: creation and take-over, presence, incarnations, the mapping and its views. May not: know families,
 series or rows beyond their offsets.
 
-Two open file descriptions a segment: one is mapped and holds no lock, the other holds locks and is never mapped.
-A mapping survives fork in the child, and with it the description it was made from; a lock on that description
-would outlive its owner for as long as any child lives.
+Two open file descriptions a segment: one is mapped and holds no lock, the other holds locks and is mapped by its Pin
+only. Any other mapping survives fork in the child, and with it the description it was made from; a lock on that
+description would outlive its owner for as long as any child lives.
+
+A child locks through the first of these that it can have:
+    the description that its parent made just before the fork
+    a new one, by way of /proc/self/fd
+    a new one, by the path                  a sandbox or chroot has no /proc
+    the parent's, with locks by process     after setuid, or chroot: see ProcessLocks
+    none: it counts in private memory       no descriptor left, for now
 
 How an attach decides (the creation byte is held throughout; `present` = somebody shares the presence byte):
 
@@ -124,7 +131,7 @@ class Segment:
         self.codes = self.bytes[lay.slot_map : lay.slot_map + lay.slots]
 
         self._for_child: FileLocks | None = None
-        self._by_description_of_ours = False  # whether a child may be present by the description that is ours
+        self._inherited_by_children = False  # whether a child may count through the description that is ours
         self._root = os.stat("/")
         # Not through self: what is forgotten must be closed at once, and not by the garbage collector.
         self._reopen = partial(_file_by, place, self.status, writable, address_range(self.map))
@@ -335,13 +342,14 @@ class Segment:
         fd = self.locks.fd
         if fd < 0:
             return
+        if isinstance(self.locks, ProcessLocks):
+            return  # the child tries for itself: to close a description here would cost our locks
         try:
-            if isinstance(self.locks, ProcessLocks):
-                raise PermissionError  # what we could not open the child may try to; to close it would cost our locks
             locks = FileLocks(_same_file_again(fd, self.place, self.status, self.writable))
-        except OSError:
-            self._by_description_of_ours = True
-            return  # no descriptor left, or no permission: the child tries again
+        except OSError as error:
+            # No descriptor left, or no permission: the child tries again.
+            self._inherited_by_children |= not self._passes(error)
+            return
         locks.try_shared(L.LOCK_PRESENCE)
         self._for_child = locks
 
@@ -364,6 +372,7 @@ class Segment:
             prepared = self._description_for_child(inherited)
         self._lock_through(prepared)
         prepared.keep(self._reopen)
+        self._inherited_by_children = False
         if self.writable:
             self.locks.try_shared(L.LOCK_PRESENCE)
         return inherited.close
@@ -374,11 +383,14 @@ class Segment:
         try:
             return FileLocks(_same_file_again(fd, self.place, self.status, self.writable))
         except OSError as error:
-            if fd < 0 or (error.errno in (errno.EMFILE, errno.ENFILE) and self._may_open_later()):
+            if fd < 0 or self._passes(error):
                 raise
             return ProcessLocks(inherited)
 
-    def _may_open_later(self) -> bool:
+    def _passes(self, error: OSError) -> bool:
+        """Whether the file can be opened as soon as a descriptor is free."""
+        if error.errno not in (errno.EMFILE, errno.ENFILE):
+            return False
         try:
             mode = os.R_OK | (os.W_OK if self.writable else 0)
             same = os.path.samestat(os.stat(self.place.path), self.status)
@@ -470,8 +482,12 @@ class Segment:
             page = wanted.find(1, page + 1)
 
     def sole_user(self) -> bool:
-        """Whether nobody else is present. On True, presence is ours exclusively until close()."""
-        return not self._by_description_of_ours and self.locks.try_exclusive(L.LOCK_PRESENCE)
+        """Whether nobody else is present. On True, presence is ours exclusively until close().
+
+        False, too, where that is not known: while children may count through our description, or may yet begin to, and
+        while a description of ours that lost its number is present.
+        """
+        return not self._inherited_by_children and self.locks.try_exclusive(L.LOCK_PRESENCE)
 
     def abandon(self) -> None:
         """Mark the segment as left behind and remove its name."""
