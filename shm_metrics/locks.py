@@ -263,7 +263,8 @@ class FileLocks:
     def held_by_others(self, bytes_: Iterable[int]) -> list[int]:
         """Those of `bytes_` on which another description holds a lock. One proof of the descriptor for all."""
         number = self.fd
-        return [byte for byte in bytes_ if self._probe(number, byte, 1)] if number >= 0 else []
+        ask = self._probe if self._left else self._asks
+        return [byte for byte in bytes_ if ask(number, byte, 1)] if number >= 0 else []
 
     def _probe(self, number: int, byte: int, count: int) -> bool:
         if self._left:
