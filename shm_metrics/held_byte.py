@@ -49,7 +49,7 @@ class HeldByte:
 
     def has(self, holder: object) -> bool:
         """Whether `holder` took it and it was not lost since, by a fork or a close."""
-        return holder in self._holders and self._pid == os.getpid() and self._locks.fd >= 0
+        return holder in self._holders and self._pid == os.getpid() and self._locks.holds(self._byte)
 
     def give_up(self, holder: object) -> None:
         """Give it back, unless another holder wants it."""
@@ -59,7 +59,7 @@ class HeldByte:
             if holder not in self._holders:
                 return
             self._holders.discard(holder)
-            if not self._holders and self._locks.fd >= 0:
+            if not self._holders:
                 self._locks.release(self._byte)
 
 

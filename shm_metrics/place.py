@@ -72,10 +72,11 @@ class Place:
         except (posix_ipc.Error, OSError) as error:
             raise SegmentError(f"{self.path}: cannot be opened: {error}") from error
 
-    def is_file(self, fd: int) -> bool:
-        """Whether the path still leads to the file behind `fd`; who may not look there any more knows no better."""
+    def is_file(self, file: int | os.stat_result) -> bool:
+        """Whether the path still leads to the file, a descriptor or status of it; yes if we may not look there."""
         try:
-            return os.path.samestat(os.stat(self.path), os.fstat(fd))
+            known = os.fstat(file) if isinstance(file, int) else file
+            return os.path.samestat(os.stat(self.path), known)
         except FileNotFoundError:
             return False
         except PermissionError:

@@ -6,12 +6,12 @@ whether the segment is carried over, or take a lock (who attaches does).
 
 from __future__ import annotations
 
-import mmap
 import struct
 import uuid
 
 from shm_metrics import layout as L
 from shm_metrics.layout import Header, Layout
+from shm_metrics.mapping import map_file
 
 __all__ = ["age_stamps", "boot_id"]
 
@@ -36,31 +36,31 @@ def age_stamps(fd: int, header: Header) -> None:
     if this_boot == header.boot_id:
         return
     lay = header.layout
-    with mmap.mmap(fd, lay.total) as map_:
-        used = min(L.word(map_[: L.HEADER_END], L.SLOTS_USED_OFFSET), lay.slots)
-        codes = map_[lay.slot_map : lay.slot_map + used]
-        stamps = [
-            slot
-            for slot, code in enumerate(codes)
-            if L.SLOT_STAMP_INHERITED <= code & ~L.SLOT_REMOVED <= L.SLOT_STAMP_SHARED
-        ]
-        for row in range(lay.matrix_rows):
-            first_page = lay.page_map + row * lay.pages_per_row
-            for slot in stamps:
-                if map_[first_page + slot // L.SLOTS_PER_PAGE]:
-                    at = lay.matrix + row * lay.row_bytes + slot * L.WORD
-                    (stamp,) = struct.unpack_from("<d", map_, at)
-                    struct.pack_into("<d", map_, at, stamp * _BEFORE_BOOT)
-            told = L.word(map_, lay.worker(row) + L.WORKER_EXEMPLARS_OFFSET)
-            for entry in range(min(told, L.EXEMPLARS_PER_ROW)):
-                at = lay.exemplar_table(row) + entry * L.EXEMPLAR_BYTES
-                map_[at : at + L.WORD] = bytes(L.WORD)
-        _age_births(map_, lay, used)
-        new = Header(lay, header.incarnation, header.index_key, this_boot, header.created_at)
-        map_[: L.STATE_OFFSET] = new.pack()
+    map_ = map_file(fd, lay.total, write=True)
+    used = min(L.word(map_, L.SLOTS_USED_OFFSET), lay.slots)
+    codes = map_[lay.slot_map : lay.slot_map + used]
+    stamps = [
+        slot
+        for slot, code in enumerate(codes)
+        if L.SLOT_STAMP_INHERITED <= code & ~L.SLOT_REMOVED <= L.SLOT_STAMP_SHARED
+    ]
+    for row in range(lay.matrix_rows):
+        first_page = lay.page_map + row * lay.pages_per_row
+        for slot in stamps:
+            if map_[first_page + slot // L.SLOTS_PER_PAGE]:
+                at = lay.matrix + row * lay.row_bytes + slot * L.WORD
+                (stamp,) = struct.unpack_from("<d", map_, at)
+                struct.pack_into("<d", map_, at, stamp * _BEFORE_BOOT)
+        told = L.word(map_, lay.worker(row) + L.WORKER_EXEMPLARS_OFFSET)
+        for entry in range(min(told, L.EXEMPLARS_PER_ROW)):
+            at = lay.exemplar_table(row) + entry * L.EXEMPLAR_BYTES
+            map_[at : at + L.WORD] = bytes(L.WORD)
+    _age_births(map_, lay, used)
+    new = Header(lay, header.incarnation, header.index_key, this_boot, header.created_at)
+    map_[: L.STATE_OFFSET] = new.pack()
 
 
-def _age_births(map_: mmap.mmap, lay: Layout, used: int) -> None:
+def _age_births(map_: memoryview, lay: Layout, used: int) -> None:
     """The same for the stamps in the slot table, at which series were removed or took over the slots of others."""
     for slot in range(L.FIRST_SERIES_SLOT, used):
         at = lay.slot_table + slot * L.SLOT_ENTRY_BYTES + L.SLOT_BORN_OFFSET

@@ -103,8 +103,8 @@ class WorkerTable:
 
     def live(self, used: list[int] | None = None) -> list[int]:
         """The rows whose worker is alive, this process' own among them: whose live byte is locked."""
-        locks = self.segment.locks
-        return [row for row in (self.used() if used is None else used) if locks.held_by_other(L.LOCK_LIVE + row)]
+        asked = [L.LOCK_LIVE + row for row in (self.used() if used is None else used)]
+        return [byte - L.LOCK_LIVE for byte in self.segment.locks.held_by_others(asked)]
 
     def read(self, row: int) -> Worker:
         data, at = self.segment.bytes, self.segment.layout.worker(row)
@@ -119,7 +119,7 @@ class WorkerTable:
         locks = self.segment.locks
         if not locks.held_by_other(L.LOCK_ROWLESS, L.ROWLESS_BYTES):
             return 0
-        return sum(locks.held_by_other(L.LOCK_ROWLESS + n) for n in range(L.ROWLESS_BYTES))
+        return len(locks.held_by_others(range(L.LOCK_ROWLESS, L.LOCK_ROWLESS + L.ROWLESS_BYTES)))
 
 
 class RowLease:
@@ -132,6 +132,11 @@ class RowLease:
         self.row = row
         self.segment = segment
         self._locks: FileLocks | None = segment.locks
+
+    @property
+    def held(self) -> bool:
+        """Whether the row is still ours: only locks by process are lost while the process lives (ProcessLocks)."""
+        return self.segment.locks.holds(L.LOCK_CLAIM + self.row)
 
     def set_role(self, role: str) -> None:
         """What people should read about this worker; cut to 64 bytes of UTF-8."""

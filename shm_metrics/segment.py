@@ -3,9 +3,16 @@
 Lives here: creation and take-over, presence, incarnations, the mapping and its views. May not: know families,
 series or rows beyond their offsets.
 
-Two open file descriptions a segment: one is mapped and holds no lock, the other holds locks and is never mapped.
-A mapping survives fork in the child, and with it the description it was made from; a lock on that description
-would outlive its owner for as long as any child lives.
+Two open file descriptions a segment: one is mapped and holds no lock, the other holds locks and is mapped by its Pin
+only. Any other mapping survives fork in the child, and with it the description it was made from; a lock on that
+description would outlive its owner for as long as any child lives.
+
+A child locks through the first of these that it can have:
+    the description that its parent made just before the fork
+    a new one, by way of /proc/self/fd
+    a new one, by the path                  a sandbox or chroot has no /proc
+    the parent's, with locks by process     after setuid, or chroot: see ProcessLocks
+    none: it counts in private memory       no descriptor left, for now
 
 How an attach decides (the creation byte is held throughout; `present` = somebody shares the presence byte):
 
@@ -18,21 +25,23 @@ How an attach decides (the creation byte is held throughout; `present` = somebod
 
 from __future__ import annotations
 
+import errno
 import logging
-import mmap
 import os
 import time
 import uuid
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
+from shm_metrics import forks, reboot
 from shm_metrics import layout as L
-from shm_metrics import reboot
 from shm_metrics.errors import SegmentError, SegmentFormatError, SegmentFullError
 from shm_metrics.held_byte import HeldByte
 from shm_metrics.kept import cached_property
 from shm_metrics.layout import Header, Layout, parse_header
-from shm_metrics.locks import FileLocks
+from shm_metrics.locks import Descriptor, FileLocks, ProcessLocks
+from shm_metrics.mapping import address_range, map_file
 from shm_metrics.place import Place
 
 if TYPE_CHECKING:
@@ -45,9 +54,46 @@ log = logging.getLogger("shm_metrics")
 CREATION_SECONDS = 10.0
 
 
-def _same_file_again(fd: int, write: bool) -> int:
-    """A second open file description of the file behind `fd`, also when it is unlinked."""
-    return os.open(f"/proc/self/fd/{fd}", (os.O_RDWR if write else os.O_RDONLY) | os.O_CLOEXEC)
+def _same_file_again(fd: int, place: Place, status: os.stat_result, write: bool) -> int:
+    """A second open file description of the file behind `fd`, also when it is unlinked. Raises OSError."""
+    if fd < 0:
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+    try:
+        return os.open(f"/proc/self/fd/{fd}", _access(write))
+    except OSError as error:
+        try:
+            return _file_at(place, status, write)  # a sandbox, or chroot, may have no /proc
+        except (OSError, SegmentError):
+            raise error from None
+
+
+def _file_at(place: Place, status: os.stat_result, write: bool) -> int:
+    """Open the file of `status` by its path. Raises FileNotFoundError, or SegmentError."""
+    fd = place.open(create=False, write=write)
+    if os.path.samestat(os.fstat(fd), status):
+        return fd
+    os.close(fd)
+    raise SegmentError(f"{place.path}: replaced by another segment meanwhile")
+
+
+def _file_by(place: Place, status: os.stat_result, write: bool, mapped: str) -> int:
+    """Open the file of `status` by its path or, where the kernel allows it, by our mapping of it. Raises as above."""
+    try:
+        return _file_at(place, status, write)
+    except (OSError, SegmentError):
+        try:
+            fd = os.open(f"/proc/self/map_files/{mapped}", _access(write))
+        except OSError:
+            fd = -1
+        if fd >= 0:
+            if os.path.samestat(os.fstat(fd), status):
+                return fd
+            os.close(fd)
+        raise
+
+
+def _access(write: bool) -> int:
+    return (os.O_RDWR if write else os.O_RDONLY) | os.O_CLOEXEC
 
 
 def _reserve(fd: int, offset: int, length: int, where: str) -> None:
@@ -78,15 +124,19 @@ class Segment:
         self._lock_through(locks)
         self.status = os.fstat(map_fd)
         self.writable = writable
-        protection = mmap.PROT_READ | (mmap.PROT_WRITE if writable else 0)
-        self.map = mmap.mmap(map_fd, lay.total, mmap.MAP_SHARED, protection)
-        self.bytes = memoryview(self.map)
+        self.map = self.bytes = map_file(map_fd, lay.total, write=writable)
         self.words = self.bytes[: L.HEADER_END].cast("Q")
         self.doubles = self.bytes[lay.matrix : lay.exemplars].cast("d")
         self.page_bytes = self.bytes[lay.page_map : lay.page_map + lay.matrix_rows * lay.pages_per_row]
         self.codes = self.bytes[lay.slot_map : lay.slot_map + lay.slots]
 
         self._for_child: FileLocks | None = None
+        self._inherited_by_children = False  # whether a child may count through the description that is ours
+        self._root = os.stat("/")
+        # Not through self: what is forgotten must be closed at once, and not by the garbage collector.
+        self._reopen = partial(_file_by, place, self.status, writable, address_range(self.map))
+        with forks.held_back():  # a child would inherit a page that is not yet marked as ours alone
+            locks.keep(self._reopen)
 
     def _lock_through(self, locks: FileLocks) -> None:
         self.locks = locks
@@ -268,11 +318,13 @@ class Segment:
     @classmethod
     def _map(cls, place: Place, header: Header, locks: FileLocks, *, writable: bool) -> Segment:
         try:
-            map_fd = _same_file_again(locks.fd, writable)
+            fd = locks.fd
+            # Owned, as code of others may close this number, too.
+            mapped = Descriptor(_same_file_again(fd, place, os.fstat(fd), writable))
             try:
-                return cls(place, header, locks, map_fd, writable)
+                return cls(place, header, locks, mapped.number(), writable)
             finally:
-                os.close(map_fd)
+                mapped.close()
         except OSError as error:
             raise SegmentError(
                 f"{place.path}: {header.layout.total} bytes of address space, or a second descriptor by way of "
@@ -290,12 +342,17 @@ class Segment:
             child    wakes up in a segment that nobody will ever read
         """
         self.after_fork_in_parent()
-        if self.locks.fd < 0:
+        fd = self.locks.fd
+        if fd < 0:
             return
+        if isinstance(self.locks, ProcessLocks):
+            return  # the child tries for itself: to close a description here would cost our locks
         try:
-            locks = FileLocks(_same_file_again(self.locks.fd, self.writable))
-        except OSError:
-            return  # no descriptor left: the child tries again
+            locks = FileLocks(_same_file_again(fd, self.place, self.status, self.writable))
+        except OSError as error:
+            # No descriptor left, or no permission: the child tries again.
+            self._inherited_by_children |= not self._passes(error)
+            return
         locks.try_shared(L.LOCK_PRESENCE)
         self._for_child = locks
 
@@ -314,19 +371,42 @@ class Segment:
         """
         inherited, prepared = self.locks, self._for_child
         self._for_child = None
-        self._lock_through(prepared or FileLocks(_same_file_again(inherited.fd, self.writable)))
+        if prepared is None or prepared.inherited_fd() < 0:
+            prepared = self._description_for_child(inherited)
+        self._lock_through(prepared)
+        prepared.keep(self._reopen)
+        self._inherited_by_children = False
         if self.writable:
             self.locks.try_shared(L.LOCK_PRESENCE)
         return inherited.close
 
+    def _description_for_child(self, inherited: FileLocks) -> FileLocks:
+        """A new one or, without access to the file, locks by process through the inherited one. Raises OSError."""
+        fd = inherited.inherited_fd()
+        try:
+            return FileLocks(_same_file_again(fd, self.place, self.status, self.writable))
+        except OSError as error:
+            if fd < 0 or self._passes(error):
+                raise
+            return ProcessLocks(inherited)
+
+    def _passes(self, error: OSError) -> bool:
+        """Whether the file can be opened as soon as a descriptor is free."""
+        if error.errno not in (errno.EMFILE, errno.ENFILE):
+            return False
+        try:
+            mode = os.R_OK | (os.W_OK if self.writable else 0)
+            same = os.path.samestat(os.stat(self.place.path), self.status)
+            return same and os.access(self.place.path, mode, effective_ids=True)
+        except (OSError, NotImplementedError):
+            return False
+
     def reopen(self) -> None:
         """Lock through a new description, after close(). Raises SegmentError or FileNotFoundError."""
-        locks = FileLocks(self.place.open(create=False, write=self.writable))
-        if not os.path.samestat(os.fstat(locks.fd), self.status):
-            locks.close()
-            raise SegmentError(f"{self.place.path}: replaced by another segment meanwhile")
+        locks = FileLocks(self._reopen())
         if self.writable:
             locks.try_shared(L.LOCK_PRESENCE)
+        locks.keep(self._reopen)
         self._lock_through(locks)
 
     # -- words, pages ---------------------------------------------------------------------------------------------
@@ -348,13 +428,34 @@ class Segment:
     @property
     def in_place(self) -> bool:
         """Whether whoever comes to the place finds this segment: it was neither left behind nor removed."""
-        return not self.abandoned and self.place.is_file(self.locks.fd)
+        if self.abandoned:
+            return False
+        # After a chroot the path is one of another tree, and says nothing.
+        return self.place.is_file(self.status) or not os.path.samestat(os.stat("/"), self._root)
+
+    def _status_now(self) -> os.stat_result:
+        """What fstat says of the file; without a descriptor, what its path says. Raises SegmentError."""
+        fd = self.locks.fd
+        if fd >= 0:
+            return os.fstat(fd)
+        if self.locks.closed:
+            raise SegmentError(f"{self.place.path}: closed by this process; make another MetricsBackend to read it")
+        if self.status.st_nlink == 0:
+            return self.status  # private memory: nobody has a name to truncate it by
+        try:
+            status = os.stat(self.place.path)
+        except OSError:
+            status = None
+        if status is None or not os.path.samestat(status, self.status):
+            raise SegmentError(
+                f"{self.place.path}: something closed this process' descriptor of it, and it cannot be opened again; "
+                "restart the process, and exempt the descriptors of shm_metrics from what closes them"
+            )
+        return status
 
     def check_size(self) -> None:
-        """Raise SegmentFormatError if somebody truncated the file: touching the lost part would kill the process."""
-        if self.locks.fd < 0:
-            raise SegmentError(f"{self.place.path}: closed by this process; make another MetricsBackend to read it")
-        size = os.fstat(self.locks.fd).st_size
+        """Raise SegmentFormatError if the file was truncated: touching the lost part would kill the process."""
+        size = self._status_now().st_size
         if size < self.layout.total:
             raise SegmentFormatError(
                 f"{self.place.path}: truncated to {size} of {self.layout.total} bytes while in use; "
@@ -363,7 +464,10 @@ class Segment:
 
     def reserve(self, offset: int, length: int) -> None:
         """Make sure that bytes of the file are really there. Raises SegmentFullError."""
-        _reserve(self.locks.fd, offset, length, self.place.path)
+        fd = self.locks.fd
+        if fd < 0:
+            raise SegmentFullError(f"{self.place.path}: no room for {length} more bytes: it cannot be opened again")
+        _reserve(fd, offset, length, self.place.path)
 
     def reserve_slots(self, row: int, first: int, count: int) -> None:
         """Reserve the pages of `row` that hold `count` slots from `first`, before anybody touches them."""
@@ -381,18 +485,22 @@ class Segment:
             page = wanted.find(1, page + 1)
 
     def sole_user(self) -> bool:
-        """Whether nobody else is present. On True, presence is ours exclusively until close()."""
-        return self.locks.try_exclusive(L.LOCK_PRESENCE)
+        """Whether nobody else is present. On True, presence is ours exclusively until close().
+
+        False, too, where that is not known: while children may count through our description, or may yet begin to, and
+        while a description of ours that lost its number is present.
+        """
+        return not self._inherited_by_children and self.locks.try_exclusive(L.LOCK_PRESENCE)
 
     def abandon(self) -> None:
         """Mark the segment as left behind and remove its name."""
         self.set(L.STATE_OFFSET, L.ABANDONED)
-        if self.place.is_file(self.locks.fd):
+        if self.place.is_file(self.status):
             self.place.unlink()
 
     def allocated_bytes(self) -> int:
         """Bytes of memory (or disk) that the file really takes."""
-        return os.fstat(self.locks.fd).st_blocks * 512
+        return self._status_now().st_blocks * 512
 
     def close(self) -> None:
         """Drop every lock. The mapping goes with the last view of it."""

@@ -184,6 +184,7 @@ class Writer:
 
     def family(self, family: Family, labelled: bool) -> FamilyPlace | None:
         """The family's place in the catalog, or None when it cannot be had now."""
+        forks.notice()  # before the catalog lock: through an inherited description it excludes no other child
         if self.closed:
             return None
         try:
@@ -225,6 +226,8 @@ class Writer:
         """
         place_cell = cell.move if move else cell.bind
         forks.notice()
+        if self.lease is not None and not self.lease.held:
+            self.count_privately(SegmentError("something closed the descriptor that kept this process' row"))
         if self.closed:
             self._put_aside(cell, family)
             return False
@@ -459,14 +462,14 @@ class Writer:
             self._start_repairs()
 
     def count_privately(self, error: Exception) -> None:
-        """In a forked child for which after_fork_in_child() failed: above all, do not write into the parent's row."""
+        """Where after_fork_in_child() failed, or the row was lost: above all, do not write into a row of others."""
         self._forget_exemplars()
         if self.lease is not None:
             self.lease.forget()
         self._wait_in_private_memory()
         self.lease = None
         self.segment.locks.close()  # inherited or not: the parent's locks must not depend on us
-        self._tell("fork", f"no row after fork ({error}): this worker counts in private memory until it has one")
+        self._tell("fork", f"no row ({error}): this worker counts in private memory until it has one")
         self._start_repairs()
 
     def last_repair(self) -> None:

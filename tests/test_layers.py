@@ -22,7 +22,7 @@ LAYERS = (
         "quantiles records slots process.families process.parsing process.usage",
     ),
     ("cells", "_cells_cy _lookup_cy cells timing"),
-    ("segment", "forks held_byte locks place presence process process.procfs reboot segment"),
+    ("segment", "forks held_byte locks mapping place presence process process.procfs reboot segment"),
     ("writer", "allocator catalog exemplar_table index rows writer"),
     ("exposition", "exposition exposition.*"),
     ("reader", "exemplar_scan export exporter ledger mirror plan reader scan scraping self_metrics snapshot"),

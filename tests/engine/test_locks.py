@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import struct
 import threading
 
 import pytest
 
-from shm_metrics.locks import FileLocks
+from shm_metrics.locks import FileLocks, ProcessLocks
 
 
 @pytest.fixture
@@ -122,3 +124,209 @@ def test_an_error_that_is_not_about_a_holder_is_raised(tmp_path):
     with pytest.raises(OSError):
         locks.try_exclusive(1)
     locks.close()
+
+
+# -- descriptors that others close -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def kept(tmp_path):
+    """(locks that are kept, others of the same file, how to have the number closed and given to another file)."""
+    path, application = tmp_path / "locked", tmp_path / "application"
+    path.touch()
+    made = [FileLocks(os.open(path, os.O_RDWR)) for _ in range(2)]
+    made[0].keep(lambda: os.open(path, os.O_RDWR))
+    taken = []
+
+    def steal():
+        number = made[0].inherited_fd()
+        other = os.open(application, os.O_RDWR | os.O_CREAT)
+        os.dup2(other, number)
+        os.close(other)
+        taken.append(number)
+        return number
+
+    yield (*made, steal)
+    for locks in made:
+        locks.close()
+    for number in taken:
+        os.close(number)  # fails if the library closed it
+
+
+def test_a_number_that_others_took_is_not_used(kept):
+    locks, _, steal = kept
+    number = steal()
+    assert locks.fd not in (-1, number)
+
+
+def test_locks_stay_whoever_closes_the_number(kept):
+    locks, other, steal = kept
+    assert locks.try_exclusive(1)
+    assert locks.try_shared(2)
+    steal()
+    assert not other.try_exclusive(1)
+    assert not other.try_exclusive(2)
+    assert locks.try_exclusive(3), "through the new description"
+    steal()
+    assert [other.try_exclusive(byte) for byte in (1, 2, 3)] == [False] * 3
+    assert locks.holds(1)
+    assert locks.holds(3)
+    assert locks.try_exclusive(1), "it has it"
+    locks.close()
+    assert all(other.try_exclusive(byte) for byte in (1, 2, 3))
+
+
+def test_what_a_lost_description_has_goes_with_the_last_of_it(kept):
+    locks, other, steal = kept
+    locks.try_exclusive(1)
+    locks.try_exclusive(2)
+    steal()
+    locks.release(1)
+    assert not locks.holds(1)
+    assert not other.try_exclusive(1), "one alone cannot be released"
+    assert locks.try_exclusive(1), "and is no other's"
+    locks.release(1)
+    locks.release(2)
+    assert other.try_exclusive(1)
+    assert other.try_exclusive(2)
+
+
+def test_own_locks_of_a_lost_description_are_not_anothers(kept):
+    locks, other, steal = kept
+    locks.try_exclusive(3)
+    other.try_exclusive(5)
+    steal()
+    assert locks.held_by_others(range(8)) == [5]
+    assert not locks.held_by_other(0, 5)
+    assert locks.held_by_other(0, 6)
+    assert locks.held_by_other(4, 4)
+
+
+def test_without_a_way_back_nothing_more_is_taken(tmp_path, kept):
+    locks, other, steal = kept
+    locks.try_exclusive(1)
+    locks.try_shared(2)
+    os.unlink(tmp_path / "locked")
+    locks.keep(lambda: os.open(tmp_path / "locked", os.O_RDWR))
+    steal()
+    assert locks.fd == -1
+    assert not locks.closed
+    assert not locks.try_exclusive(3)
+    assert not locks.try_exclusive(2), "shared is not alone"
+    assert locks.holds(1)
+    assert not other.try_exclusive(1)
+    assert not other.try_exclusive(2)
+
+
+def test_a_file_that_is_not_kept_is_forgotten(tmp_path):
+    path = tmp_path / "locked"
+    path.touch()
+    locks = FileLocks(os.open(path, os.O_RDWR))
+    locks.try_exclusive(1)
+    os.close(locks.fd)
+    assert not locks.holds(1)
+    assert not locks.try_exclusive(1)
+    locks.release(1)
+    locks.close()
+
+
+def test_a_child_does_not_keep_its_parents_locks(kept):
+    """A forked child that closed what it inherited has nothing more of the description."""
+    locks, other, _ = kept
+    locks.try_exclusive(1)
+    ready, go = os.pipe(), os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        locks.close()
+        os.write(ready[1], b".")
+        os.close(go[1])
+        os.read(go[0], 1)
+        os._exit(0)
+    os.read(ready[0], 1)
+    locks.close()
+    assert other.try_exclusive(1)
+    for fd in (go[1], go[0], *ready):
+        os.close(fd)
+    os.waitpid(pid, 0)
+
+
+# -- locks by process ------------------------------------------------------------------------------------------------
+
+
+def in_child(work):
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            work()
+            status = 0
+        finally:
+            os._exit(status)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def test_a_child_without_a_description_of_its_own_locks_by_process(two):
+    locks, other = two
+    locks.try_exclusive(1)
+
+    def child():
+        mine = ProcessLocks(locks)
+        assert locks.closed
+        assert not mine.try_exclusive(1), "the parent's, though of the same description"
+        assert mine.held_by_others(range(4)) == [1]
+        assert mine.try_exclusive(2)
+        assert not other.try_exclusive(2)
+        assert other.held_by_other(2)
+        mine.release(2)
+        assert other.try_exclusive(2)
+        assert not mine.try_shared(2)
+
+    assert in_child(child) == 0
+    assert locks.try_exclusive(2) is False, "the other description has it still, which the child shared"
+
+
+def test_two_of_one_process_exclude_each_other_and_close_nothing_of_each_other(two):
+    """The kernel takes them for one, and drops the locks of both when either closes a descriptor."""
+    one, other = two
+
+    def child():
+        first, second = ProcessLocks(one), ProcessLocks(other)
+        assert first.try_exclusive(1)
+        assert not second.try_exclusive(1)
+        assert second.held_by_other(1)
+        assert first.try_shared(2)
+        assert second.try_shared(2)
+        assert not second.try_exclusive(2)
+        second.release(2)
+        third = FileLocks(os.open(f"/proc/self/fd/{first.fd}", os.O_RDWR))
+        assert not third.try_exclusive(2), "the first one's is left"
+        assert third.try_exclusive(3)
+        number = third.fd
+        third.close()
+        os.fstat(number)  # waits
+        assert first.try_exclusive(3), "the lock does not"
+        waiting = second.fd
+        second.close()
+        os.fstat(waiting)
+        probe = os.open(f"/proc/self/fd/{first.fd}", os.O_RDWR)
+        asked = fcntl.fcntl(probe, fcntl.F_OFD_GETLK, struct.pack("@hhqqi4x", fcntl.F_WRLCK, 0, 1, 1, 0))
+        assert struct.unpack("@hhqqi4x", asked)[0] != fcntl.F_UNLCK
+        first.close()
+        for fd in (number, waiting):
+            with pytest.raises(OSError):
+                os.fstat(fd)
+
+    assert in_child(child) == 0
+
+
+def test_locks_by_process_go_when_others_close_the_number(two):
+    def child():
+        mine = ProcessLocks(two[0])
+        assert mine.try_exclusive(1)
+        os.close(mine.fd)
+        assert not mine.holds(1)
+        assert not mine.try_exclusive(1)
+        assert two[1].try_exclusive(1)
+        mine.close()
+
+    assert in_child(child) == 0

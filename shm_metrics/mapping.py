@@ -1,0 +1,107 @@
+"""Mappings of a file that hold no descriptor.
+
+Lives here: mapping a file, and keeping an open file description alive. May not: know what is in the file.
+
+`mmap.mmap` duplicates the descriptor, and closes the duplicate when the mapping goes. Where code of others has closed
+that number (daemons close all they find), it may lead to a file of the application by then, which would be closed.
+`trackfd=False` prevents this from Python 3.13 on; libc's mmap() does for all versions.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+from functools import lru_cache
+from os import getpid
+from typing import Any
+
+__all__ = ["Pin", "address_range", "map_file"]
+
+_MADV_DONTFORK = 10
+_PROT_NONE = 0
+
+
+@lru_cache(maxsize=1)
+def _libc() -> Any:
+    """mmap, munmap and madvise; None where CPython was built without ctypes. Loaded when a file is mapped."""
+    try:
+        import ctypes
+    except ImportError:
+        return None
+    libc = ctypes.CDLL(None, use_errno=True)
+    pointer, size, number = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int
+    libc.mmap.restype = pointer
+    libc.mmap.argtypes = [pointer, size, number, number, number, ctypes.c_int64]
+    libc.munmap.argtypes = [pointer, size]
+    libc.madvise.argtypes = [pointer, size, number]
+    return libc
+
+
+def _map(libc: Any, fd: int, length: int, protection: int) -> int:
+    import ctypes
+
+    address = libc.mmap(None, length, protection, mmap.MAP_SHARED, fd, 0)
+    if address in (None, ctypes.c_void_p(-1).value):
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    return int(address)
+
+
+def map_file(fd: int, length: int, *, write: bool) -> memoryview:
+    """The file's first `length` bytes, shared; unmapped with the last view of them. Raises OSError.
+
+    `fd` may be closed afterwards. A forked child has the mapping, too.
+    """
+    protection = mmap.PROT_READ | (mmap.PROT_WRITE if write else 0)
+    libc = _libc()
+    if libc is None:
+        return memoryview(mmap.mmap(fd, length, mmap.MAP_SHARED, protection))
+    import ctypes
+
+    munmap, address = libc.munmap, _map(libc, fd, length, protection)
+
+    class Mapped(ctypes.c_char * length):  # type: ignore[misc]  # a view of it keeps it, and with it the mapping
+        def __del__(self) -> None:
+            munmap(address, length)
+
+    view = memoryview(Mapped.from_address(address)).cast("B")
+    return view if write else view.toreadonly()
+
+
+def address_range(view: memoryview) -> str:
+    """Where the whole of map_file() lies, as /proc/self/map_files names it; empty where that is not known."""
+    libc = _libc()
+    if libc is None or view.obj is None:
+        return ""
+    import ctypes
+
+    start = ctypes.addressof(view.obj)  # type: ignore[arg-type]
+    end = start + -(-view.nbytes // mmap.PAGESIZE) * mmap.PAGESIZE
+    return f"{start:x}-{end:x}"
+
+
+class Pin:
+    """Keeps the open file description behind `fd`, and its locks, until drop(); whoever closes the descriptor.
+
+    By a mapping of one page, which nobody touches. A forked child does not inherit it. Raises OSError.
+    """
+
+    __slots__ = ("_address", "_pid")
+
+    def __init__(self, fd: int) -> None:
+        self._address, self._pid = 0, getpid()
+        libc = _libc()
+        if libc is None:
+            raise OSError("no ctypes")
+        address = _map(libc, fd, mmap.PAGESIZE, _PROT_NONE)
+        if libc.madvise(address, mmap.PAGESIZE, _MADV_DONTFORK) != 0:
+            libc.munmap(address, mmap.PAGESIZE)
+            raise OSError("MADV_DONTFORK is not to be had")
+        self._address = address
+
+    def drop(self) -> None:
+        address, self._address = self._address, 0
+        if address and self._pid == getpid():  # in a child, something else may lie there
+            _libc().munmap(address, mmap.PAGESIZE)
+
+    def __del__(self) -> None:
+        self.drop()
