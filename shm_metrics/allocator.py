@@ -8,7 +8,8 @@ What a kill, an exception or a fork between any two steps leaves:
                 slot table                the same
                 record, then commit       nothing (the record is not there before the commit)
                 index, then indexed       a record that the next holder of the lock indexes first
-    removal     ring                      nothing (the generation says how far the ring counts)
+    removal,    ring                      nothing (the generation says how far the ring counts)
+    reset
                 generation                the removal: one store. The rest is done by the next holder of the lock
     reuse       ring, generation          a removed series whose slots wait for another one
                 slot table                the same; the record of the removed series is dead
@@ -168,7 +169,7 @@ class Allocator:
         if newest is not None and newest.slot != EVERY_SLOT and newest.slot < self.segment.layout.slots:
             entry = newest.slot * _ENTRY_WORDS
             if self.table.words[entry] < newest.generation:
-                self._complete(newest.slot, newest.generation)
+                self._complete(newest.slot, newest.generation, hide=not newest.reset)
         catalog, words = self.catalog, self.segment.words
         nearly_full = 8 * catalog.commit > 7 * self.segment.layout.catalog_bytes
         if words[_DEAD] == L.LARGEST_WORD or (nearly_full and self._no_gain_at != words[_CHANGES]):
@@ -191,7 +192,7 @@ class Allocator:
         key = records.family_key(family)
         hash_ = self.index.hash(key)
         place, offset = self.index.locate(key, hash_)
-        known = self._read_family(offset)
+        known = self._read_family(offset, key)
         if known is not None:
             return known
         words, lock = self.segment.words, self.lock
@@ -227,32 +228,44 @@ class Allocator:
             raise ForkedCallError
         words[_CHANGES] = changes
 
-    def _read_family(self, offset: int | None) -> FamilyPlace | None:
-        record = self._record(offset)
+    def _read_family(self, offset: int | None, key: bytes) -> FamilyPlace | None:
+        record = self._record(offset, key)
         if record is None:
             return None
         return FamilyPlace(record.hash, record.parent, record.slot if record.count else None)
 
-    def _record(self, offset: int | None) -> Record | None:
-        """The record at `offset`; None where there is none, or it is damaged."""
+    def _record(self, offset: int | None, key: bytes) -> Record | None:
+        """The record at `offset`; None where there is none, or it is damaged, or another's.
+
+        Without the lock, the catalog may have been copied since the offset was found: then another record is there.
+        """
         if offset is None:
             return None
         try:
-            return self.catalog.read(offset)
+            record = self.catalog.read(offset)
         except SegmentFormatError:
             return None
+        return record if record.key == key else None
 
     # -- series ---------------------------------------------------------------------------------------------------
 
     def find_family(self, family: Family) -> FamilyPlace | None:
         """The family's record if it is there. Takes no lock."""
         key = records.family_key(family)
-        return self._read_family(self.index.find(key, self.index.hash(key)))
+        return self._read_family(self.index.find(key, self.index.hash(key)), key)
 
     def find(self, family: FamilyPlace, labels: LabelPairs, payload: LabelPairs = ()) -> SeriesPlace | None:
-        """The series if it is there and alive. Takes no lock."""
+        """The series if it is there, and alive or in use since it was removed. Takes no lock."""
         key = records.series_key(family.id, labels, payload)
-        return self._living(self.index.find(key, self.index.hash(key)))
+        record = self._record(self.index.find(key, self.index.hash(key)), key)
+        if record is None or not self._within(record) or not self.shows(record.slot, record.count, record.hash):
+            return None
+        return SeriesPlace(record.hash, record.slot, record.count)
+
+    def shows(self, slot: int, count: int, hash_: int) -> bool:
+        """Whether the series is alive, or was used since it was removed."""
+        state = self.table.state(slot, hash_)
+        return state == LIVE or (state == REMOVED and self._in_use(slot, count, self._workers.used()))
 
     def series(
         self, definition: Family, family: FamilyPlace, labels: LabelPairs, payload: LabelPairs, now: float, stamp: float
@@ -264,7 +277,7 @@ class Allocator:
         key = records.series_key(family.id, labels, payload)
         hash_ = self.index.hash(key)
         look = self.index.look(key, hash_)
-        known = self._living(look.offset)
+        known = self._living(look.offset, key)
         if known is not None:
             return known
         codes = slot_codes(definition)
@@ -278,7 +291,7 @@ class Allocator:
     ) -> SeriesPlace:
         self._prepare()
         place, offset = self.index.locate(key, hash_, look)
-        found = self._record(offset)
+        found = self._record(offset, key)
         if found is not None and self._within(found):
             state = self.table.state(found.slot, hash_)
             if state == REMOVED:
@@ -324,8 +337,8 @@ class Allocator:
         segment.codes[slot] = code
         self._changed()
 
-    def _living(self, offset: int | None) -> SeriesPlace | None:
-        record = self._record(offset)
+    def _living(self, offset: int | None, key: bytes) -> SeriesPlace | None:
+        record = self._record(offset, key)
         if record is None or not self._within(record) or self.table.state(record.slot, record.hash) != LIVE:
             return None
         return SeriesPlace(record.hash, record.slot, record.count)
@@ -342,32 +355,41 @@ class Allocator:
         It shows again, counting from 0, when a process adds to it or asks for it.
         """
         self._prepare()
-        if self.table.state(place.slot, place.hash) != LIVE:
+        if not self.shows(place.slot, place.slots, place.hash):
             return
-        doubles, at = self.table.doubles, place.slot * _ENTRY_WORDS + L.SLOT_BORN_OFFSET // L.WORD
-        if self.lock.poisoned:
-            raise ForkedCallError
-        doubles[at] = stamp
-        generation = self._give_up(place.slot, False)
+        self._own(place.slot, place.hash, self.table.created(place.slot), stamp)
+        generation = self._give_up(place.slot, 0)
         self._complete(place.slot, generation)
 
-    def _give_up(self, slot: int, reused: bool) -> int:
+    @_locked
+    def reset(self, place: SeriesPlace, now: float, stamp: float) -> None:
+        """Have the series count from 0, created `now`; it is shown all the time."""
+        self._prepare()
+        state = self.table.state(place.slot, place.hash)
+        if state == REMOVED:
+            self._revive(place.slot, now)
+        if state != FREE:
+            self._own(place.slot, place.hash, now, stamp)
+            generation = self._give_up(place.slot, L.RESET)
+            self._complete(place.slot, generation, hide=False)
+
+    def _give_up(self, slot: int, flags: int) -> int:
         """Have no row that has not followed this count for the series at `slot`. Returns the generation."""
         words, lock = self.segment.words, self.lock
         generation = min(words[_GENERATION] + 1, L.LARGEST_WORD)
         if lock.poisoned:
             raise ForkedCallError
-        self.removals.note(generation, slot, reused)
+        self.removals.note(generation, slot, flags)
         # One store: before it the series is as it was, after it no process counts what was there.
         if lock.poisoned:
             raise ForkedCallError
         words[_GENERATION] = generation
         return generation
 
-    def _complete(self, slot: int, generation: int) -> None:
+    def _complete(self, slot: int, generation: int, hide: bool = True) -> None:
         """Write down by the slot itself what the ring says; the generation goes last, it says that this is done."""
         segment, words, entry, lock = self.segment, self.table.words, slot * _ENTRY_WORDS, self.lock
-        code = segment.codes[slot] | L.SLOT_REMOVED
+        code = segment.codes[slot] | (L.SLOT_REMOVED if hide else 0)
         if lock.poisoned:
             raise ForkedCallError
         segment.codes[slot] = code
@@ -420,7 +442,7 @@ class Allocator:
             at = slot + len(codes)
             self._search_from[codes] = at
             if not self._in_use(slot, len(codes), rows):
-                generation = self._give_up(slot, True)
+                generation = self._give_up(slot, L.REUSED)
                 self._complete(slot, generation)
                 self._clear_ledger(slot, codes)
                 words = self.segment.words
@@ -476,7 +498,7 @@ class Allocator:
                 raise ForkedCallError
             table.words[slot * _ENTRY_WORDS + L.SLOT_OWNER_OFFSET // L.WORD] = 0
             table.words[slot * _ENTRY_WORDS + L.SLOT_GENERATION_OFFSET // L.WORD] = generation
-        self._give_up(EVERY_SLOT, True)
+        self._give_up(EVERY_SLOT, L.REUSED)
         known: set[tuple[int, int]] = set()
 
         def lives(record: Record) -> bool:

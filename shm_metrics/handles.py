@@ -13,9 +13,11 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from shm_metrics import records
+from shm_metrics.allocator import SeriesPlace
+from shm_metrics.errors import SegmentError
 from shm_metrics.families import COUNTER, GAUGE, HISTOGRAM, INFO, SUMMARY, Exemplar, Family, LabelPairs
 from shm_metrics.kept import cached_property
-from shm_metrics.slot_table import LIVE
+from shm_metrics.slots import slot_codes
 from shm_metrics.writer import Writer
 
 if TYPE_CHECKING:
@@ -130,27 +132,41 @@ class FamilyHandle:
         """The label sets of all living series in the segment, whichever process made them."""
         return [entry.labels for entry in self._entries()]
 
-    def _entries(self) -> list[SeriesEntry]:
-        """The living series of this definition."""
+    def _entries(self, wanted: Iterable[LabelPairs] | None = None) -> list[SeriesEntry]:
+        """The series of this definition that are alive, or in use since they were removed; of these labels only.
+
+        By the catalog itself, and not by its index: a killed worker may not have got as far as that.
+        """
         mirror, key = self.writer.reader.refreshed(), records.family_key(self.family)
-        table = self.writer.allocator.table
-        return [
-            series
-            for entry in (*mirror.families.values(), *mirror.older)
-            if entry.family.name == self.family.name and records.family_key(entry.family) == key
-            for series in list(entry.series.values())
-            if table.state(series.slot, series.hash) == LIVE
-        ]
+        allocator, slots = self.writer.allocator, len(slot_codes(self.family))
+        found: list[SeriesEntry] = []
+        for entry in (*mirror.families.values(), *mirror.older):
+            if entry.family.name != self.family.name or records.family_key(entry.family) != key:
+                continue
+            if wanted is None:
+                found += entry.series.values()
+            elif self.family.type == INFO:
+                labels = set(wanted)
+                found += [series for series in entry.series.values() if series.labels in labels]
+            else:
+                known = (entry.series.get(records.series_key(entry.id, pairs)) for pairs in wanted)
+                found += [series for series in known if series is not None]
+        return [series for series in found if allocator.shows(series.slot, slots, series.hash)]
+
+    def reset(self, pairs: LabelPairs) -> None:
+        """Have one series count from 0, here and in every other process. Nothing happens when there is none."""
+        writer = self.writer
+        place = writer.place_of(self.family, pairs)
+        if place is not None:
+            writer.allocator.reset(place, time.time(), time.monotonic())
 
     def _remove(self, wanted: Iterable[LabelPairs]) -> None:
         gone, now, writer = set(wanted), time.monotonic(), self.writer
-        payloads: dict[LabelPairs, list[LabelPairs]] = {}
-        for entry in self._entries() if self.family.type == INFO else ():
-            payloads.setdefault(entry.labels, []).append(entry.payload)
+        if writer.closed:
+            raise SegmentError(f"{writer.segment.place.path}: closed by this process; make another MetricsBackend")
+        slots = len(slot_codes(self.family))
+        for entry in self._entries(gone):
+            writer.allocator.remove(SeriesPlace(entry.hash, entry.slot, slots), now)
         for pairs in gone:
-            for payload in payloads.get(pairs, [()]):
-                place = writer.place_of(self.family, pairs, payload)
-                if place is not None:
-                    writer.allocator.remove(place, now)
             self.series.pop(pairs, None)
         self.backend.forget_series()

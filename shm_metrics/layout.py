@@ -111,12 +111,11 @@ WORKER_CLAIMS_OFFSET = WORKER_CLAIMED_AT_OFFSET + WORD  # how many workers this 
 WORKER_GENERATION_OFFSET = WORKER_CLAIMS_OFFSET + WORD  # removals up to this one are followed in the row
 WORKER_ROLE_OFFSET = WORKER_GENERATION_OFFSET + WORD
 # What scrapers saw of the process in /proc; written under the ledger lock only, see ledger.py.
-WORKER_SEEN_PID_OFFSET = WORKER_ROLE_OFFSET + ROLE_BYTES
-WORKER_SEEN_START_OFFSET = WORKER_SEEN_PID_OFFSET + WORD
-WORKER_CPU_LAST_OFFSET = WORKER_SEEN_START_OFFSET + WORD
-WORKER_CPU_RETIRED_OFFSET = WORKER_CPU_LAST_OFFSET + WORD
+WORKER_CPU_CHOICE_OFFSET = WORKER_ROLE_OFFSET + ROLE_BYTES  # which of the two notes counts: the lowest bit
+WORKER_CPU_NOTES_OFFSET = WORKER_CPU_CHOICE_OFFSET + WORD
+CPU_NOTE_BYTES = 4 * WORD  # pid and start of the process seen last, its CPU seconds, those of all before it
 # How many entries of the row's exemplar table have memory: those from the front; 0 = it never kept one.
-WORKER_EXEMPLARS_OFFSET = WORKER_CPU_RETIRED_OFFSET + WORD
+WORKER_EXEMPLARS_OFFSET = WORKER_CPU_NOTES_OFFSET + 2 * CPU_NOTE_BYTES
 WORKER_BYTES = WORKER_EXEMPLARS_OFFSET + WORD
 
 # -- family use --------------------------------------------------------------------------------------------------------
@@ -133,6 +132,7 @@ SLOT_ENTRY_BYTES = SLOT_BORN_OFFSET + WORD
 # -- removals ----------------------------------------------------------------------------------------------------------
 REMOVALS = 4096  # kept in the ring; a process that is further behind looks at every slot
 REUSED = 1 << 63  # in an entry: the slots went to another series
+RESET = 1 << 62  # in an entry: the series counts from 0 and goes on being shown
 
 # -- index -------------------------------------------------------------------------------------------------------------
 INDEX_ENTRY_BYTES = 2 * WORD

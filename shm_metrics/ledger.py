@@ -70,12 +70,23 @@ class CpuLedger:
             return
         try:
             for row, usage in live.items():
-                _ENTRY.pack_into(self.segment.bytes, self._at(row), *self._shared(row).with_seen(usage))
+                self._write(row, self._shared(row).with_seen(usage))
         finally:
             locks.release(L.LOCK_LEDGER)
 
     def _shared(self, row: int) -> _Entry:
-        return _Entry(*_ENTRY.unpack_from(self.segment.bytes, self._at(row)))
+        at = self._at(row)
+        return _Entry(*_ENTRY.unpack_from(self.segment.bytes, self._note(at, L.word(self.segment.bytes, at))))
+
+    def _write(self, row: int, entry: _Entry) -> None:
+        """Into the note that does not count; then one store has it count. A kill leaves the one before."""
+        at = self._at(row)
+        choice = (L.word(self.segment.bytes, at) + 1) & 1
+        _ENTRY.pack_into(self.segment.bytes, self._note(at, choice), *entry)
+        self.segment.bytes[at : at + L.WORD].cast("Q")[0] = choice
+
+    def _note(self, at: int, choice: int) -> int:
+        return at + L.WORD + (choice & 1) * L.CPU_NOTE_BYTES
 
     def _at(self, row: int) -> int:
-        return self.segment.layout.worker(row) + L.WORKER_SEEN_PID_OFFSET
+        return self.segment.layout.worker(row) + L.WORKER_CPU_CHOICE_OFFSET

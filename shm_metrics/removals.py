@@ -18,16 +18,20 @@ __all__ = ["EVERY_SLOT", "Removal", "Removals"]
 
 _GENERATION = L.GENERATION_OFFSET // L.WORD
 
-EVERY_SLOT = L.REUSED - 1
+EVERY_SLOT = L.RESET - 1
 """In place of a slot: many were given up at once, and the slot table says which."""
 
 
 class Removal(NamedTuple):
-    """slot: the first one of the series. reused: its slots went to another series, or wait for one."""
+    """slot: the first one of the series. reused: its slots went to another series, or wait for one.
+
+    reset: the series is not hidden, it only counts from 0.
+    """
 
     generation: int
     slot: int
     reused: bool
+    reset: bool
 
 
 class Removals:
@@ -56,9 +60,10 @@ class Removals:
 
     def _at(self, generation: int) -> Removal:
         entry = self._ring[generation % L.REMOVALS]
-        slot = entry & ~L.REUSED
-        return Removal(generation, slot if slot < self._slots else EVERY_SLOT, bool(entry & L.REUSED))
+        slot = entry & ~(L.REUSED | L.RESET)
+        slot = slot if slot < self._slots else EVERY_SLOT
+        return Removal(generation, slot, bool(entry & L.REUSED), bool(entry & L.RESET))
 
-    def note(self, generation: int, slot: int, reused: bool) -> None:
+    def note(self, generation: int, slot: int, flags: int) -> None:
         """Say what `generation` will be of; before the generation is published. Under the catalog lock."""
-        self._ring[generation % L.REMOVALS] = slot | (L.REUSED if reused else 0)
+        self._ring[generation % L.REMOVALS] = slot | flags

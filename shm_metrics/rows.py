@@ -211,10 +211,12 @@ def claim_row(
         segment.bytes[used : used + L.FAMILY_USE_BYTES] = bytes(L.FAMILY_USE_BYTES)
         for family in families:
             lease.use(family)
-        struct.pack_into("<QQ", segment.bytes, at + L.WORKER_PID_OFFSET, pid, start_ticks)
-        _F64.pack_into(segment.bytes, at + L.WORKER_CLAIMED_AT_OFFSET, now)
+        # Word by word: struct.pack_into() fills with zeros first, and a kill in between would leave them.
+        words = segment.bytes[at : at + L.WORKER_BYTES].cast("Q")
+        words[L.WORKER_PID_OFFSET // L.WORD], words[L.WORKER_START_OFFSET // L.WORD] = pid, start_ticks
+        segment.bytes[at : at + L.WORKER_BYTES].cast("d")[L.WORKER_CLAIMED_AT_OFFSET // L.WORD] = now
         lease.set_role(role)
-        _U64.pack_into(segment.bytes, at + L.WORKER_CLAIMS_OFFSET, min(claims + 1, L.LARGEST_WORD))
+        words[L.WORKER_CLAIMS_OFFSET // L.WORD] = min(claims + 1, L.LARGEST_WORD)
         locks.try_exclusive(L.LOCK_LIVE + row)
         return lease
     return None
@@ -228,33 +230,33 @@ def follow_removals(
     newest: int,
     start: int | None = None,
     let_go: Callable[[int, bool], None] = lambda slot, carry: None,
-    let_all_go: Callable[[bool], None] = lambda carry: None,
+    let_all_go: Callable[[int | None], None] = lambda since: None,
 ) -> None:
     """Zero in a row what was removed since the generation in `followed`, up to `newest`. Only the row's owner may.
 
     view: the row. pages: its part of the page map; None: the whole row may be touched. A handler or another thread may
     come in at any call: a slot is zeroed only while the row has not followed its removal, as one step.
-    start: the cells have followed up to there. let_go(slot, carry) is called for each slot that was reused since, and
-    let_all_go(carry) where every slot is to be looked at; carry: what the row has there is the cells' own.
+    start: the cells have followed up to there. let_go(slot, carry) is called for each series that was removed since;
+    carry: its slots were reused, and what the row has there is still the cells'. let_all_go(None) is called where many
+    slots were given up at once, and let_all_go(generation) where all that were removed since are to be found.
     """
     begun = followed[0] if start is None else min(start, followed[0])
     removals = Removals(segment).since(begun)
     if removals is not None:
-        for generation, slot, reused in removals:
+        for generation, slot, reused, reset in removals:
             if generation > newest:
                 return
-            carry = followed[0] < generation
             if slot == EVERY_SLOT:
-                let_all_go(carry)
+                let_all_go(None)
                 _zero_removed(segment, view, pages, followed, generation)
             else:
-                if reused:
-                    let_go(slot, carry)
+                if not reset:
+                    let_go(slot, reused and followed[0] < generation)
                 _zero(segment, view, pages, followed, slot, generation)
             if followed[0] < generation:
                 followed[0] = generation
         return
-    let_all_go(False)
+    let_all_go(begun)
     _zero_removed(segment, view, pages, followed, newest)
     if followed[0] < newest:
         followed[0] = newest

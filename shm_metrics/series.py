@@ -188,15 +188,12 @@ class CounterMethods(ExemplarMethods, CounterCell):
         return range(1)
 
     def reset(self) -> None:
-        """Begin anew from 0, for all processes, with a new time of creation."""
+        """Count from 0 again, in all processes, with a new time of creation."""
         handle, pairs = self._handle, self._pairs
-        shared = handle.series.get(pairs) is self
-        handle.remove(pairs)
-        if self.place()[0] is not handle.writer.row or handle.writer.lease is None:
-            self.forget()  # it counts in private memory, where nobody else would take it for counted before
+        handle.reset(pairs)
+        if self.place()[0] is not handle.writer.row:
+            self.forget()  # memory of its own, where nothing else follows the reset
         self.start(handle, pairs)
-        if shared:
-            handle.series.setdefault(pairs, self)
 
     def count_exceptions(
         self, exception: type[BaseException] | tuple[type[BaseException], ...] = Exception

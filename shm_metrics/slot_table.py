@@ -75,7 +75,12 @@ class SlotTable:
         if self.segment.codes[slot] & L.SLOT_REMOVED:
             return REMOVED
         newest = self._removals.newest()
-        if newest is None or newest.slot != slot or newest.generation <= self.words[slot * _WORDS + _GENERATION]:
+        if (
+            newest is None
+            or newest.slot != slot
+            or newest.reset
+            or newest.generation <= self.words[slot * _WORDS + _GENERATION]
+        ):
             return LIVE
         return REMOVED  # its remover was killed, or has not come here yet
 
@@ -92,6 +97,7 @@ class SlotTable:
         if newest is not None:
             pending = (at == newest.slot) & (generation < newest.generation)
             generation[pending] = newest.generation
-            removed |= pending
+            if not newest.reset:
+                removed |= pending
         free = entries[:, _OWNER] != np.array(hashes, np.uint64)
         return States(generation, values[:, _CREATED].copy(), values[:, _BORN].copy(), removed, free)

@@ -85,6 +85,7 @@ class Writer:
         self._repairing = False
         self._repair_lock = _thread.allocate_lock()
         self._take_row()
+        self.row.follow(self.row.memory()[0].followed[0])  # there are no cells yet that would have to follow
         _writers.add(self)
 
     @property
@@ -394,7 +395,7 @@ class Writer:
             cell.rebind()
 
     def follow_removals(self) -> None:
-        """Zero in our row what was removed; cells whose slots went to another series get a place when they write."""
+        """Zero in our row what was removed; the cells of it get a place when they write next."""
         content, _ = self.row.memory()
         newest, start = self.segment.get(L.GENERATION_OFFSET), self.row.followed()
         follow_removals(
@@ -404,19 +405,27 @@ class Writer:
             self.row.follow(newest)
 
     def _let_go(self, slot: int, carry: bool) -> None:
-        """The slots at `slot` are of another series now, or of none; carry: the row has something of the cells' own."""
-        owner = self.allocator.table.owner(slot)
-        for hash_, cell in self._cells.at(slot):
-            if hash_ != owner and cell.place() == (self.row, slot):
-                aside = build.private_row(cell.slots())
-                aside.watch(self.row.follower_of())
-                aside.unsettle()
-                (cell.move if carry else cell.bind)(aside, 0)
-                self._rowless.pop(slot, None)
+        """The series at `slot` was removed: its cells ask for it again when they write. carry: and take counts along."""
+        for _, cell in self._cells.at(slot):
+            self._put_off(cell, slot, carry)
 
-    def _let_all_go(self, carry: bool) -> None:
+    def _let_all_go(self, since: int | None) -> None:
+        """The same for all series whose slots are others' now, or that were removed since a generation."""
+        table = self.allocator.table
         for slot in self._cells.slots():
-            self._let_go(slot, carry)
+            owner, removed = table.owner(slot), since is not None and table.generation(slot) > since
+            for hash_, cell in self._cells.at(slot):
+                if hash_ != owner or removed:
+                    self._put_off(cell, slot, not removed)
+
+    def _put_off(self, cell: Any, slot: int, carry: bool) -> None:
+        """Have the cell find its place when it writes next."""
+        if cell.place() == (self.row, slot):
+            aside = build.private_row(cell.slots())
+            aside.watch(self.row.follower_of())
+            aside.unsettle()
+            (cell.move if carry else cell.bind)(aside, 0)
+            self._rowless.pop(slot, None)
 
     def _start_repairs(self) -> None:
         if self._repairing:
