@@ -138,7 +138,7 @@ class FileLocks:
         return self._descriptor.number()
 
     def keep(self, reopen: Callable[[], int] | None) -> None:
-        """Keep the locks whoever closes the descriptor, and go on through another one, which `reopen` opens.
+        """Keep the locks when others close the descriptor, and go on through another one, which `reopen` opens.
 
         reopen: raises OSError or SegmentError when the file is not to be had. Must not refer to this object.
         In the process that calls this, the locks are its own: a parent may have opened the description for it.
@@ -338,7 +338,7 @@ class ProcessLocks(FileLocks):
             _records.setdefault(self._descriptor.file, _Records()).users.add(self)
 
     def keep(self, reopen: Callable[[], int] | None) -> None:
-        """Nothing can: these locks are dropped by whoever closes the descriptor."""
+        """Nothing can: a close of the descriptor by code of others drops these locks."""
 
     def _others(self) -> list[ProcessLocks]:
         records = _records.get(self._descriptor.file)

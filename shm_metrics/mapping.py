@@ -80,7 +80,7 @@ def address_range(view: memoryview) -> str:
 
 
 class Pin:
-    """Keeps the open file description behind `fd`, and its locks, until drop(); whoever closes the descriptor.
+    """Keeps the open file description behind `fd`, and its locks, until drop(), even when the descriptor is closed.
 
     By a mapping of one page, which nobody touches. A forked child does not inherit it. Raises OSError.
     """

@@ -62,9 +62,9 @@ def in_child(work):
     if pid == 0:
         status = 1
         try:
-            told = repr(work()).encode()
+            answer = repr(work()).encode()
             os.ftruncate(2000, 0)
-            os.pwrite(2000, told, 0)
+            os.pwrite(2000, answer, 0)
             status = 0
         finally:
             if status:
@@ -336,13 +336,13 @@ def test_private_memory(path: str, open_directory: Path) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="the kernel opens a mapping for root alone")
 def test_private_memory_of_root(path: str, open_directory: Path) -> None:
-    told = application(PRIVATE.format(before="", new=5), path, open_directory, SHM_METRICS_SEGMENT="/nowhere/at/all")
-    assert told in ("2\n", "None\n")
+    answer = application(PRIVATE.format(before="", new=5), path, open_directory, SHM_METRICS_SEGMENT="/nowhere/at/all")
+    assert answer in ("2\n", "None\n")
 
 
 @pytest.mark.parametrize("of", ["named", "private"])
 def test_a_mapping_keeps_no_hidden_descriptor(path: str, tmp_path: Path, of: str) -> None:
-    told = application(
+    answer = application(
         """
 before = len(os.listdir("/proc/self/fd"))
 from shm_metrics.layout import Layout
@@ -357,7 +357,7 @@ print(len(os.listdir("/proc/self/fd")) - before)
         path,
         tmp_path,
     )
-    assert told.split() == ["1", "0"]
+    assert answer.split() == ["1", "0"]
 
 
 def test_the_library_of_a_leader_keeps_and_gives_back_the_lead(path: str, tmp_path: Path) -> None:

@@ -44,13 +44,13 @@ def forked(fork, work):
 
 def wave(fork, more=lambda: None):
     "FORKS children, all alive at the same time: their rows"
-    ready, told, go, went = *os.pipe(), *os.pipe()
+    ready, rows_of, go, went = *os.pipe(), *os.pipe()
 
     def work():
         backend.counter("new_total").inc()
         known.inc()
         more()
-        os.write(told, b"%3d" % (backend.row or 0))
+        os.write(rows_of, b"%3d" % (backend.row or 0))
         os.close(went)
         os.read(go, 1)
 
@@ -58,7 +58,7 @@ def wave(fork, more=lambda: None):
     rows = [int(os.read(ready, 3)) for _ in pids]
     os.close(went)
     assert [os.waitpid(pid, 0)[1] for pid in pids] == [0] * FORKS
-    for fd in (ready, told, go):
+    for fd in (ready, rows_of, go):
         os.close(fd)
     return rows
 

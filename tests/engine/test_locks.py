@@ -159,7 +159,7 @@ def test_a_number_that_others_took_is_not_used(kept):
     assert locks.fd not in (-1, number)
 
 
-def test_locks_stay_whoever_closes_the_number(kept):
+def test_locks_stay_when_others_close_the_number(kept):
     locks, other, steal = kept
     assert locks.try_exclusive(1)
     assert locks.try_shared(2)
