@@ -11,7 +11,7 @@ from shm_metrics import layout as L
 from shm_metrics.allocator import CatalogBusyError
 from shm_metrics.errors import InvalidMetricError
 from shm_metrics.families import COUNTER, GAUGE, Family
-from tests.engine.made import DEPTH, JOBS, SECONDS, shown
+from tests.engine.made import DEPTH, JOBS, SECONDS, catalog_held, shown
 
 A = (("shop", "a"),)
 B = (("shop", "b"),)
@@ -38,7 +38,7 @@ def test_a_series_takes_the_slots_that_its_type_needs_and_the_map_says_which(mak
     writer = make_writer()
     for family, codes in (
         (JOBS, [L.SLOT_ADDS]),
-        (DEPTH, [L.SLOT_STAMP_INHERITED, L.SLOT_VALUE, L.SLOT_DELTA]),
+        (DEPTH, [*[L.SLOT_STAMP_SHARED, L.SLOT_VALUE] * 2, L.SLOT_STAMP_SHARED, L.SLOT_DELTA]),
         (SECONDS, [L.SLOT_SEQUENCE, *[L.SLOT_BUCKET] * 3, *[L.SLOT_SUM] * 2]),
     ):
         place = series(writer, family, ())
@@ -81,18 +81,21 @@ def test_what_comes_in_on_top_of_a_creation_in_the_same_thread_is_refused(make_w
     """A signal handler, or a __del__: it can neither wait for what it interrupted nor go on in the middle of it."""
     writer = make_writer()
     known = series(writer)
-    with writer.allocator.locked():
+
+    def on_top():
         assert series(writer) == known, "what is there takes no lock"
         with pytest.raises(CatalogBusyError, match="within a creation"):
             series(writer, labels=B)
+
+    writer.allocator.run_locked(on_top)
     assert series(writer, labels=B)
 
 
 def test_a_catalog_that_somebody_does_not_let_go_is_busy_and_no_hang(make_writer, monkeypatch):
-    one, other = make_writer(), make_writer()
+    one = make_writer()
     known = series(one)
     monkeypatch.setattr(allocators, "CATALOG_SECONDS", 0.01)
-    with other.allocator.locked():
+    with catalog_held(one.segment):
         assert series(one) == known
         with pytest.raises(CatalogBusyError, match="has been locked"):
             series(one, labels=B)

@@ -39,7 +39,7 @@ def segment(attach):
 
 
 def claim(segment, pid=100, ledger_lock=run, **options):
-    told = {"pid": pid, "start_ticks": pid * 10, "now": 1e9 + pid, "lineage": 0, "role": f"worker {pid}", **options}
+    told = {"pid": pid, "start_ticks": pid * 10, "now": 1e9 + pid, "role": f"worker {pid}", **options}
     return claim_row(segment, ledger_lock=ledger_lock, **told)
 
 
