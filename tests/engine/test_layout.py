@@ -116,7 +116,7 @@ def test_the_words_of_a_slot_table_entry_lie_apart_and_no_slot_looks_like_a_reus
     offsets = [L.SLOT_GENERATION_OFFSET, L.SLOT_OWNER_OFFSET, L.SLOT_CREATED_OFFSET, L.SLOT_BORN_OFFSET]
     assert offsets == sorted(set(offsets))
     assert all(offset % L.WORD == 0 for offset in offsets)
-    assert L.REUSED > Layout(1, 1 << 28).slots, "the mark of a reuse is no part of a slot"
+    assert Layout(1, 1 << 28).slots < L.REUSED, "the mark of a reuse is no part of a slot"
 
 
 @pytest.mark.parametrize(
