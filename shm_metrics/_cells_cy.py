@@ -647,28 +647,33 @@ class HistogramCell(Cell):
     def _carry(self, source: Row, row: Row, slot: cython.Py_ssize_t):
         """Bucket by bucket, each with its own sum: a kill in between leaves a histogram of what was moved so far.
 
-        From a segment that is left (configure()) the sums of the buckets are not known; the first one takes the whole.
+        What the sums of the buckets do not account for goes with the first one: all of it from a segment that is left
+        (configure()), and what was put into the slots one by one, not observed.
         """
         i: cython.Py_ssize_t
         count: cython.double
         total: cython.double
         have: cython.double = 0.0
         whole: cython.double = 0.0
+        known: cython.double = 0.0
         for i in range(self.buckets):
             have += row.view[slot + 1 + i]
             whole += source.view[self.slot + 1 + i]
+            if source.private:
+                known += source.ledger[self.slot + 1 + i]
         whole = source.view[self.slot + 1 + self.buckets + (cython.cast(cython.longlong, whole) & 1)]
+        # Of infinities nothing is left over.
+        whole = whole - known if known - known == 0.0 else 0.0
         for i in range(self.buckets):
             count = source.view[self.slot + 1 + i]
             source.view[self.slot + 1 + i] = 0.0
             if count == 0.0:
                 continue
+            total = whole
+            whole = 0.0
             if source.private:
-                total = source.ledger[self.slot + 1 + i]
+                total += source.ledger[self.slot + 1 + i]
                 source.ledger[self.slot + 1 + i] = 0.0
-            else:
-                total = whole
-                whole = 0.0
             if cython.cast(cython.longlong, count) % 2 == 0:
                 # One observation by itself: only an odd step changes which of the two sums is the sum.
                 self._carry_bucket(row, slot, i, have, 1.0, total / count)

@@ -63,7 +63,7 @@ class Group:
     """Families that are read in one go and shown as one run: they have as many slots and as many lines a series.
 
     slots, created, born: shape (n,), over all series of all families.
-    generation: shape (n,); a row counts only where it has followed this removal. removed_once: where it is not 0.
+    generation: shape (n,); a row counts only where it has followed this removal.
     hideable: shape (n,); removed series and overflows, which show only when there is something to show.
     """
 
@@ -81,7 +81,6 @@ class Group:
         self.born: FloatArray = states.born
         self.hideable: BoolArray = overflow | states.removed
         self.generation: UnsignedArray = states.generation
-        self.removed_once: IntArray = np.flatnonzero(states.generation)
         self.guarded: Guarded | None = None
         if self.family.type in (HISTOGRAM, SUMMARY):
             self.guarded = guarded_histograms(self.slots, max(1, len(self.family.bounds)))
@@ -120,6 +119,7 @@ class Plan:
 
     def __init__(self, mirror: Mirror) -> None:
         self.version = mirror.version
+        self.seen = mirror.table.newest_generation()  # before the states are read: what comes later is looked up
         groups: dict[Hashable, Group] = {}
         for entry in sorted(mirror.families.values(), key=lambda found: found.offset):
             family = entry.family

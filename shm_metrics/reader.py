@@ -9,12 +9,13 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from threading import RLock
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from shm_metrics import layout as L
 from shm_metrics.aggregate import combine, shared_gauges
-from shm_metrics.arrays import BoolArray, FloatArray
+from shm_metrics.arrays import BoolArray, FloatArray, IntArray, UnsignedArray
 from shm_metrics.exemplar_scan import ExemplarScan
 from shm_metrics.exposition.run import FamilyRun
 from shm_metrics.families import (
@@ -41,7 +42,10 @@ from shm_metrics.snapshot import Snapshot
 
 __all__ = ["Reader"]
 
-SCANS = 5  # of a segment that changes under the scan
+_Parts: TypeAlias = tuple[FloatArray, ...]
+
+SCANS = 5  # of shared gauges that are set under the scan
+MOST_REMOVALS = 50  # that come in while a group is read
 SHARED_SIGNS = (0, 2, 5)  # slots of a shared gauge of which one is not 0 once it was used: stamps and delta
 LIMIT = 2.0**53  # a float64 beyond it does not see a 1
 NEAR_LIMIT = LIMIT - 2.0**52
@@ -89,22 +93,13 @@ class Reader:
 
     def _scan(self, now: float, monotonic: float | None) -> Snapshot:
         self.segment.check_size()
-        for _ in range(SCANS):
-            generation = self.segment.get(L.GENERATION_OFFSET)
-            found = self._scan_once(now, monotonic)
-            if self.segment.get(L.GENERATION_OFFSET) == generation:
-                break
-            # A series was removed meanwhile, and its workers may have begun to zero it.
-        return found
-
-    def _scan_once(self, now: float, monotonic: float | None) -> Snapshot:
         plan = self._current_plan()
         used = self.workers.used()
         live = self.live_rows(used)
         # Before the counts: an exemplar is kept after its update, so whatever is shown here has been counted there.
         newest = self.exemplars.newest(used)
         kept = plan.exemplars(newest) if newest else {}
-        scan = _Scan(self.segment, used, live, self.workers, kept)
+        scan = _Scan(self.segment, self.table, plan.seen, used, live, self.workers, kept)
         scan.clocks = None if monotonic is None else (now, monotonic)
         items = tuple(scan.items(plan))
         return Snapshot(
@@ -238,6 +233,8 @@ class _Scan:
     def __init__(
         self,
         segment: Segment,
+        table: SlotTable,
+        seen: int,
         used: list[int],
         live: list[int],
         workers: WorkerTable,
@@ -248,15 +245,52 @@ class _Scan:
         self.live = live
         self.workers = workers
         self.exemplars = exemplars
-        self.followed = workers.generations(range(segment.layout.matrix_rows))
-        self.oldest = int(self.followed[used].min(initial=L.LARGEST_WORD))
+        self.table = table
+        self.seen = seen
 
-    def _counts(self, group: Group, rows: list[int]) -> BoolArray | None:
+    def _followed(self, rows: list[int]) -> UnsignedArray:
+        """The removals that each row has followed; before its numbers are read, so that what counts is zeroed."""
+        return self.workers.generations(rows)
+
+    def _counts(self, rows: list[int], generation: UnsignedArray) -> BoolArray | None:
         """shape (rows, n): where a row has followed the last removal of a series; None: everywhere."""
-        if not len(group.removed_once):
+        if not generation.any():
             return None
-        counts: BoolArray = self.followed[rows][:, None] >= group.generation
+        counts: BoolArray = self._followed(rows)[:, None] >= generation
         return None if counts.all() else counts
+
+    def _settled(self, group: Group, read: Callable[[IntArray, Any, UnsignedArray], _Parts]) -> _Parts:
+        """What `read` gives of slots, their Guarded (None: counters) and generations; series along the last axis.
+
+        A series that is removed meanwhile is read again, as it is after that: its workers may be zeroing it.
+        """
+        generation = group.generation
+        if self.table.newest_generation() != self.seen:
+            generation = self._generations(group.slots, generation, self.seen)
+        seen = self.table.newest_generation()
+        parts = read(group.slots, group.guarded, generation)
+        for _ in range(MOST_REMOVALS):
+            now = self.table.newest_generation()
+            if now == seen:
+                break
+            after = self._generations(group.slots, generation, seen)
+            changed = np.flatnonzero(after != generation)
+            if len(changed):
+                guarded = None if group.guarded is None else group.guarded.some(changed)
+                for whole, part in zip(parts, read(group.slots[changed], guarded, after[changed]), strict=True):
+                    whole[..., changed] = part
+            generation, seen = after, now
+        return parts
+
+    def _generations(self, slots: IntArray, before: UnsignedArray, seen: int) -> UnsignedArray:
+        """The generations as of now, of slots that had `before` when `seen` was the newest of all."""
+        removed = self.table.removed_since(seen)
+        if removed is None:
+            return self.table.generations(slots)
+        after = before.copy()
+        for position in np.flatnonzero(np.isin(slots, np.array(list(removed), np.intp))).tolist():
+            after[position] = max(int(after[position]), removed[int(slots[position])])
+        return after
 
     def items(self, plan: Plan) -> Iterator[FamilyRun | FamilySnapshot]:
         for group in plan.groups:
@@ -268,35 +302,38 @@ class _Scan:
                 yield from self._gauges(group)
 
     def _counters(self, group: Group) -> FamilyRun:
-        last = int(group.slots.max(initial=-1)) + 1
-        values = add_rows(self.segment, self.used, last)[group.slots]
-        again = group.removed_once[group.generation[group.removed_once] > self.oldest]
-        if len(again):
-            block = read_columns(self.segment, self.used, group.slots[again])
-            values[again] = _sum_of_rows(block, self.followed[self.used][:, None] >= group.generation[again])
-        if values.max(initial=0.0) >= NEAR_LIMIT:
-            self._large(group, values)
+        (values,) = self._settled(group, self._read_counters)
         return group.run(~group.hideable | (values != 0.0), values, None, self.exemplars.get(group))
 
-    def _large(self, group: Group, values: FloatArray) -> None:
-        """Add up exactly where a total may be beyond 2^53, and count the counters that are near a row's limit."""
+    def _read_counters(self, slots: IntArray, _: None, generation: UnsignedArray) -> _Parts:
+        followed = self._followed(self.used)
+        values = add_rows(self.segment, self.used, int(slots.max(initial=-1)) + 1)[slots]
+        again = np.flatnonzero(generation > followed.min(initial=L.LARGEST_WORD))
+        if len(again):
+            block = read_columns(self.segment, self.used, slots[again])
+            values[again] = _sum_of_rows(block, followed[:, None] >= generation[again])
         large = np.flatnonzero(values >= NEAR_LIMIT)
-        block = read_columns(self.segment, self.used, group.slots[large])
-        block[self.followed[self.used][:, None] < group.generation[large]] = 0.0
-        values[large] = [exact_total(column) for column in block.T.tolist()]
-        self.near_limit += int((block >= NEAR_LIMIT).any(axis=0).sum())
+        if len(large):
+            # Added up exactly, as a total may be beyond 2^53; and counted, as a row may be near it.
+            block = read_columns(self.segment, self.used, slots[large])
+            block[followed[:, None] < generation[large]] = 0.0
+            values[large] = [exact_total(column) for column in block.T.tolist()]
+            self.near_limit += int((block >= NEAR_LIMIT).any(axis=0).sum())
+        return (values,)
 
     def _histograms(self, group: Group) -> FamilyRun:
-        assert group.guarded is not None
-        n = len(group.slots)
-        counts, sums = np.zeros((max(1, len(group.family.bounds)), n)), np.zeros(n)
-        for block in group.guarded.blocks(self.segment, self.used, self._counts(group, self.used)):
-            add_histograms(block, counts, sums)
+        counts, sums = self._settled(group, self._read_histograms)
         values = np.ascontiguousarray(counts.T)
         mask = ~group.hideable | (values.sum(axis=1) != 0.0)
         if group.family.type == SUMMARY:
             return group.run(mask, values[:, 0], sums)
         return group.run(mask, values, sums, self.exemplars.get(group))
+
+    def _read_histograms(self, slots: IntArray, guarded: Guarded, generation: UnsignedArray) -> _Parts:
+        counts, sums = np.zeros((len(guarded.indexes) - 4, len(slots))), np.zeros(len(slots))
+        for block in guarded.blocks(self.segment, self.used, self._counts(self.used, generation)):
+            add_histograms(block, counts, sums)
+        return counts, sums
 
     def _gauges(self, group: Group) -> Iterator[FamilyRun | FamilySnapshot]:
         assert group.guarded is not None
@@ -306,11 +343,15 @@ class _Scan:
             # The ledger row goes last: a value that moves there meanwhile is found where it was, or where it went.
             rows = [*rows, L.LEDGER_ROW]
         if mode.combine == "shared":
-            values, stamp, some = read_shared(self.segment, group.guarded, rows, self._counts(group, rows))
-            mask = ~group.hideable | some
+            values, stamp, was_used = self._settled(
+                group, lambda _, of, generation: read_shared(self.segment, of, rows, self._counts(rows, generation))
+            )
+            mask = ~group.hideable | (was_used != 0.0)
             yield from self._stamped(group, mask, group.run(mask, values), stamp[None])
             return
-        blocks = group.guarded.read(self.segment, rows, self._counts(group, rows))
+        (blocks,) = self._settled(
+            group, lambda _, of, generation: (of.read(self.segment, rows, self._counts(rows, generation)),)
+        )
         stamps = blocks[:, 0]
         if mode.combine == "each":
             yield from self._each(group, rows, stamps, blocks[:, 1])
@@ -380,17 +421,16 @@ def _sum_of_rows(block: FloatArray, counts: BoolArray) -> FloatArray:
     return total
 
 
-def read_shared(
-    segment: Segment, guarded: Guarded, rows: list[int], counts: BoolArray | None
-) -> tuple[FloatArray, FloatArray, BoolArray]:
-    """As shared_gauges(); read again while a set() moved the epoch meanwhile."""
+def read_shared(segment: Segment, guarded: Guarded, rows: list[int], counts: BoolArray | None) -> _Parts:
+    """As shared_gauges(), with 1.0 for True; read again while a set() moved the epoch meanwhile."""
     slots = guarded.indexes[0]
     for _ in range(SCANS):
         epochs = read_columns(segment, [L.LEDGER_ROW], slots)[0]
         block = guarded.read(segment, rows, counts)
         if (epochs == read_columns(segment, [L.LEDGER_ROW], slots)[0]).all():
             break
-    return shared_gauges(epochs, block)
+    values, stamps, some = shared_gauges(epochs, block)
+    return values, stamps, some.astype(np.float64)
 
 
 def _newest_said(group: Group, stamps: FloatArray) -> BoolArray:

@@ -87,6 +87,10 @@ class Guarded:
         self._at: IntArray = np.empty(0, np.intp)
         self._block: FloatArray = np.empty(0)
 
+    def some(self, positions: IntArray) -> Guarded:
+        """Of these series only."""
+        return Guarded(self.indexes[:, positions], self.whole)
+
     def blocks(self, segment: Segment, rows: list[int], counts: BoolArray | None = None) -> Iterator[FloatArray]:
         """Blocks (some rows, width + 1, n), together all of `rows` in their order; each good until the next."""
         step = max(1, MOST_NUMBERS_AT_ONCE // max(1, self.indexes.size))

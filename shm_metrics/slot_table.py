@@ -14,13 +14,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from shm_metrics import layout as L
-from shm_metrics.removals import Removals
+from shm_metrics.removals import EVERY_SLOT, Removals
 from shm_metrics.segment import Segment
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from shm_metrics.arrays import BoolArray, FloatArray, UnsignedArray
+    from shm_metrics.arrays import BoolArray, FloatArray, IntArray, UnsignedArray
 
 __all__ = ["FREE", "LIVE", "REMOVED", "SlotTable", "States"]
 
@@ -59,6 +59,29 @@ class SlotTable:
             return max(newest.generation, self.words[slot * _WORDS + _GENERATION])
         return self.words[slot * _WORDS + _GENERATION]
 
+    def newest_generation(self) -> int:
+        """Of all removals."""
+        return self._removals.generation
+
+    def removed_since(self, seen: int) -> dict[int, int] | None:
+        """slot -> generation, of what was removed or reused after `seen`; None where that is not known any more."""
+        if self._removals.generation == seen:
+            return {}
+        found = self._removals.since(seen)
+        if found is None or any(removal.slot == EVERY_SLOT for removal in found):
+            return None
+        return {removal.slot: removal.generation for removal in found}
+
+    def generations(self, slots: IntArray) -> UnsignedArray:
+        """Of many slots: shape (n,)."""
+        import numpy as np
+
+        newest = self._removals.newest()
+        found: UnsignedArray = np.frombuffer(self.words, np.uint64).reshape(-1, _WORDS)[slots, _GENERATION]
+        if newest is not None:
+            found[(slots == newest.slot) & (found < newest.generation)] = newest.generation
+        return found
+
     def owner(self, slot: int) -> int:
         return self.words[slot * _WORDS + _OWNER]
 
@@ -92,12 +115,9 @@ class SlotTable:
         at = np.array(slots, np.intp)
         entries = np.frombuffer(self.words, np.uint64).reshape(-1, _WORDS)[at]
         values = entries.view(np.float64)
-        generation = entries[:, _GENERATION].copy()
+        generation = self.generations(at)
         removed = (np.frombuffer(self.segment.codes, np.uint8)[at] & L.SLOT_REMOVED) != 0
-        if newest is not None:
-            pending = (at == newest.slot) & (generation < newest.generation)
-            generation[pending] = newest.generation
-            if not newest.reset:
-                removed |= pending
+        if newest is not None and not newest.reset:
+            removed |= (at == newest.slot) & (entries[:, _GENERATION] < newest.generation)
         free = entries[:, _OWNER] != np.array(hashes, np.uint64)
         return States(generation, values[:, _CREATED].copy(), values[:, _BORN].copy(), removed, free)

@@ -389,10 +389,15 @@ class Writer:
 
     def follow(self, cell: Any) -> None:
         """Bring the row up to the segment's removals, and `cell`, which is about to write, to where it belongs."""
-        if cell.place()[0] is self.row:
-            self.follow_removals()
-        if cell.place()[0] is not self.row:
+        while True:
+            if cell.place()[0] is self.row:
+                self.follow_removals()
+                if cell.place()[0] is self.row:
+                    return
             cell.rebind()
+            if cell.place()[0] is not self.row:
+                return  # in memory of its own, until there is a place for it
+            # In our row again, which has not followed what was removed before the series was asked for again.
 
     def follow_removals(self) -> None:
         """Zero in our row what was removed; the cells of it get a place when they write next."""
@@ -405,7 +410,7 @@ class Writer:
             self.row.follow(newest)
 
     def _let_go(self, slot: int, carry: bool) -> None:
-        """The series at `slot` was removed: its cells ask for it again when they write. carry: and take counts along."""
+        """The series at `slot` was removed: its cells ask for it again when they write. carry: with counts."""
         for _, cell in self._cells.at(slot):
             self._put_off(cell, slot, carry)
 

@@ -22,8 +22,12 @@ LAYERS = (
         "quantiles records slots process.families process.parsing process.usage",
     ),
     ("cells", "_cells_cy _lookup_cy cells timing"),
-    ("segment", "forks held_byte locks mapping place presence process process.procfs reboot segment"),
-    ("writer", "allocator catalog exemplar_table index rows writer"),
+    ("runtime", "runtime runtime.*"),
+    (
+        "segment",
+        "forks held_byte locks mapping place presence process process.procfs reboot removals segment slot_table",
+    ),
+    ("writer", "allocator bound_cells catalog exemplar_table index rows writer"),
     ("exposition", "exposition exposition.*"),
     ("reader", "exemplar_scan export exporter ledger mirror plan reader scan scraping self_metrics snapshot"),
     ("faces", "backend default engine environment handles metrics pickling recurring registry series"),
@@ -73,7 +77,6 @@ ALLOWED_WORLD = {("exposition.csv_table", "io")}  # a StringIO for the csv modul
 # Upwards, within a function: a process that only counts never loads numpy, so the reading half comes when asked for;
 # and one without a cache never loads what a cluster needs.
 LAZY = {
-    ("allocator", "mirror"),
     ("writer", "reader"),
     ("backend", "events.handling"),
     ("backend", "exporters.registry"),

@@ -86,7 +86,7 @@ class SegmentValue:
         if family.type == COUNTER:
             return row, slot
         if family.type == GAUGE:
-            return row, slot + (2 if family.mode == SHARED else 1)
+            return row, slot + 1
         if self._sample == "_sum":
             return row, _sums(series)[0]
         return row, slot + 1 + (0 if self._le is None else family.bounds.index(self._le))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from shm_metrics.catalog import Catalog
 from shm_metrics.index import Index
 from shm_metrics.mirror import Mirror
+from shm_metrics.runtime.call_lock import CallLock
 from shm_metrics.segment import Segment
 
 
@@ -14,7 +15,7 @@ def check_sound(segment: Segment) -> int:
     Returns the number of series.
     """
     catalog = Catalog(segment)
-    index = Index(segment, catalog)
+    index = Index(segment, catalog, CallLock())
     index.make_ready()  # as the next maker of a series does: whoever was killed may have left one to be indexed
     assert not index._lost_entries()
     keys: set[bytes] = set()

@@ -8,7 +8,10 @@ from contextlib import contextmanager
 from math import inf
 from unittest import mock
 
+from shm_metrics import layout as L
 from shm_metrics.families import COUNTER, GAUGE, HISTOGRAM, Family
+from shm_metrics.locks import FileLocks
+from shm_metrics.segment import Segment
 
 JOBS = Family("jobs", COUNTER, "Jobs done.")
 DEPTH = Family("depth", GAUGE, "Jobs waiting.", mode="shared")
@@ -20,6 +23,17 @@ def process_id(pid: int) -> Iterator[None]:
     """What is made inside takes `pid` for that of its process."""
     with mock.patch.object(os, "getpid", return_value=pid):
         yield
+
+
+@contextmanager
+def catalog_held(segment: Segment) -> Iterator[None]:
+    """Another process has the catalog lock: another description of the same file holds its byte."""
+    locks = FileLocks(os.open(segment.place.path, os.O_RDWR))
+    try:
+        assert locks.wait_exclusive(L.LOCK_CATALOG, 30.0)
+        yield
+    finally:
+        locks.close()
 
 
 def shown(backend, name: str) -> dict[tuple[tuple[str, str], ...], float]:

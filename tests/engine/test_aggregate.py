@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shm_metrics.aggregate import combine
+from shm_metrics.aggregate import combine, shared_gauges
 
 RULES = ("sum", "min", "max", "newest")
 
@@ -67,3 +67,61 @@ def test_series_are_combined_apart():
     found, some = combine("newest", stamps, values)
     assert found.tolist() == [11.0, 0.0, 30.0]
     assert some.tolist() == [True, False, True]
+
+
+# -- shared gauges -----------------------------------------------------------------------------------------------------
+
+
+def shared(epoch, *rows):
+    """shared_gauges() of one series: the six slots of each row. Value, stamp, whether there is one."""
+    block = np.array(rows, float).reshape(len(rows), 6, 1)
+    values, stamps, some = shared_gauges(np.array([float(epoch)]), block)
+    return float(values[0]), float(stamps[0]), bool(some[0])
+
+
+NOTHING = (0, 0, 0, 0, 0, 0)
+
+
+def test_the_base_of_the_epoch_counts_wherever_it_stands():
+    assert shared(5, (3, 30, 5, 50, 0, 0), (4, 40, 2, 20, 0, 0)) == (50.0, 5.0, True)
+    assert shared(4, (3, 30, 5, 50, 0, 0), (4, 40, 2, 20, 0, 0)) == (40.0, 4.0, True), "of a set() that has not come to"
+    assert shared(2, (3, 30, 5, 50, 0, 0), (4, 40, 2, 20, 0, 0)) == (20.0, 2.0, True)
+
+
+def test_deltas_of_the_epoch_are_added_and_those_of_before_are_dropped():
+    assert shared(5, (5, 50, 0, 0, 5, 1.5), (0, 0, 0, 0, 5, -4), (0, 0, 0, 0, 4, 1000)) == (47.5, 5.0, True)
+
+
+def test_before_the_first_set_the_deltas_are_the_value():
+    assert shared(0, (0, 0, 0, 0, 0, 3), (0, 0, 0, 0, 0, -1)) == (2.0, 0.0, True)
+
+
+def test_a_base_without_an_epoch_of_it_was_not_set_yet():
+    """Between the stores of a first set(): the pair stands in the row, and the ledger does not say so yet."""
+    assert shared(0, NOTHING) == (0.0, 0.0, False)
+    assert shared(0, (0, 7, 0, 0, 0, 0)) == (0.0, 0.0, False)
+
+
+def test_where_no_row_has_the_base_of_the_epoch_the_newest_one_counts_with_its_deltas():
+    assert shared(9, (3, 30, 5, 50, 5, 1), (4, 40, 2, 20, 9, 2), (0, 0, 0, 0, 4, 7)) == (53.0, 5.0, True)
+
+
+def test_no_row_and_no_series_make_no_value():
+    assert shared(0) == (0.0, 0.0, False)
+    assert shared(7) == (0.0, 0.0, False)
+    values, stamps, some = shared_gauges(np.zeros(0), np.zeros((3, 6, 0)))
+    assert values.shape == stamps.shape == some.shape == (0,)
+
+
+def test_moves_that_add_up_to_nothing_are_a_value_all_the_same():
+    assert shared(0, (0, 0, 0, 0, 0, 3), (0, 0, 0, 0, 0, -3)) == (0.0, 0.0, True)
+    assert shared(5, (5, 0, 0, 0, 0, 0)) == (0.0, 5.0, True), "set to 0"
+
+
+def test_shared_gauges_are_put_together_apart():
+    epochs = np.array([5.0, 0.0, 7.0])
+    rows = [[5.0, 50.0, 0.0, 0.0, 5.0, 1.0], [0.0, 0.0, 0.0, 0.0, 0.0, 2.0], [6.0, 60.0, 7.0, 70.0, 6.0, 3.0]]
+    values, stamps, some = shared_gauges(epochs, np.array([rows]).transpose(0, 2, 1))
+    assert values.tolist() == [51.0, 2.0, 70.0]
+    assert stamps.tolist() == [5.0, 0.0, 7.0]
+    assert some.tolist() == [True, True, True]

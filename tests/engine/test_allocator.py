@@ -11,10 +11,11 @@ from shm_metrics import layout as L
 from shm_metrics.allocator import CatalogBusyError
 from shm_metrics.errors import InvalidMetricError
 from shm_metrics.families import COUNTER, GAUGE, Family
-from tests.engine.made import DEPTH, JOBS, SECONDS, shown
+from tests.engine.made import DEPTH, JOBS, SECONDS, catalog_held, shown
 
 A = (("shop", "a"),)
 B = (("shop", "b"),)
+OVERFLOW = (("overflow", "true"),)
 
 
 def series(writer, family=JOBS, labels=A, stamp=100.0):
@@ -38,7 +39,7 @@ def test_a_series_takes_the_slots_that_its_type_needs_and_the_map_says_which(mak
     writer = make_writer()
     for family, codes in (
         (JOBS, [L.SLOT_ADDS]),
-        (DEPTH, [L.SLOT_STAMP_INHERITED, L.SLOT_VALUE, L.SLOT_DELTA]),
+        (DEPTH, [*[L.SLOT_STAMP_SHARED, L.SLOT_VALUE] * 2, L.SLOT_STAMP_SHARED, L.SLOT_DELTA]),
         (SECONDS, [L.SLOT_SEQUENCE, *[L.SLOT_BUCKET] * 3, *[L.SLOT_SUM] * 2]),
     ):
         place = series(writer, family, ())
@@ -81,18 +82,21 @@ def test_what_comes_in_on_top_of_a_creation_in_the_same_thread_is_refused(make_w
     """A signal handler, or a __del__: it can neither wait for what it interrupted nor go on in the middle of it."""
     writer = make_writer()
     known = series(writer)
-    with writer.allocator.locked():
+
+    def on_top():
         assert series(writer) == known, "what is there takes no lock"
         with pytest.raises(CatalogBusyError, match="within a creation"):
             series(writer, labels=B)
+
+    writer.allocator.run_locked(on_top)
     assert series(writer, labels=B)
 
 
 def test_a_catalog_that_somebody_does_not_let_go_is_busy_and_no_hang(make_writer, monkeypatch):
-    one, other = make_writer(), make_writer()
+    one = make_writer()
     known = series(one)
     monkeypatch.setattr(allocators, "CATALOG_SECONDS", 0.01)
-    with other.allocator.locked():
+    with catalog_held(one.segment):
         assert series(one) == known
         with pytest.raises(CatalogBusyError, match="has been locked"):
             series(one, labels=B)
@@ -323,18 +327,39 @@ def test_a_metric_without_labels_has_nowhere_to_overflow_and_the_application_goe
     assert backend.stats()["overflowed_updates"] == 1.0
 
 
-def test_slots_of_removed_series_are_reused_once_nobody_can_hold_them(worker):
-    first = worker()
-    first.counter("jobs", shop="a").inc(5)
+def test_slots_of_a_removed_series_go_to_another_though_a_cell_of_it_is_held(worker):
+    first, other = worker(), worker()
+    held, theirs = first.counter("jobs", shop="a"), other.counter("jobs", shop="a")
+    held.inc(5)
+    theirs.inc(6)
     fill(first)
+    assert first.counter("jobs", shop="early").overflowed
     remove(first, "jobs", shop="a")
-    assert first.counter("jobs", shop="new").overflowed, "this worker may hold a cell of the removed series"
-    keeper = worker()
-    first.close()
-    assert not keeper.counter("jobs", shop="new").overflowed
-    keeper.counter("jobs", shop="new").inc(2)
-    assert shown(keeper, "jobs") == {(("shop", "new"),): 2.0}
-    assert keeper.counter("jobs", shop="new").value == 2.0
+    new = first.counter("jobs", shop="new")
+    assert not new.overflowed
+    assert shown(other, "jobs") == {(("shop", "new"),): 0.0}
+    new.inc(2)
+    assert shown(other, "jobs") == {(("shop", "new"),): 2.0}
+    assert other.counter("jobs", shop="new").value == 2.0
+    held.inc(7)
+    theirs.inc(8)
+    assert shown(first, "jobs") == {(("shop", "new"),): 2.0, OVERFLOW: 15.0}, "held cells find a place of their own"
+    assert held.overflowed
+    assert theirs.overflowed
+    assert first.stats()["overflowed_updates"] == 2.0
+    new.inc()
+    assert new.value == 3.0
+
+
+def test_a_removed_series_in_which_something_was_counted_since_keeps_its_slots(worker):
+    first, other = worker(), worker()
+    held = first.counter("jobs", shop="a")
+    held.inc(5)
+    fill(first)
+    remove(other, "jobs", shop="a")
+    held.inc(1)
+    assert other.counter("jobs", shop="new").overflowed
+    assert shown(other, "jobs") == {A: 1.0}
 
 
 def test_a_series_whose_slots_went_to_another_overflows_when_it_comes_back(worker):
@@ -391,7 +416,6 @@ def test_slots_reused_many_times_stay_exact(worker):
         successor = worker()
         first.close()
         first = successor
-        first._writer.allocator._search_again = 0.0
         series = first.counter("jobs", shop=str(turn))
         assert not series.overflowed
         series.inc(turn)
@@ -400,18 +424,27 @@ def test_slots_reused_many_times_stay_exact(worker):
 
 def test_an_overflowed_series_finds_its_place_once_there_is_one(worker):
     """It is not kept: asked for again, it is looked for again."""
-    first = worker()
+    first, keeper = worker(), worker()
     first.counter("jobs", shop="a").inc()
     fill(first)
+    for _ in range(3):
+        assert keeper.counter("jobs", shop="new").overflowed
     remove(first, "jobs", shop="a")
-    keeper = worker()
-    assert keeper.counter("jobs", shop="new").overflowed
-    first.close()
-    keeper._writer.allocator._search_again = 0.0
     again = keeper.counter("jobs", shop="new")
     assert not again.overflowed
     again.inc()
-    assert shown(keeper, "jobs")[(("shop", "new"),)] == 1.0
+    assert shown(keeper, "jobs") == {(("shop", "new"),): 1.0}
+
+
+def test_a_series_that_is_removed_and_asked_for_in_turns_takes_one_slot_and_one_record(worker):
+    backend = worker()
+    backend.counter("jobs", shop="a").inc()
+    before = _state(backend._writer)
+    for turn in range(50):
+        remove(backend, "jobs", shop="a")
+        backend.counter("jobs", shop="a").inc(turn)
+        assert shown(backend, "jobs") == {A: float(turn)}
+    assert _state(backend._writer) == before
 
 
 def test_a_full_catalog_is_no_error_for_the_application(worker, caplog):

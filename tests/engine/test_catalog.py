@@ -10,6 +10,7 @@ from shm_metrics.catalog import Catalog
 from shm_metrics.errors import SegmentFormatError, SegmentFullError
 from shm_metrics.layout import Layout
 from shm_metrics.records import Record
+from shm_metrics.runtime.call_lock import CallLock, ForkedCallError
 from shm_metrics.segment import Segment
 
 
@@ -126,8 +127,89 @@ def test_the_catalog_takes_memory_as_it_grows(place):
     segment.close()
 
 
-def test_a_status_changes_in_place(catalog):
+def test_a_rank_changes_in_place(catalog):
     offset = append(catalog, b"a")
-    assert catalog.status(offset) == records.LIVE
-    catalog.set_status(offset, records.REMOVED)
-    assert catalog.read(offset).status == records.REMOVED
+    assert catalog.rank(offset) == 0
+    catalog.raise_rank(offset, 7)
+    assert catalog.rank(offset) == catalog.read(offset).rank == 7
+
+
+# -- copying -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_copy_leaves_out_what_is_not_wanted_and_moves_the_rest_up(catalog, place):
+    other = Segment.attach(place, Layout(1, 512))
+    theirs = Catalog(other)
+    offsets = [append(catalog, b"%d" % n * 20) for n in range(400)]
+    catalog.raise_rank(offsets[8], 9)
+    catalog.copy(lambda record: int(record.key[:1]) % 2 == 0)
+    for each in (catalog, theirs):
+        assert each.switches == 1
+        assert keys(each) == [b"%d" % n * 20 for n in range(400) if int(str(n)[0]) % 2 == 0]
+    again = [offset for offset, _, _ in catalog.scan(0)]
+    assert catalog.commit < offsets[-1]
+    assert catalog.read(again[4]).rank == 9, "of the fifth that is left"
+    assert catalog.read(again[4]).key == b"8" * 20
+    append(catalog, b"new")
+    assert keys(theirs)[-1] == b"new"
+    other.close()
+
+
+def test_copies_go_to_and_fro_between_two_regions(catalog):
+    for n in range(7):
+        append(catalog, b"%d" % n)
+        catalog.copy(lambda record, n=n: int(record.key) >= n - 1)
+        assert catalog.switches == n + 1
+        assert keys(catalog) == [b"%d" % each for each in range(max(0, n - 1), n + 1)]
+
+
+def test_a_copy_leaves_damage_behind(catalog):
+    offsets = [append(catalog, b"%d" % n * 20) for n in range(3)]
+    catalog.data[offsets[1] + records.HEAD_BYTES] ^= 1
+    catalog.copy(lambda record: True)
+    assert keys(catalog) == [b"0" * 20, b"2" * 20]
+
+
+class Killed(BaseException):
+    pass
+
+
+def test_a_copy_that_ends_before_the_switch_leaves_all_as_it_was(catalog, monkeypatch):
+    for n in range(600):
+        append(catalog, b"%d" % n)
+    before, region = keys(catalog), bytes(catalog.data)
+    real, appended = Catalog._append, []
+
+    def killed_at_the_last(self, packed, region):
+        appended.append(packed)
+        if len(appended) == 3:
+            raise Killed
+        return real(self, packed, region)
+
+    monkeypatch.setattr(Catalog, "_append", killed_at_the_last)
+    with pytest.raises(Killed):
+        catalog.copy(lambda record: True)
+    monkeypatch.undo()
+    assert catalog.switches == 0
+    assert keys(catalog) == before
+    assert bytes(catalog.data) == region
+    catalog.copy(lambda record: record.key != b"0")
+    assert keys(catalog) == before[1:], "what the one before had copied is overwritten"
+
+
+def test_a_poisoned_lock_stops_every_store(segment):
+    """In a child that was forked on top of the call: what goes on in the parent, it must not touch."""
+    lock = CallLock()
+    catalog = Catalog(segment, lock)
+    offset = append(catalog, b"a")
+    header, region = bytes(segment.bytes[: L.PAGE]), bytes(catalog.data)
+    lock.poisoned = True
+    for stores in (
+        lambda: append(catalog, b"b"),
+        lambda: catalog.raise_rank(offset, 1),
+        lambda: catalog.copy(lambda record: True),
+    ):
+        with pytest.raises(ForkedCallError):
+            stores()
+    assert bytes(segment.bytes[: L.PAGE]) == header
+    assert bytes(catalog.data) == region

@@ -33,8 +33,10 @@ def test_what_a_new_owner_does_fits_what_a_reader_expects(mode):
     cleared = mode.stamp_code == L.SLOT_STAMP_CLEARED
     inherited = mode.stamp_code == L.SLOT_STAMP_INHERITED
     assert cleared == (mode.live or mode.combine == "each"), "what died must not pass for the new owner's"
-    assert inherited == (mode.name in {"shared", "sum"}), "sums go on with the row"
-    assert len(mode.slot_codes) == mode.slots == (3 if mode.name == "shared" else 2)
+    assert inherited == (mode.name == "sum"), "sums go on with the row"
+    assert (mode.stamp_code == L.SLOT_STAMP_SHARED) == (mode.name == "shared"), "what all set is nobody's to clear"
+    assert len(mode.slot_codes) == mode.slots == (6 if mode.name == "shared" else 2)
+    assert mode.slot_codes[0] == mode.stamp_code
 
 
 def test_an_unknown_mode_is_refused_with_the_known_ones():

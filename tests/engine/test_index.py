@@ -13,6 +13,7 @@ from shm_metrics.errors import SegmentFullError
 from shm_metrics.index import Index
 from shm_metrics.layout import Layout
 from shm_metrics.records import Record
+from shm_metrics.runtime.call_lock import CallLock, ForkedCallError
 from shm_metrics.segment import Segment
 
 
@@ -23,9 +24,13 @@ def segment(place):
     segment.close()
 
 
+def index_of(segment):
+    return Index(segment, Catalog(segment), CallLock())
+
+
 @pytest.fixture
 def index(segment):
-    return Index(segment, Catalog(segment))
+    return index_of(segment)
 
 
 def append(index, key):
@@ -60,7 +65,7 @@ def test_another_worker_finds_it_without_a_lock(index, place):
     offset = publish(index, b"a")
     other = Segment.attach(place, Layout(1, 2048))
     other.locks.try_exclusive(L.LOCK_CATALOG)
-    assert find(Index(other, Catalog(other)), b"a") == offset
+    assert find(index_of(other), b"a") == offset
     assert find(index, b"a") == offset
     other.close()
 
@@ -88,7 +93,7 @@ def test_keys_that_collide_are_told_apart_by_the_keys_themselves(index, monkeypa
 def test_no_two_segments_hash_alike(index, make_backend):
     other = make_backend("another-" + index.segment.place.path[-20:])
     key = b"chosen by an attacker"
-    assert index.hash(key) != Index(other._segment, Catalog(other._segment)).hash(key)
+    assert index.hash(key) != index_of(other._segment).hash(key)
     other.unlink()
 
 
@@ -110,10 +115,9 @@ def test_what_was_indexed_and_not_yet_told_is_not_indexed_twice(index):
     assert index.segment.get(L.INDEX_USED_OFFSET) == 1
 
 
-def test_removals_and_damage_are_passed_over(index):
+def test_damage_is_passed_over(index):
     publish(index, b"a")
     damaged = append(index, b"b")
-    index.catalog.append(Record(records.REMOVE, parent=0))
     last = append(index, b"c")
     index.catalog.data[damaged + records.HEAD_BYTES] ^= 1
     index.make_ready()
@@ -144,7 +148,7 @@ def test_lost_entries_are_noticed_by_the_next_worker(index, segment):
     offsets = {key: publish(index, key) for key in many(20)}
     index.words[first_entry(index)] = 0
     assert None in [find(index, key) for key in offsets]
-    other = Index(segment, index.catalog)
+    other = Index(segment, index.catalog, CallLock())
     other.make_ready()
     assert {key: find(index, key) for key in offsets} == offsets
 
@@ -158,7 +162,7 @@ damaged_words = st.lists(
 @given(damaged_words)
 def test_damage_to_the_table_gives_no_wrong_record_and_a_rebuild_puts_it_right(damage):
     segment = Segment.private(Layout(1, 2048))
-    index = Index(segment, Catalog(segment))
+    index = index_of(segment)
     offsets = {key: publish(index, key) for key in many(40)}
     for at, word in damage:
         index.words[at] = word
@@ -205,3 +209,67 @@ def test_a_full_table_says_so(index, monkeypatch):
     with pytest.raises(SegmentFullError, match="index is full"):
         publish(index, keys[-1])
     assert None not in [find(index, key) for key in keys[:-1]]
+
+
+# -- after the catalog was copied --------------------------------------------------------------------------------------
+
+
+def test_the_index_follows_a_catalog_that_was_copied(index, place):
+    before = {key: publish(index, key) for key in many(100)}
+    other = Segment.attach(place, Layout(1, 2048))
+    theirs = index_of(other)
+    assert find(theirs, b"key 99") == before[b"key 99"]
+    index.catalog.copy(lambda record: record.key != b"key 0")
+    for each in (index, theirs):
+        assert find(each, b"key 0") is None
+        found = find(each, b"key 99")
+        assert found is None or each.catalog.read(found).key == b"key 99", "an offset of the other region is no answer"
+    index.make_ready()
+    for each in (index, theirs):
+        offsets = {key: find(each, key) for key in many(100)}
+        assert offsets.pop(b"key 0") is None
+        assert all(each.catalog.read(offset).key == key for key, offset in offsets.items())
+        assert offsets[b"key 99"] < before[b"key 99"]
+    assert index.segment.get(L.INDEX_USED_OFFSET) == 99
+    other.close()
+
+
+def test_what_was_looked_at_before_a_copy_is_looked_at_again_under_the_lock(index):
+    publish(index, b"a")
+    publish(index, b"b")
+    index.make_ready()
+    look = index.look(b"b", index.hash(b"b"))
+    index.catalog.copy(lambda record: record.key == b"b")
+    index.make_ready()
+    place, offset = index.locate(b"b", index.hash(b"b"), look)
+    assert offset != look.offset
+    assert index.catalog.read(offset).key == b"b"
+    assert index.words[2 * place] == index.hash(b"b")
+
+
+def test_a_look_during_which_the_catalog_was_copied_says_nothing(index, monkeypatch):
+    publish(index, b"a")
+    publish(index, b"b")
+    real = Index._sound_way
+
+    def copied_meanwhile(self, key, hash_):
+        found = real(self, key, hash_)
+        monkeypatch.undo()
+        self.catalog.copy(lambda record: record.key == b"b")
+        return found
+
+    monkeypatch.setattr(Index, "_sound_way", copied_meanwhile)
+    look = index.look(b"b", index.hash(b"b"))
+    assert (look.offset, look.whole) == (None, False)
+
+
+def test_a_poisoned_lock_stops_every_store(index):
+    publish(index, b"a")
+    index.make_ready()
+    before = bytes(index.entries), [index.segment.get(at) for at in (L.INDEXED_OFFSET, L.INDEX_USED_OFFSET)]
+    index._lock.poisoned = True
+    for stores in (lambda: index.put(0, 1, 0, 8), index.rebuild, index._grow, lambda: index._wipe(index.size)):
+        with pytest.raises(ForkedCallError):
+            stores()
+    after = bytes(index.entries), [index.segment.get(at) for at in (L.INDEXED_OFFSET, L.INDEX_USED_OFFSET)]
+    assert after == before

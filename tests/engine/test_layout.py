@@ -12,7 +12,15 @@ from shm_metrics import layout as L
 from shm_metrics.errors import InvalidMetricError, SegmentFormatError
 from shm_metrics.layout import Header, Layout, parse_header
 
-ENGINE_SLOTS = ("SLOT_OVERFLOWED_UPDATES", "SLOT_DROPPED_EXEMPLARS")
+NO_CODES = (
+    "SLOT_OVERFLOWED_UPDATES",
+    "SLOT_DROPPED_EXEMPLARS",
+    "SLOT_GENERATION_OFFSET",
+    "SLOT_OWNER_OFFSET",
+    "SLOT_CREATED_OFFSET",
+    "SLOT_BORN_OFFSET",
+    "SLOT_ENTRY_BYTES",
+)
 SHAPES = [(1, 1), (1, 512), (7, 513), (256, 131_072), (4096, 8_000), (3, 1 << 20)]
 
 
@@ -37,10 +45,13 @@ def test_the_regions_follow_each_other_without_overlap(rows, slots):
     regions = [
         (0, L.HEADER_BYTES),
         (layout.worker_table, layout.matrix_rows * L.WORKER_BYTES),
+        (layout.family_use, layout.matrix_rows * L.FAMILY_USE_BYTES),
         (layout.page_map, layout.matrix_rows * layout.pages_per_row),
         (layout.slot_map, layout.slots),
+        (layout.slot_table, layout.slots * L.SLOT_ENTRY_BYTES),
+        (layout.removals, L.REMOVALS * L.WORD),
         (layout.index, layout.index_entries * L.INDEX_ENTRY_BYTES),
-        (layout.catalog, layout.catalog_bytes),
+        (layout.catalog, 2 * layout.catalog_bytes),
         (layout.matrix, layout.matrix_rows * layout.row_bytes),
         (layout.exemplars, layout.matrix_rows * L.EXEMPLARS_PER_ROW * L.EXEMPLAR_BYTES),
     ]
@@ -52,7 +63,18 @@ def test_the_regions_follow_each_other_without_overlap(rows, slots):
 @pytest.mark.parametrize(("rows", "slots"), SHAPES)
 def test_every_region_but_the_workers_begins_on_a_page_of_its_own(rows, slots):
     layout = Layout(rows, slots)
-    for region in (layout.page_map, layout.slot_map, layout.index, layout.catalog, layout.matrix, layout.exemplars):
+    for region in (
+        layout.family_use,
+        layout.page_map,
+        layout.slot_map,
+        layout.slot_table,
+        layout.removals,
+        layout.index,
+        layout.catalog,
+        layout.catalog + layout.catalog_bytes,
+        layout.matrix,
+        layout.exemplars,
+    ):
         assert region % L.PAGE == 0
     assert layout.row_bytes % L.PAGE == 0, "two workers must not share a page"
 
@@ -84,8 +106,17 @@ def test_no_two_locks_share_a_byte():
 
 
 def test_every_slot_code_is_a_code_of_its_own():
-    codes = [value for name, value in vars(L).items() if name.startswith("SLOT_") and name not in ENGINE_SLOTS]
-    assert len(codes) == len(set(codes)) == 12
+    codes = [value for name, value in vars(L).items() if name.startswith("SLOT_") and name not in NO_CODES]
+    assert len(codes) == len(set(codes)) == 14
+    assert all(not code & L.SLOT_REMOVED for code in codes if code != L.SLOT_REMOVED), "it stands beside each of them"
+
+
+def test_the_words_of_a_slot_table_entry_lie_apart_and_no_slot_looks_like_a_reuse():
+    assert L.SLOT_ENTRY_BYTES == 4 * L.WORD
+    offsets = [L.SLOT_GENERATION_OFFSET, L.SLOT_OWNER_OFFSET, L.SLOT_CREATED_OFFSET, L.SLOT_BORN_OFFSET]
+    assert offsets == sorted(set(offsets))
+    assert all(offset % L.WORD == 0 for offset in offsets)
+    assert Layout(1, 1 << 28).slots < L.REUSED, "the mark of a reuse is no part of a slot"
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,17 @@ from shm_metrics.families import COUNTER, HISTOGRAM
 from tests.engine.made import shown
 
 
+def damage(backend, name, **labels):
+    """Flip bits in the catalog record of a series, or of a family when there are no labels."""
+    allocator = backend._writer.allocator
+    key = records.family_key(backend.families.handles[name].family)
+    if labels:
+        key = records.series_key(allocator.index.hash(key), tuple(sorted(labels.items())))
+    offset = allocator.index.find(key, allocator.index.hash(key))
+    assert allocator.catalog.read(offset).key == key
+    allocator.catalog.data[offset + records.HEAD_BYTES + 6] ^= 0xFF
+
+
 @pytest.fixture
 def worker(make_backend):
     return lambda **options: make_backend(rows=8, slots=4096, **options)
@@ -150,9 +161,8 @@ def test_a_damaged_record_is_counted_and_the_rest_served(worker):
     backend = worker()
     for n in range(5):
         backend.counter("jobs", n=n).inc()
-    entry = backend._scraper.entry(backend.families.handles["jobs"].family, (("n", "2"),))
     reader = worker(read_only=True)
-    backend._writer.allocator.catalog.data[entry.offset + 70] ^= 0xFF
+    damage(backend, "jobs", n="2")
     for _ in range(2):
         snapshot = reader.snapshot()
         assert {labels[0][1] for labels in snapshot.family("jobs").labels} == {"0", "1", "3", "4"}
@@ -163,8 +173,7 @@ def test_a_damaged_record_is_counted_and_the_rest_served(worker):
 def test_a_series_whose_record_is_damaged_is_made_anew_and_its_new_record_served(worker):
     one = worker()
     one.counter("jobs", n=1).inc(5)
-    entry = one._scraper.entry(one.families.handles["jobs"].family, (("n", "1"),))
-    one._writer.allocator.catalog.data[entry.offset + 70] ^= 0xFF
+    damage(one, "jobs", n="1")
     other = worker()
     other.counter("jobs", n=1).inc(2)
     assert shown(worker(read_only=True), "jobs") == {(("n", "1"),): 2.0}
@@ -174,7 +183,7 @@ def test_a_damaged_family_costs_that_family(worker):
     backend = worker()
     backend.counter("lost", n=1).inc()
     backend.counter("kept", n=1).inc()
-    backend._writer.allocator.catalog.data[70] ^= 0xFF
+    damage(backend, "lost")
     snapshot = worker(read_only=True).snapshot()
     assert [found.family.name for found in snapshot] == ["kept"]
     assert snapshot.damaged_records == 2, "the family, and the series that has none"
@@ -189,8 +198,9 @@ def test_a_record_that_names_slots_out_of_reach_is_damage(worker):
     allocator = backend._writer.allocator
     family = allocator.family(backend.families.handles["jobs"].family, True, 0.0)
     for slot, count in ((1 << 40, 1), (0, 1), (4096, 1), (20, 2)):
-        key = records.series_key(family.offset, (("n", f"{slot} {count}"),))
-        allocator.catalog.append(records.Record(records.SERIES, key, family.offset, slot, count))
+        key = records.series_key(family.id, (("n", f"{slot} {count}"),))
+        hash_ = allocator.index.hash(key)
+        allocator.catalog.append(records.Record(records.SERIES, key, family.id, slot, count, hash=hash_))
     snapshot = backend.snapshot()
     assert len(snapshot.family("jobs").labels) == 1
     assert snapshot.damaged_records == 4

@@ -21,9 +21,9 @@ some_records = st.builds(
     slot=words,
     count=words,
     created=floats,
-    born=floats,
     tail=st.binary(max_size=200),
-    status=st.sampled_from([records.LIVE, records.REMOVED, records.FREE]),
+    rank=words,
+    hash=words,
 )
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
 labels = st.dictionaries(st.from_regex(r"[a-z_]{1,8}", fullmatch=True), texts, max_size=4).map(
@@ -40,22 +40,35 @@ def test_a_record_comes_back_as_it_was_packed_wherever_it_lies(record, before, a
     assert found == record
     assert following == before * records.ALIGN + len(record.pack())
     assert records.has_key(data, before * records.ALIGN, len(data), record.key)
+    assert records.hash_at(data, before * records.ALIGN, len(data)) == record.hash
 
 
 @unhurried
 @given(some_records, st.data())
-def test_no_flipped_bit_outside_the_status_goes_unnoticed(record, data):
+def test_no_flipped_bit_outside_the_rank_goes_unnoticed(record, data):
     packed = bytearray(record.pack())
-    at = data.draw(st.integers(0, len(packed) - 1).filter(lambda n: n != records.STATUS_OFFSET))
+    rank = range(records.RANK_OFFSET, records.RANK_OFFSET + 8)
+    at = data.draw(st.integers(0, len(packed) - 1).filter(lambda n: n not in rank))
     packed[at] ^= 1 << data.draw(st.integers(0, 7))
     with pytest.raises(SegmentFormatError, match="record at 0"):
         records.unpack(memoryview(packed), 0, len(packed))
 
 
-def test_the_status_may_change_in_place():
-    packed = bytearray(Record(records.SERIES, b"key").pack())
-    packed[records.STATUS_OFFSET] = records.REMOVED
-    assert records.unpack(memoryview(packed), 0, len(packed))[0].status == records.REMOVED
+@given(words, words)
+def test_the_rank_may_change_in_place(one, other):
+    packed = bytearray(Record(records.FAMILY, b"key", rank=one).pack())
+    packed[records.RANK_OFFSET : records.RANK_OFFSET + 8] = other.to_bytes(8, "little")
+    assert packed == Record(records.FAMILY, b"key", rank=other).pack()
+    assert records.unpack(memoryview(packed), 0, len(packed))[0] == Record(records.FAMILY, b"key", rank=other)
+
+
+def test_a_record_has_no_hash_where_it_would_reach_beyond_the_end():
+    packed = memoryview(Record(records.SERIES, b"key", hash=7).pack())
+    assert records.hash_at(packed, 0, len(packed)) == 7
+    assert records.hash_at(packed, 0, records.HEAD_BYTES - 1) == 0
+    assert records.hash_at(packed, 4, len(packed)) == 0, "no record begins there"
+    assert not records.has_key(packed, 0, records.HEAD_BYTES + 2, b"key")
+    assert not records.has_key(packed, 4, len(packed), b"key")
 
 
 @given(st.binary(max_size=300), st.integers(-8, 320))

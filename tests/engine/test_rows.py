@@ -6,8 +6,10 @@ import pytest
 
 from shm_metrics import layout as L
 from shm_metrics.errors import SegmentFullError
+from shm_metrics.gauge_modes import MODES
 from shm_metrics.layout import Layout
-from shm_metrics.rows import WorkerTable, claim_row
+from shm_metrics.removals import EVERY_SLOT, Removals
+from shm_metrics.rows import WorkerTable, claim_row, follow_removals
 from shm_metrics.segment import Segment
 
 SMALL = Layout(rows=3, slots=1024)
@@ -28,6 +30,7 @@ def attach(place):
         return held[-1]
 
     yield attach
+    leases.clear()
     for segment in held:
         segment.close()
 
@@ -38,9 +41,13 @@ def segment(attach):
     return attach()
 
 
+leases = []  # a lease that nobody holds gives its row up
+
+
 def claim(segment, pid=100, ledger_lock=run, **options):
-    told = {"pid": pid, "start_ticks": pid * 10, "now": 1e9 + pid, "lineage": 0, "role": f"worker {pid}", **options}
-    return claim_row(segment, ledger_lock=ledger_lock, **told)
+    told = {"pid": pid, "start_ticks": pid * 10, "now": 1e9 + pid, "role": f"worker {pid}", **options}
+    leases.append(claim_row(segment, ledger_lock=ledger_lock, **told))
+    return leases[-1]
 
 
 def lay_out(segment, *codes):
@@ -48,6 +55,23 @@ def lay_out(segment, *codes):
     segment.bytes[SMALL.slot_map + FIRST : SMALL.slot_map + FIRST + len(codes)] = bytes(codes)
     segment.set(L.SLOTS_USED_OFFSET, FIRST + len(codes))
     segment.reserve_slots(L.LEDGER_ROW, FIRST, len(codes))
+
+
+def removed(segment, *slots, reused=False):
+    """One more removal for each of `slots`, as the allocator makes it."""
+    removals = Removals(segment)
+    for slot in slots:
+        generation = removals.generation + 1
+        removals.note(generation, slot, reused)
+        segment.set(L.GENERATION_OFFSET, generation)
+        if slot < SMALL.slots:
+            segment.codes[slot] |= L.SLOT_REMOVED
+            set_generation(segment, slot, generation)
+
+
+def set_generation(segment, slot, generation):
+    at = SMALL.slot_table + slot * L.SLOT_ENTRY_BYTES + L.SLOT_GENERATION_OFFSET
+    segment.bytes[at : at + L.WORD] = generation.to_bytes(L.WORD, "little")
 
 
 def left_behind(attach, values):
@@ -93,13 +117,15 @@ def test_a_row_is_free_as_soon_as_its_owners_description_is_closed(attach, segme
 
 def test_the_table_says_who_has_a_row(attach, segment):
     claim(attach(), 100)
-    claim(attach(), 101, role="é" * 40, lineage=7)
+    removed(segment, FIRST, SMALL.slots - 1)
+    claim(attach(), 101, role="é" * 40)
     table = WorkerTable(segment)
     worker = table.read(1)
     assert (worker.pid, worker.start_ticks, worker.claimed_at, worker.claims) == (100, 1000, 1e9 + 100, 1)
     assert worker.role == "worker 100"
     assert table.read(2).role == "é" * 32, "cut to 64 bytes, at a character"
-    assert table.read(2).lineage == 7
+    assert [table.read(row).generation for row in (1, 2)] == [table.generation(row) for row in (1, 2)] == [0, 2]
+    assert table.generations([2, 1]).tolist() == [2, 0]
     assert table.used() == table.live() == [1, 2]
 
 
@@ -129,11 +155,9 @@ def test_a_row_counts_as_alive_only_once_it_is_in_order(attach, segment):
     assert WorkerTable(segment).live() == [1]
 
 
-def test_counters_and_sums_are_inherited_as_they_are(attach, segment):
-    lay_out(
-        segment, L.SLOT_ADDS, L.SLOT_STAMP_INHERITED, L.SLOT_VALUE, L.SLOT_STAMP_INHERITED, L.SLOT_VALUE, L.SLOT_DELTA
-    )
-    values = [7.0, 5.0, 1.5, 6.0, 2.5, -3.0]
+def test_counters_sums_and_shared_gauges_are_inherited_as_they_are(attach, segment):
+    lay_out(segment, L.SLOT_ADDS, L.SLOT_STAMP_INHERITED, L.SLOT_VALUE, *MODES["shared"].slot_codes)
+    values = [7.0, 5.0, 1.5, 6.0, 2.5, 7.0, 3.5, 7.0, -3.0]
     assert inherited(attach, values) == values
 
 
@@ -233,3 +257,174 @@ def test_a_row_for_which_there_is_no_memory_is_left_free(attach, segment, monkey
         claim(worker)
     monkeypatch.undo()
     assert claim(attach(), 101).row == 1
+
+
+# -- removals ----------------------------------------------------------------------------------------------------------
+
+HISTOGRAM = [L.SLOT_SEQUENCE, L.SLOT_BUCKET, L.SLOT_BUCKET, L.SLOT_SUM, L.SLOT_SUM]
+SHAPES = ([L.SLOT_ADDS], HISTOGRAM, [L.SLOT_STAMP_INHERITED, L.SLOT_VALUE], list(MODES["shared"].slot_codes))
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=len)
+def test_a_new_owner_zeroes_all_of_what_was_removed_and_nothing_beside_it(attach, segment, shape):
+    lay_out(segment, L.SLOT_ADDS, *shape, L.SLOT_ADDS)
+    values = [7.0, *[float(n + 1) for n in range(len(shape))], 8.0]
+    row = left_behind(attach, values)
+    removed(segment, FIRST + 1)
+    claim(attach(), 200)
+    assert segment.matrix[row, FIRST : FIRST + len(values)].tolist() == [7.0, *[0.0] * len(shape), 8.0]
+    assert WorkerTable(segment).generation(row) == 1
+
+
+def test_a_first_owner_has_followed_everything(attach, segment):
+    removed(segment, FIRST, FIRST)
+    lease = claim(attach())
+    assert WorkerTable(segment).generation(lease.row) == lease.generation()[0] == 2
+
+
+def follow(segment, row, *, start=None, newest=None):
+    """What follow_removals() says of the slots that were reused, and of all of them."""
+    said = []
+    follow_removals(
+        segment,
+        segment.row_view(row),
+        segment.row_pages(row),
+        leases[-1].generation(),
+        Removals(segment).generation if newest is None else newest,
+        start,
+        lambda slot, carry: said.append((slot, carry)),
+        lambda carry: said.append(("all", carry)),
+    )
+    return said
+
+
+@pytest.fixture
+def owner(attach, segment):
+    """A row with 1, 2, 3, ... in counters from the first slot on, and its segment."""
+    lay_out(segment, *[L.SLOT_ADDS] * 8)
+    mine = attach()
+    row = claim(mine).row
+    mine.reserve_slots(row, FIRST, 8)
+    mine.matrix[row, FIRST : FIRST + 8] = range(1, 9)
+    return mine, row
+
+
+def counts(segment, row):
+    return segment.matrix[row, FIRST : FIRST + 8].tolist()
+
+
+def test_a_living_owner_zeroes_what_was_removed_once(owner, segment):
+    mine, row = owner
+    removed(segment, FIRST, FIRST + 2)
+    assert follow(mine, row) == []
+    assert counts(segment, row) == [0.0, 2.0, 0.0, 4.0, 5.0, 6.0, 7.0, 8.0]
+    assert leases[-1].generation()[0] == 2
+    mine.matrix[row, FIRST] = 9.0  # of the life after
+    assert follow(mine, row) == []
+    assert counts(segment, row)[0] == 9.0
+
+
+def test_only_removals_up_to_the_one_that_is_asked_for_are_followed(owner, segment):
+    mine, row = owner
+    removed(segment, FIRST, FIRST + 1, FIRST + 2)
+    follow(mine, row, newest=2)
+    assert counts(segment, row)[:3] == [0.0, 0.0, 3.0]
+    assert leases[-1].generation()[0] == 2
+
+
+def test_cells_in_slots_that_were_reused_are_let_go_with_what_the_row_has_there(owner, segment):
+    mine, row = owner
+    removed(segment, FIRST)
+    removed(segment, FIRST + 1, FIRST + 2, reused=True)
+    assert follow(mine, row) == [(FIRST + 1, True), (FIRST + 2, True)]
+    assert counts(segment, row)[:4] == [0.0, 0.0, 0.0, 4.0]
+
+
+def test_cells_that_are_behind_their_row_are_let_go_without_what_the_row_has(owner, segment):
+    """They were in private memory while the row was put in order: what is in the row is the next series'."""
+    mine, row = owner
+    removed(segment, FIRST, reused=True)
+    follow(mine, row)
+    mine.matrix[row, FIRST] = 9.0
+    assert follow(mine, row, start=0) == [(FIRST, False)]
+    assert counts(segment, row)[0] == 9.0, "what was followed is not zeroed again"
+
+
+def test_of_every_slot_those_are_zeroed_that_the_slot_table_names(owner, segment):
+    mine, row = owner
+    for slot in (FIRST + 1, FIRST + 5):
+        set_generation(segment, slot, 1)
+    removed(segment, EVERY_SLOT, reused=True)
+    assert follow(mine, row) == [("all", True)]
+    assert counts(segment, row) == [1.0, 0.0, 3.0, 4.0, 5.0, 0.0, 7.0, 8.0]
+    assert leases[-1].generation()[0] == 1
+
+
+def test_an_owner_that_is_further_behind_than_the_ring_looks_at_every_slot(owner, segment):
+    mine, row = owner
+    removed(segment, FIRST)
+    removed(segment, *[FIRST + 3] * L.REMOVALS)
+    assert follow(mine, row) == [("all", False)]
+    assert counts(segment, row) == [0.0, 2.0, 3.0, 0.0, 5.0, 6.0, 7.0, 8.0]
+    assert leases[-1].generation()[0] == L.REMOVALS + 1
+
+
+def test_a_page_that_the_row_does_not_have_is_not_touched(attach, segment):
+    lay_out(segment, *[L.SLOT_ADDS] * 600)
+    mine = attach()
+    row = claim(mine).row
+    mine.matrix[row, FIRST] = 5.0
+    before = segment.allocated_bytes()
+    removed(segment, FIRST, FIRST + 590)
+    before_following = segment.allocated_bytes()
+    follow(mine, row)
+    assert segment.matrix[row, FIRST] == 0.0
+    assert segment.allocated_bytes() == before_following >= before
+    assert not segment.pages[row, 1]
+
+
+@pytest.mark.parametrize("code", [L.SLOT_STAMP_MIN, L.SLOT_STAMP_MAX, L.SLOT_STAMP_NEWEST])
+def test_what_is_folded_does_not_meet_what_the_dead_of_an_earlier_life_said(attach, segment, code):
+    lay_out(segment, code, L.SLOT_VALUE)
+    assert inherited(attach, [5.0, 4.0]) == [0.0, 0.0]
+    assert tuple(segment.matrix[L.LEDGER_ROW, FIRST : FIRST + 2]) == (5.0, 4.0)
+    removed(segment, FIRST)
+    segment.codes[FIRST] &= ~L.SLOT_REMOVED  # it is asked for again
+    for value in (7.0, 1.0):
+        assert inherited(attach, [6.0, value]) == [0.0, 0.0]
+        segment.matrix[L.LEDGER_ROW, FIRST + 1] = value
+    assert segment.matrix[L.LEDGER_ROW, FIRST] == 6.0
+    assert WorkerTable(segment).generation(L.LEDGER_ROW) == 1
+
+
+def test_folding_after_a_removal_keeps_what_a_shared_gauge_has_in_the_ledger(attach, segment):
+    """Its words there are all workers': none of them names a base of the life after."""
+    lay_out(segment, L.SLOT_STAMP_MAX, L.SLOT_VALUE, *MODES["shared"].slot_codes)
+    segment.matrix[L.LEDGER_ROW, FIRST + 2 : FIRST + 8] = range(1, 7)
+    removed(segment, FIRST + 2)
+    inherited(attach, [5.0, 4.0, *[0.0] * 6])
+    assert segment.matrix[L.LEDGER_ROW, FIRST : FIRST + 8].tolist() == [5.0, 4.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0]
+
+
+# -- families in use ---------------------------------------------------------------------------------------------------
+
+
+def test_a_row_says_which_families_its_worker_uses(attach, segment):
+    lease = claim(attach(), families=[1, 8, L.MAX_USED_FAMILIES - 1])
+    table = WorkerTable(segment)
+    assert [n for n in range(L.MAX_USED_FAMILIES) if table.uses(lease.row, n)] == [1, 8, L.MAX_USED_FAMILIES - 1]
+    assert not any(table.uses(lease.row + 1, n) for n in range(L.MAX_USED_FAMILIES))
+    lease.use(9)
+    lease.use(8, False)
+    assert [table.uses(lease.row, n) for n in (7, 8, 9, 10)] == [False, False, True, False]
+    lease.use(L.MAX_USED_FAMILIES)
+    assert table.uses(lease.row, L.MAX_USED_FAMILIES), "a family beyond them counts as used"
+    assert not table.uses(lease.row + 1, 0)
+
+
+def test_a_new_owner_uses_what_it_says_and_not_what_the_dead_one_used(attach, segment):
+    dying = attach()
+    row = claim(dying, families=[1, 2]).row
+    dying.close()
+    assert claim(attach(), 200, families=[2, 3]).row == row
+    assert [n for n in range(100) if WorkerTable(segment).uses(row, n)] == [2, 3]

@@ -16,6 +16,7 @@ FIGURES = EngineFigures(
     series=7,
     shadowed_series=8,
     damaged_records=9,
+    counters_near_limit=15,
     overflowed_updates=10.0,
     dropped_exemplars=3.0,
     segment_bytes=11,

@@ -16,7 +16,7 @@ from shm_metrics.errors import SegmentError, SegmentFullError
 from shm_metrics.rows import WorkerTable
 from shm_metrics.segment import Segment
 from shm_metrics.writer import Writer
-from tests.engine.made import shown
+from tests.engine.made import catalog_held, shown
 from tests.repairing import repaired
 
 
@@ -151,7 +151,7 @@ def held(worker, no_thread, monkeypatch):
     monkeypatch.setattr(allocators, "CATALOG_SECONDS", 0.005)
     monkeypatch.setattr(allocators, "IMPATIENT_SECONDS", 0.0)
     first, second = worker(rows=4), worker()
-    return first, second._writer.allocator.locked()
+    return first, catalog_held(second._writer.segment)
 
 
 def test_what_is_to_be_removed_while_the_catalog_is_locked_is_an_error_of_the_tree(held):
@@ -216,8 +216,7 @@ def test_a_series_that_waits_and_finds_no_slot_overflows(held):
 def test_updates_within_a_creation_in_the_same_thread_are_not_lost(worker, no_thread):
     """As from a signal handler or a __del__ that comes in on top of a creation."""
     backend = worker()
-    with backend._writer.allocator.locked():
-        use_everything(backend)
+    backend._writer.allocator.run_locked(lambda: use_everything(backend))
     assert repaired(backend._writer)
     assert everything(backend) == ONCE
 
