@@ -351,12 +351,34 @@ def test_slots_of_a_removed_series_go_to_another_though_a_cell_of_it_is_held(wor
     assert new.value == 3.0
 
 
+@pytest.mark.parametrize("kind", ["counter", "histogram", "summary", "gauge"])
+def test_a_held_series_that_is_given_the_slots_of_another_loses_no_update(worker, kind):
+    """Its own slots went to another series; at its next update it takes those of a third one, which was removed."""
+    backend, other = worker(), worker()
+    held, third = (getattr(backend, kind)("thing", shop=shop) for shop in "ac")
+    update = "inc" if kind in ("counter", "gauge") else "observe"
+    getattr(held, update)(5)
+    getattr(third, update)(6)
+    fill(backend)
+    remove(backend, "thing", shop="a")
+    getattr(other, kind)("thing", shop="b")
+    remove(backend, "thing", shop="c")
+    for _ in range(3):
+        getattr(held, update)(2)
+    once = 3.0 if update == "observe" else 6.0
+    assert not held.overflowed
+    for reader in (backend, other):
+        assert shown(reader, "thing") == {B: 0.0, A: once}
+    if update == "observe":
+        assert sorted(backend.snapshot().family("thing").sums.tolist()) == [0.0, 6.0]
+
+
 def test_a_removed_series_in_which_something_was_counted_since_keeps_its_slots(worker):
     first, other = worker(), worker()
     held = first.counter("jobs", shop="a")
     held.inc(5)
     fill(first)
-    remove(other, "jobs", shop="a")
+    remove(first, "jobs", shop="a")
     held.inc(1)
     assert other.counter("jobs", shop="new").overflowed
     assert shown(other, "jobs") == {A: 1.0}
