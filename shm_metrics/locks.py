@@ -52,6 +52,8 @@ class FileLocks:
         return True
 
     def release(self, byte: int) -> None:
+        if self.fd < 0:
+            return  # closed, and with that all locks are gone
         fcntl.fcntl(self.fd, fcntl.F_OFD_SETLK, _request(fcntl.F_UNLCK, byte))
 
     def wait_exclusive(self, byte: int, seconds: float) -> bool:
