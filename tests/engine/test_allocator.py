@@ -143,7 +143,7 @@ def test_an_author_killed_between_any_two_steps_leaves_nothing_half_made(
         successor.close()
         if lived and n > 20:
             break
-    assert died > 6
+    assert died > 10
     slots = _slots_of_all(observer)
     assert len(slots) == len(set(slots)), "no slot is served twice"
 
@@ -159,7 +159,7 @@ def _slots_of_all(backend):
 
 
 def _stop_at_each_store(patch, author, step):
-    """Have `step` called before each store of the author into the segment's header, catalog and index."""
+    """Have `step` called before each store of the author into the segment's header, maps, tables, catalog and index."""
 
     class Watched:
         def __init__(self, view):
@@ -176,7 +176,15 @@ def _stop_at_each_store(patch, author, step):
             return len(self.view)
 
     patch.setattr(author.segment, "words", Watched(author.segment.words))
-    patch.setattr(author.allocator.index, "words", Watched(author.allocator.index.words))
+    patch.setattr(author.segment, "codes", Watched(author.segment.codes))
+    allocator = author.allocator
+    for holder, name in (
+        (allocator.index, "words"),
+        (allocator.table, "words"),
+        (allocator.table, "doubles"),
+        (allocator.removals, "_ring"),
+    ):
+        patch.setattr(holder, name, Watched(getattr(holder, name)))
     real = author.allocator.catalog.append
 
     def append(record):
@@ -268,6 +276,90 @@ def test_removing_twice_and_removing_nothing_changes_nothing(worker):
         remove(backend, "jobs", shop="a")
     assert shown(backend, "jobs") == {}
     assert backend._writer.segment.get(L.GENERATION_OFFSET) == 1
+
+
+def _killed_after(monkeypatch, author, stores, work):
+    """Whether `work` ended, rather than being killed after so many stores."""
+
+    def step(left=[stores]):  # noqa: B006
+        if left[0] == 0:
+            raise Killed
+        left[0] -= 1
+
+    with monkeypatch.context() as patch:
+        _stop_at_each_store(patch, author, step)
+        try:
+            work()
+        except Killed:
+            return False
+    return True
+
+
+@pytest.mark.parametrize("kind", ["counter", "histogram", "gauge"])
+def test_a_remover_killed_between_any_two_steps_has_removed_all_or_nothing(make_writer, worker, monkeypatch, kind):
+    observer = worker()
+    before, after = [], []
+    for stores in range(30):
+        labels = {"n": str(stores)}
+        pairs = (("n", str(stores)),)
+        held = getattr(observer, kind)("thing", **labels)
+        update = held.observe if kind == "histogram" else held.inc
+        update(5)
+        full, once = (1.0, 1.0) if kind == "histogram" else (5.0, 3.0)
+        author = make_writer()
+        definition = observer.families.handles["thing"].family
+        place = series(author, definition, pairs)
+        ended = _killed_after(monkeypatch, author, stores, lambda a=author, p=place: a.allocator.remove(p, 1e9))
+        author.close()
+        found = shown(observer, "thing").get(pairs)
+        assert found in (None, full)
+        (after if found is None else before).append(stores)
+        if ended:
+            assert found is None
+            break
+        successor = make_writer()
+        successor.allocator.run_locked(successor.allocator._prepare)
+        assert shown(observer, "thing").get(pairs) == found, "a removal is completed, and none is made"
+        remove(observer, "thing", **labels)
+        update(3)
+        for reader in (observer, worker(read_only=True)):
+            assert shown(reader, "thing")[pairs] == once
+            assert reader.snapshot().damaged_records == 0
+        successor.close()
+    assert ended
+    assert before
+    assert len(after) > 2
+    assert max(before) < min(after), "there is one store that does it"
+
+
+@pytest.mark.parametrize("kind", ["counter", "histogram", "gauge"])
+def test_a_reuser_killed_between_any_two_steps_leaves_no_slot_to_two_series_and_no_past(
+    make_writer, worker, monkeypatch, kind
+):
+    observer = worker()
+    held = getattr(observer, kind)("thing", n="0")
+    fill(observer)
+    definition = observer.families.handles["thing"].family
+    died = 0
+    for stores in range(60):
+        old, new = str(stores), str(stores + 1)
+        (held.observe if kind == "histogram" else held.inc)(5)
+        remove(observer, "thing", n=old)
+        author = make_writer()
+        wanted = (("n", new),)
+        ended = _killed_after(monkeypatch, author, stores, lambda a=author, w=wanted: series(a, definition, w))
+        author.close()
+        died += not ended
+        assert all(value == 0.0 for value in shown(observer, "thing").values())
+        held = getattr(observer, kind)("thing", n=new)
+        assert not held.overflowed
+        for reader in (observer, worker(read_only=True)):
+            assert shown(reader, "thing") == {wanted: 0.0}
+            assert reader.snapshot().damaged_records == 0
+        if ended:
+            break
+    assert ended
+    assert died > 8
 
 
 def fill(backend, name="filler"):
