@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 
 import pytest
@@ -11,6 +12,7 @@ from shm_metrics import layout as L
 from shm_metrics.allocator import CatalogBusyError
 from shm_metrics.errors import InvalidMetricError
 from shm_metrics.families import COUNTER, GAUGE, Family
+from tests.behaviour.soundness import check_sound
 from tests.engine.made import DEPTH, JOBS, SECONDS, catalog_held, shown
 
 A = (("shop", "a"),)
@@ -192,6 +194,50 @@ def _stop_at_each_store(patch, author, step):
         return real(record)
 
     patch.setattr(author.allocator.catalog, "append", append)
+
+
+@pytest.mark.parametrize("kind", ["creation", "removal"])
+def test_a_child_forked_on_top_of_a_call_does_it_anew_and_its_parent_goes_on(make_writer, monkeypatch, kind):
+    """As by a signal handler that forks, between any two stores: the child returns into its parent's call."""
+    forked = 0
+    parent = os.getpid()
+    for n in range(30):
+        labels = (("n", str(n)),)
+        writer = make_writer()
+        place = series(writer, labels=labels) if kind == "removal" else None
+        children, left = [], [n]
+
+        def step(children=children, left=left):
+            if left[0] == 0 and not children:
+                children.append(os.fork())
+            left[0] -= 1
+
+        code = 1
+        try:
+            with monkeypatch.context() as patch:
+                _stop_at_each_store(patch, writer, step)
+                if place is None:
+                    found = series(writer, labels=labels)
+                else:
+                    writer.allocator.remove(place, 1e9)
+                    found = place
+            if os.getpid() != parent:
+                there = find(writer, labels=labels)
+                code = 0 if there == (found if place is None else None) and writer.allocator.lock.holder is None else 3
+        finally:
+            if os.getpid() != parent:
+                os._exit(code)
+        if not children:
+            break
+        forked += 1
+        assert os.waitstatus_to_exitcode(os.waitpid(children[0], 0)[1]) == 0
+        assert find(writer, labels=labels) == (found if place is None else None)
+        assert series(make_writer(), labels=labels).slot == found.slot
+        check_sound(writer.segment)
+        assert not writer.allocator.lock.poisoned
+        writer.close()
+    assert forked > 3
+    assert not children
 
 
 def test_a_definition_too_large_to_record_takes_no_slots(make_writer):

@@ -7,6 +7,7 @@ import pytest
 from shm_metrics import layout as L
 from shm_metrics.allocator import Allocator
 from shm_metrics.catalog import Catalog
+from shm_metrics.removals import EVERY_SLOT, Removals
 from tests.behaviour.soundness import check_sound
 from tests.engine.made import shown
 
@@ -226,3 +227,30 @@ def test_a_catalog_full_of_the_living_is_not_copied_again_and_again(worker, monk
     found = shown(backend, "jobs")
     assert sum(found.values()) == 300.0
     assert found[OVERFLOW] == backend.stats()["overflowed_updates"] > 0
+
+
+def test_what_a_held_cell_counts_between_a_killed_copy_and_the_next_one_is_not_lost(worker, monkeypatch):
+    backend, other = worker(), worker()
+    held = other.counter("jobs", shop="held")
+    held.inc(9)
+    backend.counter("jobs", shop="held")
+    remove(backend, "jobs", shop="held")
+    real = Removals.note
+
+    def die(self, generation, slot, reused):
+        if slot == EVERY_SLOT:
+            raise Killed
+        real(self, generation, slot, reused)
+
+    monkeypatch.setattr(Removals, "note", die)
+    with pytest.raises(Killed):
+        copied(backend)
+    monkeypatch.undo()
+    held.inc(2)
+    backend.counter("jobs", shop="next").inc()
+    assert switches(backend) == 1
+    held.inc(1)
+    expected = {(("shop", "held"),): 3.0, (("shop", "next"),): 1.0}
+    for reader in (backend, other, worker(read_only=True)):
+        assert shown(reader, "jobs") == expected
+    check_sound(backend._writer.segment)
