@@ -8,7 +8,7 @@ number of changes in the header says when to look again. After the catalog was c
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from shm_metrics import layout as L
@@ -54,10 +54,10 @@ class FamilyEntry:
 class Mirror:
     """families: name -> the definition that is shown. older: other definitions of the same names.
 
-    uses: says whether a living worker uses the family with this number.
+    uses: says which of the families with these numbers a living worker uses.
     """
 
-    def __init__(self, segment: Segment, uses: Callable[[int], bool] = lambda family: True) -> None:
+    def __init__(self, segment: Segment, uses: Callable[[Iterable[int]], set[int]] = set) -> None:
         self.segment = segment
         self.catalog = Catalog(segment)
         self.table = SlotTable(segment)
@@ -121,12 +121,13 @@ class Mirror:
     def _choose(self, look_at_ranks: bool) -> bool:
         """Show, of several definitions of a name, the newest one that a living worker uses; whether that changed."""
         changed = False
+        used = self._uses(entry.number for entries in self._contested.values() for entry in entries)
         for name, entries in self._contested.items():
             if look_at_ranks:
                 for entry in entries:
                     entry.rank = self.catalog.rank(entry.offset)
             by_rank = sorted(entries, key=lambda entry: (entry.rank, entry.number), reverse=True)
-            shown = next((entry for entry in by_rank if self._uses(entry.number)), by_rank[0])
+            shown = next((entry for entry in by_rank if entry.number in used), by_rank[0])
             changed |= self.families[name] is not shown
             self.families[name] = shown
         shown_now = {id(entry) for entry in self.families.values()}

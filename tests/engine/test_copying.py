@@ -1,4 +1,4 @@
-"""A catalog that is full of the dead is copied without them: nothing that lives is lost, everybody follows."""
+"""A catalog that is full of the dead is copied without them: nothing that lives is lost, and all workers follow."""
 
 from __future__ import annotations
 
