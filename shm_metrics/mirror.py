@@ -8,7 +8,7 @@ number of changes in the header says when to look again. After the catalog was c
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from shm_metrics import layout as L
@@ -54,10 +54,10 @@ class FamilyEntry:
 class Mirror:
     """families: name -> the definition that is shown. older: other definitions of the same names.
 
-    uses: says whether a living worker uses the family with this number.
+    uses: says which of the families with these numbers a living worker uses.
     """
 
-    def __init__(self, segment: Segment, uses: Callable[[int], bool] = lambda family: True) -> None:
+    def __init__(self, segment: Segment, uses: Callable[[Iterable[int]], set[int]] = set) -> None:
         self.segment = segment
         self.catalog = Catalog(segment)
         self.table = SlotTable(segment)
@@ -73,6 +73,7 @@ class Mirror:
         self._switches = self.catalog.switches
         self._contested: dict[str, list[FamilyEntry]] = {}
         self._by_id: dict[int, FamilyEntry] = {}
+        self._orphans: dict[int, list[records.Record]] = {}  # series before their family, by its id
         self._cursor = 0
 
     def refresh(self) -> None:
@@ -93,7 +94,7 @@ class Mirror:
         for offset, record, following in self.catalog.scan(self._cursor):
             try:
                 self._take(offset, record)
-            except (SegmentFormatError, ValueError, KeyError):
+            except (SegmentFormatError, ValueError):
                 self.damaged += 1
             self._cursor = following
 
@@ -111,6 +112,7 @@ class Mirror:
         if record.count:
             entry.overflow = SeriesEntry(OVERFLOW_LABELS, (), record.slot, record.hash, overflow=True)
         self._by_id[entry.id] = entry
+        self._take_orphans(entry.id)
         name = entry.family.name
         shown = self.families.setdefault(name, entry)
         if shown is not entry:
@@ -119,12 +121,13 @@ class Mirror:
     def _choose(self, look_at_ranks: bool) -> bool:
         """Show, of several definitions of a name, the newest one that a living worker uses; whether that changed."""
         changed = False
+        used = self._uses(entry.number for entries in self._contested.values() for entry in entries)
         for name, entries in self._contested.items():
             if look_at_ranks:
                 for entry in entries:
                     entry.rank = self.catalog.rank(entry.offset)
             by_rank = sorted(entries, key=lambda entry: (entry.rank, entry.number), reverse=True)
-            shown = next((entry for entry in by_rank if self._uses(entry.number)), by_rank[0])
+            shown = next((entry for entry in by_rank if entry.number in used), by_rank[0])
             changed |= self.families[name] is not shown
             self.families[name] = shown
         shown_now = {id(entry) for entry in self.families.values()}
@@ -132,11 +135,23 @@ class Mirror:
         return changed
 
     def _take_series(self, record: records.Record) -> None:
-        family = self._by_id[record.parent]
+        family = self._by_id.get(record.parent)
+        if family is None:
+            self._orphans.setdefault(record.parent, []).append(record)
+            raise SegmentFormatError(f"series of the family {record.parent:x}, of which there is no record")
         self._check_slots(record, family.family)
         labels, payload = records.labels_of(record)
         # The same key a second time: the first one's slots were reused, or its record could not be found any more.
         family.series[record.key] = SeriesEntry(labels, payload, record.slot, record.hash)
+
+    def _take_orphans(self, family_id: int) -> None:
+        """The record of the family was damaged, and a worker has made it once more: its series are the same ones."""
+        for record in self._orphans.pop(family_id, ()):
+            try:
+                self._take_series(record)
+            except (SegmentFormatError, ValueError):
+                continue
+            self.damaged -= 1
 
     def _check_slots(self, record: records.Record, family: Family, optional: bool = False) -> None:
         if optional and not record.count:

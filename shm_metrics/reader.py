@@ -59,7 +59,12 @@ class Reader:
         self.workers = WorkerTable(segment)
         self.table = SlotTable(segment)
         workers = self.workers  # no reference to this object: what is forgotten goes at once, with its descriptors
-        self._uses = lambda family: any(workers.uses(row, family) for row in {*workers.live(), *mine()})
+
+        def uses(families: Iterable[int]) -> set[int]:
+            rows = {*workers.live(), *mine()}
+            return {family for family in families if any(workers.uses(row, family) for row in rows)}
+
+        self._uses = uses
         self.mirror = Mirror(segment, self._uses)
         self.exemplars = ExemplarScan(segment)
         self._mine = mine

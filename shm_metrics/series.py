@@ -83,8 +83,14 @@ class SeriesMethods:
             self.__class__ = _overflow_variant(mine) if self.overflowed else mine.__mro__[1]
 
     def rebind(self) -> None:
-        """Take a new place, with what was counted since the last one was lost to another series."""
+        """Take a new place, with what was counted since the last one was lost to another series.
+
+        An update is under way, which goes there: an overflowed one is counted here, as it began as one that is not.
+        """
+        counts_itself = self._counts_overflow
         self.start(self._handle, self._pairs, move=True)
+        if self.overflowed and not counts_itself:
+            self._handle.writer.count_overflow()
 
     def told(self) -> str:
         """What messages call this series: the family's name, and its labels."""
@@ -122,7 +128,8 @@ def _overflow_variant(cls: type) -> type:
 def _counted(update: Callable[..., Any]) -> Callable[..., Any]:
     def counted(self: Any, *args: Any, **kwargs: Any) -> Any:
         result = update(self, *args, **kwargs)
-        self._handle.writer.count_overflow()
+        if self.overflowed:  # still, and not given a place of its own on the way
+            self._handle.writer.count_overflow()
         return result
 
     return counted

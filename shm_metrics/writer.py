@@ -246,6 +246,11 @@ class Writer:
             self._tell("slots", f"series of {family.name}: {error}")
             self._bind_overflow(cell, place_cell, family, found, move)
             return False
+        if move:
+            # The slots may have been of another series: what comes along must not be zeroed with what that one left.
+            self.follow_removals()
+            if self.allocator.table.owner(place.slot) != place.hash:
+                return self.bind(cell, family, labels, payload, move=True)
         self._remember(cell, place.slot, place.hash)
         place_cell(self.row, place.slot)
         if self.row.followed() != seen and self.allocator.table.owner(place.slot) != place.hash:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 
 import pytest
@@ -11,6 +12,7 @@ from shm_metrics import layout as L
 from shm_metrics.allocator import CatalogBusyError
 from shm_metrics.errors import InvalidMetricError
 from shm_metrics.families import COUNTER, GAUGE, Family
+from tests.behaviour.soundness import check_sound
 from tests.engine.made import DEPTH, JOBS, SECONDS, catalog_held, shown
 
 A = (("shop", "a"),)
@@ -143,7 +145,7 @@ def test_an_author_killed_between_any_two_steps_leaves_nothing_half_made(
         successor.close()
         if lived and n > 20:
             break
-    assert died > 6
+    assert died > 10
     slots = _slots_of_all(observer)
     assert len(slots) == len(set(slots)), "no slot is served twice"
 
@@ -159,7 +161,7 @@ def _slots_of_all(backend):
 
 
 def _stop_at_each_store(patch, author, step):
-    """Have `step` called before each store of the author into the segment's header, catalog and index."""
+    """Have `step` called before each store of the author into the segment's header, maps, tables, catalog and index."""
 
     class Watched:
         def __init__(self, view):
@@ -176,7 +178,15 @@ def _stop_at_each_store(patch, author, step):
             return len(self.view)
 
     patch.setattr(author.segment, "words", Watched(author.segment.words))
-    patch.setattr(author.allocator.index, "words", Watched(author.allocator.index.words))
+    patch.setattr(author.segment, "codes", Watched(author.segment.codes))
+    allocator = author.allocator
+    for holder, name in (
+        (allocator.index, "words"),
+        (allocator.table, "words"),
+        (allocator.table, "doubles"),
+        (allocator.removals, "_ring"),
+    ):
+        patch.setattr(holder, name, Watched(getattr(holder, name)))
     real = author.allocator.catalog.append
 
     def append(record):
@@ -184,6 +194,50 @@ def _stop_at_each_store(patch, author, step):
         return real(record)
 
     patch.setattr(author.allocator.catalog, "append", append)
+
+
+@pytest.mark.parametrize("kind", ["creation", "removal"])
+def test_a_child_forked_on_top_of_a_call_does_it_anew_and_its_parent_goes_on(make_writer, monkeypatch, kind):
+    """As by a signal handler that forks, between any two stores: the child returns into its parent's call."""
+    forked = 0
+    parent = os.getpid()
+    for n in range(30):
+        labels = (("n", str(n)),)
+        writer = make_writer()
+        place = series(writer, labels=labels) if kind == "removal" else None
+        children, left = [], [n]
+
+        def step(children=children, left=left):
+            if left[0] == 0 and not children:
+                children.append(os.fork())
+            left[0] -= 1
+
+        code = 1
+        try:
+            with monkeypatch.context() as patch:
+                _stop_at_each_store(patch, writer, step)
+                if place is None:
+                    found = series(writer, labels=labels)
+                else:
+                    writer.allocator.remove(place, 1e9)
+                    found = place
+            if os.getpid() != parent:
+                there = find(writer, labels=labels)
+                code = 0 if there == (found if place is None else None) and writer.allocator.lock.holder is None else 3
+        finally:
+            if os.getpid() != parent:
+                os._exit(code)
+        if not children:
+            break
+        forked += 1
+        assert os.waitstatus_to_exitcode(os.waitpid(children[0], 0)[1]) == 0
+        assert find(writer, labels=labels) == (found if place is None else None)
+        assert series(make_writer(), labels=labels).slot == found.slot
+        check_sound(writer.segment)
+        assert not writer.allocator.lock.poisoned
+        writer.close()
+    assert forked > 3
+    assert not children
 
 
 def test_a_definition_too_large_to_record_takes_no_slots(make_writer):
@@ -270,6 +324,90 @@ def test_removing_twice_and_removing_nothing_changes_nothing(worker):
     assert backend._writer.segment.get(L.GENERATION_OFFSET) == 1
 
 
+def _killed_after(monkeypatch, author, stores, work):
+    """Whether `work` ended, rather than being killed after so many stores."""
+
+    def step(left=[stores]):  # noqa: B006
+        if left[0] == 0:
+            raise Killed
+        left[0] -= 1
+
+    with monkeypatch.context() as patch:
+        _stop_at_each_store(patch, author, step)
+        try:
+            work()
+        except Killed:
+            return False
+    return True
+
+
+@pytest.mark.parametrize("kind", ["counter", "histogram", "gauge"])
+def test_a_remover_killed_between_any_two_steps_has_removed_all_or_nothing(make_writer, worker, monkeypatch, kind):
+    observer = worker()
+    before, after = [], []
+    for stores in range(30):
+        labels = {"n": str(stores)}
+        pairs = (("n", str(stores)),)
+        held = getattr(observer, kind)("thing", **labels)
+        update = held.observe if kind == "histogram" else held.inc
+        update(5)
+        full, once = (1.0, 1.0) if kind == "histogram" else (5.0, 3.0)
+        author = make_writer()
+        definition = observer.families.handles["thing"].family
+        place = series(author, definition, pairs)
+        ended = _killed_after(monkeypatch, author, stores, lambda a=author, p=place: a.allocator.remove(p, 1e9))
+        author.close()
+        found = shown(observer, "thing").get(pairs)
+        assert found in (None, full)
+        (after if found is None else before).append(stores)
+        if ended:
+            assert found is None
+            break
+        successor = make_writer()
+        successor.allocator.run_locked(successor.allocator._prepare)
+        assert shown(observer, "thing").get(pairs) == found, "a removal is completed, and none is made"
+        remove(observer, "thing", **labels)
+        update(3)
+        for reader in (observer, worker(read_only=True)):
+            assert shown(reader, "thing")[pairs] == once
+            assert reader.snapshot().damaged_records == 0
+        successor.close()
+    assert ended
+    assert before
+    assert len(after) > 2
+    assert max(before) < min(after), "there is one store that does it"
+
+
+@pytest.mark.parametrize("kind", ["counter", "histogram", "gauge"])
+def test_a_reuser_killed_between_any_two_steps_leaves_no_slot_to_two_series_and_no_past(
+    make_writer, worker, monkeypatch, kind
+):
+    observer = worker()
+    held = getattr(observer, kind)("thing", n="0")
+    fill(observer)
+    definition = observer.families.handles["thing"].family
+    died = 0
+    for stores in range(60):
+        old, new = str(stores), str(stores + 1)
+        (held.observe if kind == "histogram" else held.inc)(5)
+        remove(observer, "thing", n=old)
+        author = make_writer()
+        wanted = (("n", new),)
+        ended = _killed_after(monkeypatch, author, stores, lambda a=author, w=wanted: series(a, definition, w))
+        author.close()
+        died += not ended
+        assert all(value == 0.0 for value in shown(observer, "thing").values())
+        held = getattr(observer, kind)("thing", n=new)
+        assert not held.overflowed
+        for reader in (observer, worker(read_only=True)):
+            assert shown(reader, "thing") == {wanted: 0.0}
+            assert reader.snapshot().damaged_records == 0
+        if ended:
+            break
+    assert ended
+    assert died > 8
+
+
 def fill(backend, name="filler"):
     """Take every slot that is left."""
     n = 0
@@ -351,12 +489,34 @@ def test_slots_of_a_removed_series_go_to_another_though_a_cell_of_it_is_held(wor
     assert new.value == 3.0
 
 
+@pytest.mark.parametrize("kind", ["counter", "histogram", "summary", "gauge"])
+def test_a_held_series_that_is_given_the_slots_of_another_loses_no_update(worker, kind):
+    """Its own slots went to another series; at its next update it takes those of a third one, which was removed."""
+    backend, other = worker(), worker()
+    held, third = (getattr(backend, kind)("thing", shop=shop) for shop in "ac")
+    update = "inc" if kind in ("counter", "gauge") else "observe"
+    getattr(held, update)(5)
+    getattr(third, update)(6)
+    fill(backend)
+    remove(backend, "thing", shop="a")
+    getattr(other, kind)("thing", shop="b")
+    remove(backend, "thing", shop="c")
+    for _ in range(3):
+        getattr(held, update)(2)
+    once = 3.0 if update == "observe" else 6.0
+    assert not held.overflowed
+    for reader in (backend, other):
+        assert shown(reader, "thing") == {B: 0.0, A: once}
+    if update == "observe":
+        assert sorted(backend.snapshot().family("thing").sums.tolist()) == [0.0, 6.0]
+
+
 def test_a_removed_series_in_which_something_was_counted_since_keeps_its_slots(worker):
     first, other = worker(), worker()
     held = first.counter("jobs", shop="a")
     held.inc(5)
     fill(first)
-    remove(other, "jobs", shop="a")
+    remove(first, "jobs", shop="a")
     held.inc(1)
     assert other.counter("jobs", shop="new").overflowed
     assert shown(other, "jobs") == {A: 1.0}

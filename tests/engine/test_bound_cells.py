@@ -42,7 +42,7 @@ def test_of_a_cell_that_was_bound_twice_to_a_slot_the_last_time_counts():
 
 
 def test_a_cell_that_went_to_another_slot_is_found_at_both():
-    """Whoever asks compares with where the cell writes now."""
+    """The caller compares with where the cell writes now."""
     cells, cell = BoundCells(), Cell()
     cells.add(16, 7, cell)
     cells.add(20, 7, cell)

@@ -31,6 +31,17 @@ def test_one_byte_has_one_exclusive_holder(two):
     assert other.try_exclusive(5)
 
 
+def test_closed_locks_take_see_and_release_nothing(two):
+    one, other = two
+    assert one.try_exclusive(5)
+    one.close()
+    one.release(5)
+    assert not one.try_exclusive(6)
+    assert not one.try_shared(6)
+    assert not one.held_by_other(5)
+    assert other.try_exclusive(5)
+
+
 def test_taking_what_one_holds_already_succeeds(two):
     assert two[0].try_exclusive(5)
     assert two[0].try_exclusive(5)

@@ -189,7 +189,9 @@ def test_a_damaged_family_costs_that_family(worker):
     assert snapshot.damaged_records == 2, "the family, and the series that has none"
     other = worker()
     other.counter("lost", n=1).inc()
-    assert shown(worker(read_only=True), "lost") == {(("n", "1"),): 1.0}
+    for reader in (backend, other, worker(read_only=True)):
+        assert shown(reader, "lost") == {(("n", "1"),): 2.0}, "its series are the same ones"
+        assert reader.snapshot().damaged_records == 1
 
 
 def test_a_record_that_names_slots_out_of_reach_is_damage(worker):

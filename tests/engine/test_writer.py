@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import time
+from array import array
 
 import pytest
 
@@ -12,6 +13,7 @@ from shm_metrics import MetricsBackend
 from shm_metrics import allocator as allocators
 from shm_metrics import layout as L
 from shm_metrics import writer as writers
+from shm_metrics.cells import build
 from shm_metrics.errors import SegmentError, SegmentFullError
 from shm_metrics.rows import WorkerTable
 from shm_metrics.segment import Segment
@@ -140,6 +142,37 @@ def test_overflows_of_a_worker_without_a_row_are_counted_too(worker, no_thread):
     assert repaired(second._writer)
     assert second.stats()["overflowed_updates"] == 1.0
     assert shown(second, "jobs")[(("overflow", "true"),)] == 1.0
+
+
+@pytest.mark.parametrize("observed", [(), (0.5,), (0.5, 0.25, 3.0)], ids=len)
+def test_observations_put_together_slot_by_slot_keep_their_sum_when_they_move(observed):
+    """As the drop-in counts them: buckets and sum by themselves, beside others that were observed."""
+    cell, place = build.HistogramCell(), build.private_row(16)
+    cell.divide(memoryview(array("d", [1.0, 2.0, float("inf")])))
+    private = build.private_row(6)
+    cell.bind(private, 0)
+    for value in observed:
+        cell.observe(value)
+    n = len(observed)
+    private.add(1, 2.0)
+    private.add(4 + (n & 1), 1.75)
+    cell.move(place, 4)
+    counts = [place.read(slot) for slot in (5, 6, 7)]
+    assert counts == [2.0 + sum(value <= 1 for value in observed), 0.0, float(sum(value > 2 for value in observed))]
+    assert place.read(8 + (n & 1)) == 1.75 + sum(observed)
+    assert [private.read(slot) for slot in range(6)] == [0.0] * 6
+
+
+@pytest.mark.parametrize("values", [(float("inf"),), (float("inf"), 1.0, 2.0), (1e308, 1e308, 1e308)])
+def test_observations_of_infinity_move_with_their_sum(values):
+    cell, place = build.HistogramCell(), build.private_row(16)
+    cell.divide(memoryview(array("d", [1.0, 2.0, float("inf")])))
+    cell.bind(build.private_row(6), 0)
+    for value in values:
+        cell.observe(value)
+    cell.move(place, 4)
+    assert sum(place.read(slot) for slot in (5, 6, 7)) == len(values)
+    assert place.read(8 + (len(values) & 1)) == float("inf")
 
 
 # -- the catalog cannot be had ----------------------------------------------------------------------------------------

@@ -139,11 +139,12 @@ class Course:
                 self.problems.append(f"{when}: {key} shows {shown.get(key)}, not {value}")
 
 
-def differences(seen: Course, before: Course, after: Course) -> list[str]:
+def differences(seen: Course, before: Course, after: Course, moves: bool = False) -> list[str]:
     """The series whose course is neither the one before the operation nor the one after it.
 
     The first step is a scrape by a process that may write nothing. What it still shows as before, the first writer may
     complete. A series that an operation makes and counts in may have been made only. An exemplar may be lost.
+    moves: see Operation.
     """
     found = []
     for key in {key: None for course in (before, after, seen) for step in course.steps for key in step}:
@@ -153,6 +154,8 @@ def differences(seen: Course, before: Course, after: Course) -> list[str]:
         if set(old) == {None} and all(value is None or _says_nothing(value) for value in own):
             continue
         if key.endswith(" exemplar") and all(value in (None, *old, *new) for value in own):
+            continue
+        if moves and all(map(_between, own, old, new)):
             continue
         found.append(f"{key}: {own} is neither {old} as before nor {new} as after")
     return found
@@ -281,3 +284,14 @@ def _make_more(course: Course, workers: list[MetricsBackend]) -> None:
     Counter("more", "", ["n"], registry=workers[0]).clear()
     if any(key.startswith("more") for key in course.see(workers[0])):
         course.problems.append("more series: they were removed, and are still there")
+
+
+def _between(own: Any, old: Any, new: Any) -> bool:
+    """Whether a part of what came to `old` makes `own`: each number lies between, as far as it grows."""
+    if own in (old, new):
+        return True
+    if isinstance(new, tuple):
+        (count, total, buckets), (_, old_total, old_buckets) = own, old or (0, 0.0, (0,) * len(new[2]))
+        within = all(a <= b <= c for a, b, c in zip(old_buckets, buckets, new[2], strict=True))
+        return within and count == buckets[-1] and min(old_total, new[1]) <= total <= max(old_total, new[1])
+    return own is not None and new is not None and (old or 0.0) <= own <= new

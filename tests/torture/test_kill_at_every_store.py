@@ -103,7 +103,7 @@ def check(operation: Operation, path: str, capsys: Any, most: int) -> None:
     def named(number: int) -> str:
         return f"state {number} of {len(states) - 1}, after {where(states[number - 1], states[number], layout)}"
 
-    torn, unkilled = judge(courses, named, operation.after or {})
+    torn, unkilled = judge(courses, named, operation.after or {}, operation.moves)
     with capsys.disabled():
         print(
             f"\n{operation}: {len(states)} states, {len(courses)} checked, {len(torn)} torn; "
@@ -114,7 +114,7 @@ def check(operation: Operation, path: str, capsys: Any, most: int) -> None:
 
 
 def judge(
-    courses: dict[int, Course | str], named: Callable[[int], str], expected: dict[str, Any]
+    courses: dict[int, Course | str], named: Callable[[int], str], expected: dict[str, Any], moves: bool = False
 ) -> tuple[list[str], list[str]]:
     """What is wrong in the states of an operation, and what is wrong before and after it, where nobody was killed."""
     before, after = courses[0], courses[max(courses)]
@@ -125,7 +125,7 @@ def judge(
     unkilled = list(dict.fromkeys(before.problems + after.problems))
     torn = []
     for number, course in sorted(courses.items()):
-        found = [course] if isinstance(course, str) else differences(course, before, after)
+        found = [course] if isinstance(course, str) else differences(course, before, after, moves)
         if isinstance(course, Course):
             found += [problem for problem in course.problems if problem not in unkilled]
         if found:
