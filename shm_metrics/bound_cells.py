@@ -8,6 +8,8 @@ from __future__ import annotations
 import weakref
 from typing import Any
 
+from shm_metrics.runtime.call_lock import CallLock, NestedCallError
+
 __all__ = ["BoundCells"]
 
 _Entries = list[tuple[int, "weakref.ref[Any]"]]
@@ -18,13 +20,21 @@ class BoundCells:
         self._by_slot: dict[int, _Entries] = {}
         self._added = 0
         self._most = 1024
+        self._lock = CallLock()
 
     def add(self, slot: int, hash_: int, cell: Any) -> None:
         """The cell writes to `slot`, for the series with this hash."""
         self._by_slot.setdefault(slot, []).append((hash_, weakref.ref(cell)))
         self._added += 1
         if self._added > self._most:
-            self._drop_dead()
+            try:
+                self._lock.run(self._drop_dead)
+            except NestedCallError:
+                pass  # it comes in on top of just that
+
+    def renew(self) -> None:
+        """In a forked child: forget a lock that another thread held."""
+        self._lock.renew()
 
     def _drop_dead(self) -> None:
         for entries in list(self._by_slot.values()):

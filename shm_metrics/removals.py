@@ -31,7 +31,7 @@ class Removal(NamedTuple):
     generation: int
     slot: int
     reused: bool
-    reset: bool
+    reset: bool = False
 
 
 class Removals:

@@ -460,6 +460,7 @@ class Writer:
         self._forget_exemplars()
         self.row.renew()
         self.allocator.renew()
+        self._cells.renew()
         if "reader" in self.__dict__:
             self.reader.renew()
         self._repairing = False

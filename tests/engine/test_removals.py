@@ -28,7 +28,7 @@ def publish(segment, slot, reused=False):
     """One more removal, as the allocator makes it. Its generation."""
     removals = Removals(segment)
     generation = removals.generation + 1
-    removals.note(generation, slot, reused)
+    removals.note(generation, slot, L.REUSED if reused else 0)
     segment.set(L.GENERATION_OFFSET, generation)
     return generation
 
@@ -58,7 +58,7 @@ def test_another_process_sees_them(segment, removals, place):
 def test_what_is_noted_and_not_published_is_no_removal(segment, removals):
     """Its author was killed in between: the generation says how far the ring counts."""
     publish(segment, 16)
-    removals.note(2, 99, True)
+    removals.note(2, 99, L.REUSED)
     assert removals.since(0) == [Removal(1, 16, False)]
     assert removals.newest() == Removal(1, 16, False)
     publish(segment, 40)

@@ -57,12 +57,12 @@ def lay_out(segment, *codes):
     segment.reserve_slots(L.LEDGER_ROW, FIRST, len(codes))
 
 
-def removed(segment, *slots, reused=False):
+def removed(segment, *slots, reused=False, reset=False):
     """One more removal for each of `slots`, as the allocator makes it."""
     removals = Removals(segment)
     for slot in slots:
         generation = removals.generation + 1
-        removals.note(generation, slot, reused)
+        removals.note(generation, slot, (L.REUSED if reused else 0) | (L.RESET if reset else 0))
         segment.set(L.GENERATION_OFFSET, generation)
         if slot < SMALL.slots:
             segment.codes[slot] |= L.SLOT_REMOVED
@@ -283,7 +283,7 @@ def test_a_first_owner_has_followed_everything(attach, segment):
 
 
 def follow(segment, row, *, start=None, newest=None):
-    """What follow_removals() says of the slots that were reused, and of all of them."""
+    """What follow_removals() says of the slots of series that were removed, and of all of them."""
     said = []
     follow_removals(
         segment,
@@ -293,7 +293,7 @@ def follow(segment, row, *, start=None, newest=None):
         Removals(segment).generation if newest is None else newest,
         start,
         lambda slot, carry: said.append((slot, carry)),
-        lambda carry: said.append(("all", carry)),
+        lambda since: said.append(("all", since)),
     )
     return said
 
@@ -316,7 +316,7 @@ def counts(segment, row):
 def test_a_living_owner_zeroes_what_was_removed_once(owner, segment):
     mine, row = owner
     removed(segment, FIRST, FIRST + 2)
-    assert follow(mine, row) == []
+    assert follow(mine, row) == [(FIRST, False), (FIRST + 2, False)]
     assert counts(segment, row) == [0.0, 2.0, 0.0, 4.0, 5.0, 6.0, 7.0, 8.0]
     assert leases[-1].generation()[0] == 2
     mine.matrix[row, FIRST] = 9.0  # of the life after
@@ -332,11 +332,18 @@ def test_only_removals_up_to_the_one_that_is_asked_for_are_followed(owner, segme
     assert leases[-1].generation()[0] == 2
 
 
+def test_a_reset_is_zeroed_and_lets_no_cell_go(owner, segment):
+    mine, row = owner
+    removed(segment, FIRST, reset=True)
+    assert follow(mine, row) == []
+    assert counts(segment, row)[:2] == [0.0, 2.0]
+
+
 def test_cells_in_slots_that_were_reused_are_let_go_with_what_the_row_has_there(owner, segment):
     mine, row = owner
     removed(segment, FIRST)
     removed(segment, FIRST + 1, FIRST + 2, reused=True)
-    assert follow(mine, row) == [(FIRST + 1, True), (FIRST + 2, True)]
+    assert follow(mine, row) == [(FIRST, False), (FIRST + 1, True), (FIRST + 2, True)]
     assert counts(segment, row)[:4] == [0.0, 0.0, 0.0, 4.0]
 
 
@@ -355,7 +362,7 @@ def test_of_every_slot_those_are_zeroed_that_the_slot_table_names(owner, segment
     for slot in (FIRST + 1, FIRST + 5):
         set_generation(segment, slot, 1)
     removed(segment, EVERY_SLOT, reused=True)
-    assert follow(mine, row) == [("all", True)]
+    assert follow(mine, row) == [("all", None)]
     assert counts(segment, row) == [1.0, 0.0, 3.0, 4.0, 5.0, 0.0, 7.0, 8.0]
     assert leases[-1].generation()[0] == 1
 
@@ -364,7 +371,7 @@ def test_an_owner_that_is_further_behind_than_the_ring_looks_at_every_slot(owner
     mine, row = owner
     removed(segment, FIRST)
     removed(segment, *[FIRST + 3] * L.REMOVALS)
-    assert follow(mine, row) == [("all", False)]
+    assert follow(mine, row) == [("all", 0)]
     assert counts(segment, row) == [0.0, 2.0, 3.0, 0.0, 5.0, 6.0, 7.0, 8.0]
     assert leases[-1].generation()[0] == L.REMOVALS + 1
 

@@ -110,7 +110,7 @@ def test_the_next_holder_of_the_lock_completes_a_removal_whose_remover_was_kille
 
 def test_a_removal_of_every_slot_is_pending_for_none(writer, table):
     place = series(writer)
-    writer.allocator.removals.note(1, EVERY_SLOT, True)
+    writer.allocator.removals.note(1, EVERY_SLOT, L.REUSED)
     writer.segment.set(L.GENERATION_OFFSET, 1)
     assert table.state(place.slot, place.hash) == LIVE
     assert states(table, place) == [LIVE]
