@@ -405,7 +405,11 @@ class _Scan:
             shown: dict[LabelPairs, tuple[float, float, float]] = {}
             for position, entry in enumerate(plan.entries, start):
                 # Where the application has a label of that name, the worker's pid goes by another one.
-                label = "worker_pid" if any(name == "pid" for name, _ in entry.labels) else "pid"
+                names, label = {name for name, _ in entry.labels}, "pid"
+                if label in names:
+                    label = "worker_pid"
+                while label in names:
+                    label += "_"
                 for index in np.flatnonzero(stamps[:, position]).tolist():
                     labels = tuple(sorted((*entry.labels, (label, pids[index]))))
                     created_at = float(group.created[position])

@@ -342,7 +342,8 @@ class Writer:
 
     def repair(self) -> bool:
         """Give places to what waits in private memory; True when nothing waits any more."""
-        if not self._repair_lock.acquire(False):
+        lock = self._repair_lock
+        if not lock.acquire(False):
             return False  # another thread is at it
         try:
             if self.lease is None and not self.closed:
@@ -350,21 +351,28 @@ class Writer:
                     self.segment.reopen()
                 lease = self._claim()
                 if lease is not None:
-                    self._adopt(lease)
+                    self._adopt(lease, lock)
             for _ in range(0 if self.closed else len(self._waiting)):
                 # It leaves the list only when it has its place: a child forked in between must find it there.
                 cell, family, labels, payload = self._waiting[0]
                 if cell.place()[0] is not self.row:
                     self.bind(cell, family, labels, payload, move=True)
+                if self._repair_lock is not lock:
+                    break  # forked on top of this call, with a list of its own
                 del self._waiting[0]
         finally:
-            self._repair_lock.release()
+            lock.release()
         return not self._waits()
 
     def _waits(self) -> bool:
         return not self.closed and (self.lease is None or bool(self._waiting))
 
-    def _adopt(self, lease: RowLease) -> None:
+    def _adopt(self, lease: RowLease, lock: Any) -> None:
+        """Move into the row. In a child that was forked on top of this call, `lock` is not the repair lock any more.
+
+        The child has a row of its own then, and the lease stays the parent's. Between a look and the store after it
+        no handler comes in.
+        """
         segment, row = self.segment, lease.row
         shared = build.private_row(1)
         self._point(shared, lease)
@@ -372,9 +380,14 @@ class Writer:
         self.follow_removals()
         overflowed = self.row.read(L.SLOT_OVERFLOWED_UPDATES)
         build.adopt(self.row, shared, self._rowless)
+        if self._repair_lock is not lock:
+            lease.forget()
+            return
         self.lease = lease
-        self._exemplars = ExemplarTable(segment, row)
-        self._rowless = {}
+        exemplars = ExemplarTable(segment, row)
+        if self._repair_lock is not lock:
+            return
+        self._exemplars, self._rowless = exemplars, {}
         self.row.add(L.SLOT_OVERFLOWED_UPDATES, overflowed)
         # What another thread made since the row was claimed wants its pages and families, too.
         segment.reserve_pages(row, bytes(self._wanted_pages))
