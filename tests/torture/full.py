@@ -1,4 +1,4 @@
-"""A full segment under load: workers that meet unknown label sets at a steady rate, and others that count as always.
+"""A full segment under load: workers that meet unknown label sets at a steady rate, and one that meets existing ones.
 
     python -m tests.torture.full --slots 131072 --workers 4 --rate 250 --seconds 20
 
@@ -115,10 +115,10 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=4)
     parser.add_argument("--rate", type=float, default=250.0)
     parser.add_argument("--seconds", type=float, default=2.0)
-    told = parser.parse_args()
+    given = parser.parse_args()
     path = f"/dev/shm/shm_metrics-test-full-{os.getpid()}"
     try:
-        found = measure(path, told.slots, told.workers, told.rate, told.seconds)
+        found = measure(path, given.slots, given.workers, given.rate, given.seconds)
     finally:
         if os.path.exists(path):
             os.unlink(path)
