@@ -2,8 +2,8 @@
 
     python -m tests.torture.full --slots 131072 --workers 4 --rate 250 --seconds 20
 
-Prints what it measured as JSON: of each call the time by the clock, and the CPU time, which other programs on the
-machine do not lengthen. The pace is kept by a wait after each batch; nothing is synchronised by time.
+Prints what it measured as JSON: of each call the time by the clock, and the CPU time, without
+waits for a processor. The pace is kept by a wait after each batch; nothing is synchronised by time.
 """
 
 from __future__ import annotations
