@@ -395,10 +395,8 @@ class Allocator:
         if lock.poisoned:
             raise ForkedCallError
         segment.codes[slot] = code
-        self._changed()
-        if lock.poisoned:
-            raise ForkedCallError
         words[entry + L.SLOT_GENERATION_OFFSET // L.WORD] = generation
+        self._changed()
 
     # -- slots ----------------------------------------------------------------------------------------------------
 

@@ -57,7 +57,7 @@ class ExemplarTable:
         It is left out when this comes in on top of itself in one thread (a signal handler, a __del__).
         """
         try:
-            self._lock.run(self._keep, slot, pack_entry(slot, value, timestamp, stamp, text))
+            self._lock.run(self._keep, slot, value, timestamp, stamp, text)
         except NestedCallError:
             return False
         except Exception:
@@ -66,7 +66,8 @@ class ExemplarTable:
                 raise
         return not self._revoked
 
-    def _keep(self, slot: int, body: bytes) -> None:
+    def _keep(self, slot: int, value: float, timestamp: float, stamp: float, text: bytes) -> None:
+        body = pack_entry(slot, value, timestamp, stamp, text)
         if not self._ready and not self._revoked:
             self._open()
         if self._revoked:

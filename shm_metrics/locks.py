@@ -207,7 +207,7 @@ class FileLocks:
         try:
             fcntl.fcntl(number, self._set_command, _request(kind, byte))
         except OSError as error:
-            if error.errno in _REFUSED:
+            if error.errno in _REFUSED or self._closed:  # closed: by a fork on top of this very call
                 return False
             raise
         return True

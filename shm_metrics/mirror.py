@@ -63,7 +63,7 @@ class Mirror:
         self.table = SlotTable(segment)
         self.version = 0  # grows with every change that refresh() found
         self._uses = uses
-        self._changes = 0
+        self._changes = (0, 0)
         self._whole = True  # False: an exception ended a refresh() in the middle
         self._forget()
 
@@ -81,7 +81,9 @@ class Mirror:
         was_whole, self._whole = self._whole, False
         if not was_whole:
             self._forget()
-        changes, before = self.segment.get(L.CHANGES_OFFSET), (self._cursor, self._switches)
+        # The generation too: a removal that an exception or a kill ended there has moved nothing else.
+        changes = self.segment.get(L.CHANGES_OFFSET), self.segment.get(L.GENERATION_OFFSET)
+        before = self._cursor, self._switches
         self._read_on()
         while self._switches != self.catalog.switches:
             self._forget()  # the catalog was copied, perhaps under our eyes
