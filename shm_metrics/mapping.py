@@ -106,4 +106,5 @@ class Pin:
             _libc().munmap(address, mmap.PAGESIZE)
 
     def __del__(self) -> None:
-        self.drop()
+        if hasattr(self, "_address"):  # an exception may have come before
+            self.drop()

@@ -177,7 +177,8 @@ class RowLease:
         self._locks = None
 
     def __del__(self) -> None:
-        self.release()
+        if hasattr(self, "_locks"):  # an exception may have come before
+            self.release()
 
 
 def claim_row(

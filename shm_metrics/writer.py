@@ -228,7 +228,8 @@ class Writer:
         """
         place_cell = cell.move if move else cell.bind
         forks.notice()
-        if self.lease is not None and not self.lease.held:
+        lease = self.lease
+        if lease is not None and not lease.held and self.lease is lease:  # a fork on top of this has taken another
             self.count_privately(SegmentError("something closed the descriptor that kept this process' row"))
         if self._waiting and not self._repairing:
             self._start_repairs()  # an exception came before it
