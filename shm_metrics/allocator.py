@@ -309,6 +309,7 @@ class Allocator:
         self._publish(record, place)
         if reused:
             segment, lock, there = self.segment, self.lock, slice(slot, slot + len(codes))
+            self._changed()  # as in _revive()
             if lock.poisoned:
                 raise ForkedCallError
             segment.codes[there] = codes
@@ -331,6 +332,7 @@ class Allocator:
     def _revive(self, slot: int, now: float) -> None:
         segment, doubles, at = self.segment, self.table.doubles, slot * _ENTRY_WORDS + L.SLOT_CREATED_OFFSET // L.WORD
         code = segment.codes[slot] & ~L.SLOT_REMOVED
+        self._changed()  # should this end before the last line, what looks from then on finds it alive
         if self.lock.poisoned:
             raise ForkedCallError
         doubles[at] = now

@@ -8,8 +8,9 @@ from __future__ import annotations
 import itertools
 import logging
 import weakref
-from threading import RLock
-from typing import Any
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, TypeVar, cast
 
 from shm_metrics import forks
 from shm_metrics.backend import MetricsBackend
@@ -17,6 +18,7 @@ from shm_metrics.environment import cluster_options
 from shm_metrics.errors import InvalidMetricError, MetricConflictError, MetricsError, SegmentError
 from shm_metrics.layout import DEFAULT_ROWS, DEFAULT_SLOTS
 from shm_metrics.place import DEFAULT_NAME
+from shm_metrics.runtime.call_lock import ReentrantCallLock
 
 __all__ = [
     "configure",
@@ -36,9 +38,22 @@ declared: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
 _numbers = itertools.count()
 
 _default: MetricsBackend | None = None
-_lock = RLock()
+_lock = ReentrantCallLock()
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 
+def _locked(function: F) -> F:
+    """Decorator: one at a time, and those that it calls."""
+
+    @wraps(function)
+    def locked(*args: Any, **options: Any) -> Any:
+        return _lock.run(lambda: function(*args, **options))
+
+    return cast(F, locked)
+
+
+@_locked
 def get_backend() -> MetricsBackend:
     """The default backend; made at the first call, on the segment that SHM_METRICS_SEGMENT names, else "default".
 
@@ -49,20 +64,19 @@ def get_backend() -> MetricsBackend:
     address space (RLIMIT_AS) that one is as large as there is room for.
     """
     global _default
-    with _lock:
-        if _default is None:
-            try:
-                options = cluster_options()
-            except InvalidMetricError as error:
-                log.error("shm_metrics: %s; until that is put right this process takes part in no cluster", error)
-                options = {}
-            try:
-                _default = MetricsBackend(**options)
-            except (SegmentError, InvalidMetricError) as error:  # invalid: the name that the variable says
-                log.error("shm_metrics: %s; this process counts for itself until configure() finds a segment", error)
-                _default = _for_this_process(options)
-            _attach_declared(_default)
-        return _default
+    if _default is None:
+        try:
+            options = cluster_options()
+        except InvalidMetricError as error:
+            log.error("shm_metrics: %s; until that is put right this process takes part in no cluster", error)
+            options = {}
+        try:
+            _default = MetricsBackend(**options)
+        except (SegmentError, InvalidMetricError) as error:  # invalid: the name that the variable says
+            log.error("shm_metrics: %s; this process counts for itself until configure() finds a segment", error)
+            _default = _for_this_process(options)
+        _attach_declared(_default)
+    return _default
 
 
 _PRIVATE_SIZES = ((DEFAULT_ROWS, DEFAULT_SLOTS), (64, 16_384), (16, 8_192), (4, 2_048))
@@ -90,6 +104,7 @@ def current_backend() -> MetricsBackend | None:
     return _default
 
 
+@_locked
 def configure(name: str | None = None, **options: Any) -> MetricsBackend:
     """Make `MetricsBackend(name, **options)` the default one. May come before or after metrics are declared.
 
@@ -100,18 +115,17 @@ def configure(name: str | None = None, **options: Any) -> MetricsBackend:
 
     Raises what MetricsBackend raises; then everything stays as it was.
     """
-    with _lock:
-        backend = MetricsBackend(name, **_with_the_environments(options))
-        goes_on = _default is not None and _default.syncing
-        previous = use_backend(backend, move=not goes_on)  # the cluster has what it published, and would count it twice
-        if previous is not None:
-            previous.close()
-        if goes_on:
-            try:
-                backend.start_sync()
-            except MetricsError as error:  # a cache that cannot be used; the backend is the default one all the same
-                log.error("shm_metrics: this process takes part in no cluster any more: %s", error)
-        return backend
+    backend = MetricsBackend(name, **_with_the_environments(options))
+    goes_on = _default is not None and _default.syncing
+    previous = use_backend(backend, move=not goes_on)  # the cluster has what it published, and would count it twice
+    if previous is not None:
+        previous.close()
+    if goes_on:
+        try:
+            backend.start_sync()
+        except MetricsError as error:  # a cache that cannot be used; the backend is the default one all the same
+            log.error("shm_metrics: this process takes part in no cluster any more: %s", error)
+    return backend
 
 
 def _with_the_environments(options: dict[str, Any]) -> dict[str, Any]:
@@ -123,33 +137,33 @@ def _with_the_environments(options: dict[str, Any]) -> dict[str, Any]:
     return {**told, **options, "sync_options": {**told["sync_options"], **(options.get("sync_options") or {})}}
 
 
+@_locked
 def use_backend(backend: MetricsBackend | None, *, move: bool = False) -> MetricsBackend | None:
     """Make `backend` the default one (None: none, until somebody asks); the one before, still open.
 
     move: metrics take along what they counted, if nobody else uses the segment before; that one is then removed.
     """
     global _default
-    with _lock:
-        previous, _default = _default, backend
-        move = move and previous is not None and _used_by_us_alone(previous)
-        if backend is not None:
-            _attach_declared(backend, move=move)
-        elif declared:
-            get_backend()  # they are the ones who ask
-        if move and previous is not None:
-            previous.unlink()
-        return previous
+    previous, _default = _default, backend
+    move = move and previous is not None and _used_by_us_alone(previous)
+    if backend is not None:
+        _attach_declared(backend, move=move)
+    elif declared:
+        get_backend()  # they are the ones who ask
+    if move and previous is not None:
+        previous.unlink()
+    return previous
 
 
+@_locked
 def default_at(path: str | None) -> MetricsBackend:
     """The default backend. A process that has none yet gets it at `path`; None: where get_backend() makes it."""
-    with _lock:
-        if _default is None and path is not None:
-            try:
-                return configure(path=path)
-            except (SegmentError, InvalidMetricError) as error:
-                log.error("shm_metrics: %s; this process counts where its environment says", error)
-        return get_backend()
+    if _default is None and path is not None:
+        try:
+            return configure(path=path)
+        except (SegmentError, InvalidMetricError) as error:
+            log.error("shm_metrics: %s; this process counts where its environment says", error)
+    return get_backend()
 
 
 def follows_default(metric: Any) -> bool:
@@ -177,5 +191,4 @@ def _used_by_us_alone(backend: MetricsBackend) -> bool:
 
 @forks.in_child
 def _renew_lock() -> None:
-    global _lock
-    _lock = RLock()
+    _lock.renew()

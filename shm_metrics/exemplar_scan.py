@@ -46,6 +46,7 @@ class ExemplarScan:
         self._with_memory = region.cast("Q")[L.WORKER_EXEMPLARS_OFFSET // L.WORD :: L.WORKER_BYTES // L.WORD]
         self._tables: dict[int, _Table] = {}
         self._newest = _NOBODY
+        self._whole = True  # False: an exception ended a newest() in the middle
 
     @property
     def damaged(self) -> int:
@@ -54,8 +55,11 @@ class ExemplarScan:
 
     def newest(self, rows: Iterable[int]) -> Mapping[int, Entry]:
         """slot -> the newest exemplar that anybody kept of it; the same object while nothing changed."""
-        told = self._with_memory
-        changed = False
+        told, was_whole = self._with_memory, self._whole
+        self._whole = False
+        if not was_whole:
+            self._tables = {}
+        changed = not was_whole
         for row in rows:
             count = told[row]
             if count:
@@ -69,6 +73,7 @@ class ExemplarScan:
                         if known is None or entry.stamp > known.stamp:
                             newest[entry.slot] = entry
             self._newest = newest
+        self._whole = True
         return self._newest
 
     def _refresh(self, row: int, count: int) -> bool:

@@ -15,11 +15,11 @@ memory from the front on, a page at a time, and the worker table says how many; 
 from __future__ import annotations
 
 from collections import OrderedDict
-from threading import RLock
 
 from shm_metrics import layout as L
 from shm_metrics.errors import SegmentFormatError
 from shm_metrics.exemplars import BODY_OFFSET, pack_entry, unpack_entry
+from shm_metrics.runtime.call_lock import CallLock, NestedCallError
 from shm_metrics.segment import Segment
 
 __all__ = ["ExemplarTable"]
@@ -38,8 +38,7 @@ class ExemplarTable:
         self._free: list[int] = []  # entries that have memory and hold nothing, the next one last
         self._ready = False
         self._revoked = False
-        self._lock = RLock()
-        self._inside = False
+        self._lock = CallLock()
 
     def _open(self) -> None:
         """At the first use: most workers never keep an exemplar."""
@@ -57,22 +56,19 @@ class ExemplarTable:
 
         It is left out when this comes in on top of itself in one thread (a signal handler, a __del__).
         """
-        with self._lock:
-            if self._inside or self._revoked:
-                return False
-            self._inside = True
-            try:
-                self._keep(slot, pack_entry(slot, value, timestamp, stamp, text))
-            except Exception:
-                # Forked or closed by a handler on top of this very call: the table is not ours any more.
-                if not self._revoked:
-                    raise
-            finally:
-                self._inside = False
-            return not self._revoked
+        try:
+            self._lock.run(self._keep, slot, value, timestamp, stamp, text)
+        except NestedCallError:
+            return False
+        except Exception:
+            # Forked or closed by a handler on top of this very call: the table is not ours any more.
+            if not self._revoked:
+                raise
+        return not self._revoked
 
-    def _keep(self, slot: int, body: bytes) -> None:
-        if not self._ready:
+    def _keep(self, slot: int, value: float, timestamp: float, stamp: float, text: bytes) -> None:
+        body = pack_entry(slot, value, timestamp, stamp, text)
+        if not self._ready and not self._revoked:
             self._open()
         if self._revoked:
             return
@@ -85,6 +81,7 @@ class ExemplarTable:
                 entry = self._free[-1]
             else:
                 given_up, entry = next(iter(self._entry_of.items()))
+        self._ready = False  # until all agree; an exception on the way has the next call look at what is written
         self._write(entry, body)
         # After the write, and noted before it is taken from where it was: whatever comes in between, no entry is lost.
         self._entry_of[slot] = entry
@@ -93,6 +90,7 @@ class ExemplarTable:
             del self._entry_of[given_up]
         elif new:
             self._free.pop()
+        self._ready = True
 
     def _write(self, entry: int, body: bytes) -> None:
         at = entry * L.EXEMPLAR_BYTES + BODY_OFFSET
@@ -106,9 +104,11 @@ class ExemplarTable:
         reserved = self._reserved()
         if reserved < L.EXEMPLARS_PER_ROW:
             self._segment.reserve(self._start + reserved * L.EXEMPLAR_BYTES, L.PAGE)
+            self._ready = False
             # After the memory is there: the reader trusts this number.
             self._with_memory[0] = reserved + L.EXEMPLARS_PER_PAGE
             self._free = [*range(reserved + L.EXEMPLARS_PER_PAGE - 1, reserved - 1, -1)]
+            self._ready = True
 
     def _reserved(self) -> int:
         told = min(self._with_memory[0], L.EXEMPLARS_PER_ROW)

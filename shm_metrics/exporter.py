@@ -5,15 +5,19 @@ Lives here: being present at a segment that comes, goes and is replaced. May not
 
 from __future__ import annotations
 
-import threading
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from shm_metrics.families import AnyFamily
 from shm_metrics.layout import Layout
 from shm_metrics.place import Place
 from shm_metrics.presence import Presence
+from shm_metrics.runtime.call_lock import CallLock, NestedCallError
 from shm_metrics.scraping import Scraper
 
 __all__ = ["Exporter"]
+
+T = TypeVar("T")
 
 
 class Exporter:
@@ -28,11 +32,11 @@ class Exporter:
     ) -> None:
         self.place = place
         self._create = create
-        self._options = {"process_metrics": process_metrics, "per_worker": per_worker}
+        self._options: dict[str, Any] = {"process_metrics": process_metrics, "per_worker": per_worker}
         self._presence: Presence | None = None
         self._scraper: Scraper | None = None
         # One scrape at a time: a look may close the segment that a scrape is about to read.
-        self._lock = threading.Lock()
+        self._lock = CallLock()
 
     def look(self) -> str:
         """Be present at the segment that is there now; its incarnation, in hex.
@@ -40,21 +44,44 @@ class Exporter:
         To be called now and then: a segment that nobody is present at ends with its last worker.
         Raises FileNotFoundError while there is none, SegmentError when it cannot be made, joined or read.
         """
-        with self._lock:
-            return self._attached().segment().header.incarnation.hex()
+        try:
+            return self._lock.run(self._look)
+        except NestedCallError:
+            return self._beside(Exporter.look)
+
+    def _look(self) -> str:
+        return self._attached().segment().header.incarnation.hex()
 
     def collect(self) -> list[AnyFamily]:
         """Everything a scrape shows. Raises what look() raises."""
-        with self._lock:
-            return self._attached().collect()
+        try:
+            return self._lock.run(self._collect)
+        except NestedCallError:
+            return self._beside(Exporter.collect)
+
+    def _collect(self) -> list[AnyFamily]:
+        return self._attached().collect()
+
+    def _beside(self, read: Callable[[Exporter], T]) -> T:
+        """For a signal handler or __del__ on top of a call of this thread, whose segment must stay open."""
+        another = Exporter(self.place, **self._options)
+        try:
+            return read(another)
+        finally:
+            another.close()
 
     def close(self) -> None:
         """Be absent again."""
-        with self._lock:
-            for held in (self._scraper, self._presence):
-                if held is not None:
-                    held.close()
-            self._scraper = self._presence = None
+        try:
+            self._lock.run(self._close)
+        except NestedCallError:
+            self._close()  # the call that this one came in on top of fails
+
+    def _close(self) -> None:
+        for held in (self._scraper, self._presence):
+            if held is not None:
+                held.close()
+        self._scraper = self._presence = None
 
     def _attached(self) -> Scraper:
         if self._create is not None:

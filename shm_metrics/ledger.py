@@ -13,10 +13,13 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Mapping
+from os import getpid
+from types import FrameType
 from typing import NamedTuple
 
 from shm_metrics import layout as L
 from shm_metrics.process.usage import ProcessUsage
+from shm_metrics.runtime.call_lock import BusyCallError, CallLock
 from shm_metrics.segment import Segment
 
 __all__ = ["CpuLedger"]
@@ -45,12 +48,39 @@ class _Entry(NamedTuple):
         return usage is not None and (usage.pid, usage.start_ticks) == (self.pid, self.start)
 
 
+class _LedgerLock(CallLock):
+    """Between the calls of this process, and between processes by the ledger's byte. pid: the process that has it."""
+
+    __slots__ = ("_segment", "pid")
+
+    def __init__(self, segment: Segment) -> None:
+        super().__init__(patient=False)
+        self._segment = segment
+        self.pid = getpid()
+
+    def acquire(self, frame: FrameType) -> None:
+        """As CallLock.acquire(). Raises BusyCallError."""
+        if self.pid != getpid():
+            self.renew()
+            self.pid = getpid()
+        super().acquire(frame)
+        if not self._segment.locks.try_exclusive(L.LOCK_LEDGER):
+            raise BusyCallError
+
+    def release(self, frame: FrameType) -> None:
+        """As CallLock.release()."""
+        if self.holder is frame:
+            self._segment.locks.release(L.LOCK_LEDGER)
+            super().release(frame)
+
+
 class CpuLedger:
     """One scraper's notes of one segment."""
 
     def __init__(self, segment: Segment) -> None:
         self.segment = segment
         self._own: dict[int, _Entry] = {}
+        self._lock = _LedgerLock(segment)
 
     def retired_seconds(self, used_rows: Iterable[int], live: Mapping[int, ProcessUsage]) -> float:
         """CPU seconds of all processes that had a row and are not the ones in `live` (row -> usage)."""
@@ -65,14 +95,18 @@ class CpuLedger:
         """Write down what was seen; in the segment too, unless somebody else is at it."""
         for row, usage in live.items():
             self._own[row] = self._own.get(row, _Entry()).with_seen(usage)
-        locks = self.segment.locks
-        if not self.segment.writable or not locks.try_exclusive(L.LOCK_LEDGER):
-            return
-        try:
-            for row, usage in live.items():
-                self._write(row, self._shared(row).with_seen(usage))
-        finally:
-            locks.release(L.LOCK_LEDGER)
+        if self.segment.writable:
+            try:
+                self._lock.run(self._note_all, live)
+            except BusyCallError:
+                pass
+
+    def _note_all(self, live: Mapping[int, ProcessUsage]) -> None:
+        for row, usage in live.items():
+            entry = self._shared(row).with_seen(usage)
+            if self._lock.pid != getpid():
+                return  # forked on top of this call, which is the parent's
+            self._write(row, entry)
 
     def _shared(self, row: int) -> _Entry:
         at = self._at(row)

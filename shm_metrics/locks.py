@@ -114,14 +114,14 @@ class FileLocks:
     _get_command = fcntl.F_OFD_GETLK
 
     def __init__(self, fd: int) -> None:
-        self._closed = True  # nothing to close, should the next line fail
-        self._descriptor = Descriptor(fd)
-        self._closed = False
+        self._closed = True  # nothing to close, should the making fail
         self._pid = getpid()
         self._held: dict[int, bool] = {}  # byte -> whether exclusively
         self._pin: Pin | None = None
         self._left: list[tuple[Pin, set[int]]] = []  # descriptions without a number, and what they have exclusively
         self._reopen: Callable[[], int] | None = None
+        self._descriptor = Descriptor(fd)
+        self._closed = False
 
     @property
     def fd(self) -> int:
@@ -207,7 +207,7 @@ class FileLocks:
         try:
             fcntl.fcntl(number, self._set_command, _request(kind, byte))
         except OSError as error:
-            if error.errno in _REFUSED:
+            if error.errno in _REFUSED or self._closed:  # closed: by a fork on top of this very call
                 return False
             raise
         return True
@@ -297,7 +297,8 @@ class FileLocks:
 
     def __del__(self) -> None:
         # A backend that was forgotten, and not closed, must not hold its row for as long as the process lives.
-        self.close()
+        if hasattr(self, "_closed"):  # an exception may have come before
+            self.close()
 
 
 class _Records:

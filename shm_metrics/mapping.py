@@ -19,6 +19,7 @@ __all__ = ["Pin", "address_range", "map_file"]
 
 _MADV_DONTFORK = 10
 _PROT_NONE = 0
+_MAP_FIXED = 0x10
 
 
 @lru_cache(maxsize=1)
@@ -37,10 +38,10 @@ def _libc() -> Any:
     return libc
 
 
-def _map(libc: Any, fd: int, length: int, protection: int) -> int:
+def _map(libc: Any, fd: int, length: int, protection: int, flags: int = mmap.MAP_SHARED, there: int = 0) -> int:
     import ctypes
 
-    address = libc.mmap(None, length, protection, mmap.MAP_SHARED, fd, 0)
+    address = libc.mmap(there or None, length, protection, flags, fd, 0)
     if address in (None, ctypes.c_void_p(-1).value):
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
     return int(address)
@@ -92,11 +93,12 @@ class Pin:
         libc = _libc()
         if libc is None:
             raise OSError("no ctypes")
-        address = _map(libc, fd, mmap.PAGESIZE, _PROT_NONE)
-        if libc.madvise(address, mmap.PAGESIZE, _MADV_DONTFORK) != 0:
-            libc.munmap(address, mmap.PAGESIZE)
+        # The place first, and noted: an exception as soon as the file is mapped there leaves nothing that holds locks.
+        self._address = _map(libc, -1, mmap.PAGESIZE, _PROT_NONE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        _map(libc, fd, mmap.PAGESIZE, _PROT_NONE, mmap.MAP_SHARED | _MAP_FIXED, self._address)
+        if libc.madvise(self._address, mmap.PAGESIZE, _MADV_DONTFORK) != 0:
+            self.drop()
             raise OSError("MADV_DONTFORK is not to be had")
-        self._address = address
 
     def drop(self) -> None:
         address, self._address = self._address, 0
@@ -104,4 +106,5 @@ class Pin:
             _libc().munmap(address, mmap.PAGESIZE)
 
     def __del__(self) -> None:
-        self.drop()
+        if hasattr(self, "_address"):  # an exception may have come before
+            self.drop()

@@ -63,7 +63,8 @@ class Mirror:
         self.table = SlotTable(segment)
         self.version = 0  # grows with every change that refresh() found
         self._uses = uses
-        self._changes = 0
+        self._changes = (0, 0)
+        self._whole = True  # False: an exception ended a refresh() in the middle
         self._forget()
 
     def _forget(self) -> None:
@@ -77,17 +78,23 @@ class Mirror:
 
     def refresh(self) -> None:
         """Take in what was published since the last call."""
-        changes, before = self.segment.get(L.CHANGES_OFFSET), (self._cursor, self._switches)
+        was_whole, self._whole = self._whole, False
+        if not was_whole:
+            self._forget()
+        # The generation too: a removal that an exception or a kill ended there has moved nothing else.
+        changes = self.segment.get(L.CHANGES_OFFSET), self.segment.get(L.GENERATION_OFFSET)
+        before = self._cursor, self._switches
         self._read_on()
         while self._switches != self.catalog.switches:
             self._forget()  # the catalog was copied, perhaps under our eyes
             self._read_on()
-        changed = changes != self._changes or (self._cursor, self._switches) != before
+        changed = not was_whole or changes != self._changes or (self._cursor, self._switches) != before
         if self._contested:
             changed |= self._choose(changed)
         if changed:
             self._changes = changes
             self.version += 1
+        self._whole = True
 
     def _read_on(self) -> None:
         for offset, record, following in self.catalog.scan(self._cursor):

@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from threading import RLock
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -35,6 +34,7 @@ from shm_metrics.gauge_modes import MODES
 from shm_metrics.mirror import Mirror
 from shm_metrics.plan import Group, Plan
 from shm_metrics.rows import WorkerTable
+from shm_metrics.runtime.call_lock import CallLock, NestedCallError
 from shm_metrics.scan import Guarded, add_histograms, add_rows, guarded_gauges, guarded_histograms, read_columns
 from shm_metrics.segment import Segment
 from shm_metrics.slot_table import SlotTable
@@ -64,13 +64,11 @@ class Reader:
         self.exemplars = ExemplarScan(segment)
         self._mine = mine
         self._plan: Plan | None = None
-        self._lock = RLock()
-        self._inside = False  # the thread that holds the lock is reading
+        self._lock = CallLock()
 
     def renew(self) -> None:
         """Forget a lock that another thread held when this process was forked."""
-        self._lock = RLock()
-        self._inside = False
+        self._lock.renew()
 
     def live_rows(self, used: list[int] | None = None) -> list[int]:
         """Rows of living workers, in ascending order."""
@@ -81,15 +79,15 @@ class Reader:
 
         monotonic: CLOCK_MONOTONIC at `now`, for a snapshot with stamps.
         """
-        with self._lock, _any_floats():
-            if self._inside:
-                # A signal handler or __del__ on top of a scan of this thread: its state is in the middle of a change.
-                return Reader(self.segment, self._mine).snapshot(now, monotonic)
-            self._inside = True
+        with _any_floats():
             try:
-                return self._scan(now, monotonic)
-            finally:
-                self._inside = False
+                return self._lock.run(self._scan, now, monotonic)
+            except NestedCallError:
+                return self._another().snapshot(now, monotonic)
+
+    def _another(self) -> Reader:
+        """For a signal handler or __del__ on top of a call of this thread: its state is in the middle of a change."""
+        return Reader(self.segment, self._mine)
 
     def _scan(self, now: float, monotonic: float | None) -> Snapshot:
         self.segment.check_size()
@@ -115,17 +113,11 @@ class Reader:
 
     def refreshed(self) -> Mirror:
         """The catalog as of now."""
-        with self._lock:
-            if self._inside:
-                mirror = Mirror(self.segment, self._uses)
-                mirror.refresh()
-                return mirror
-            self._inside = True
-            try:
-                self.mirror.refresh()
-                return self.mirror
-            finally:
-                self._inside = False
+        try:
+            self._lock.run(self.mirror.refresh)
+        except NestedCallError:
+            return self._another().refreshed()
+        return self.mirror
 
     def _current_plan(self) -> Plan:
         self.mirror.refresh()
@@ -183,14 +175,10 @@ class Reader:
     def exemplar(self, slots: Iterable[int], series: int) -> Exemplar | None:
         """The newest exemplar of these slots, of counters or buckets, of this life of the series at slot `series`."""
         born = self.table.born(series)
-        with self._lock:
-            if self._inside:
-                return Reader(self.segment, self._mine).exemplar(slots, series)
-            self._inside = True
-            try:
-                newest = self.exemplars.newest(self.workers.used())
-            finally:
-                self._inside = False
+        try:
+            newest = self._lock.run(self.exemplars.newest, self.workers.used())
+        except NestedCallError:
+            return self._another().exemplar(slots, series)
         found = [newest[slot] for slot in slots if slot in newest and newest[slot].stamp > born]
         return max(found, key=lambda entry: entry.stamp).exemplar if found else None
 

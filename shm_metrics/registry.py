@@ -6,6 +6,7 @@ Lives here: that a name, and each name of a family's samples, has one definition
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -28,9 +29,17 @@ class Registry:
     """handles: name -> this process' hold on the family."""
 
     def __init__(self, backend: Engine) -> None:
-        self._backend = backend
+        self._reference = weakref.ref(
+            backend
+        )  # a backend whose making is interrupted goes at once, and its row is free
         self.handles: dict[str, FamilyHandle] = {}
         self._sample_names: dict[str, Family] = {}
+
+    @property
+    def _backend(self) -> Engine:
+        backend = self._reference()
+        assert backend is not None  # its methods are the only callers
+        return backend
 
     def handle(self, family: Family, labelnames: tuple[str, ...] | None, labelled: bool) -> FamilyHandle:
         """This process' hold on a family. labelnames: as declared, if it is; labelled: whether its series have labels.
@@ -40,14 +49,14 @@ class Registry:
         known = self.handles.get(family.name)
         if known is None:
             self._check_names(family)
-            # setdefault: threads that declare a family at the same moment must get the same hold on it
-            known = self.handles.setdefault(family.name, self.new_handle(family, labelnames))
             try:
+                # setdefault: threads that declare a family at the same moment must get the same hold on it
+                known = self.handles.setdefault(family.name, self.new_handle(family, labelnames))
                 known.writer.family(known.family, labelled)
+                self._sample_names.update(dict.fromkeys(sample_names(known.family), known.family))
             except BaseException:  # it cannot be recorded: its name is not taken
                 self.handles.pop(family.name, None)
                 raise
-            self._sample_names.update(dict.fromkeys(sample_names(known.family), known.family))
         _check_same(known.family, family)
         if labelnames is not None:
             _check_labels(known, labelnames)

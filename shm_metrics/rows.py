@@ -131,7 +131,16 @@ class RowLease:
     def __init__(self, row: int, segment: Segment) -> None:
         self.row = row
         self.segment = segment
-        self._locks: FileLocks | None = segment.locks
+        self._locks: FileLocks | None = None
+
+    def take(self) -> bool:
+        """Lock the claim byte; False when another has the row."""
+        # Noted first: an exception as soon as the byte is locked gives it back.
+        self._locks = self.segment.locks
+        if self._locks.try_exclusive(L.LOCK_CLAIM + self.row):
+            return True
+        self._locks = None
+        return False
 
     @property
     def held(self) -> bool:
@@ -168,7 +177,8 @@ class RowLease:
         self._locks = None
 
     def __del__(self) -> None:
-        self.release()
+        if hasattr(self, "_locks"):  # an exception may have come before
+            self.release()
 
 
 def claim_row(
@@ -191,9 +201,9 @@ def claim_row(
     """
     locks = segment.locks
     for row in range(L.FIRST_WORKER_ROW, segment.layout.matrix_rows):
-        if not locks.try_exclusive(L.LOCK_CLAIM + row):
-            continue
         lease = RowLease(row, segment)  # dropped on the way out, it gives the row up
+        if not lease.take():
+            continue
         at = segment.layout.worker(row)
         claims = _U64.unpack_from(segment.bytes, at + L.WORKER_CLAIMS_OFFSET)[0]
         lay = segment.layout

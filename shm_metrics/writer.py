@@ -34,6 +34,7 @@ from shm_metrics.layout import Layout
 from shm_metrics.place import Place
 from shm_metrics.process.procfs import own_start_ticks
 from shm_metrics.rows import RowLease, claim_row, follow_removals
+from shm_metrics.runtime.call_lock import BusyCallError, CallLock
 from shm_metrics.segment import Segment
 from shm_metrics.slots import slot_codes
 
@@ -68,7 +69,7 @@ class Writer:
         self.segment = Segment.private(layout) if private else Segment.attach(place, layout, keep=keep)
         self.role = role
         self._shown_pid = pid
-        self.allocator = Allocator(self.segment, lambda: self.reader)
+        self.allocator = Allocator(self.segment, _reader_of(self))
         self.lease: RowLease | None = None
         self.closed = False
         self.row = build.private_row(L.FIRST_SERIES_SLOT)
@@ -83,7 +84,7 @@ class Writer:
         self._exemplars: ExemplarTable | None = None
         self._told: set[str] = set()
         self._repairing = False
-        self._repair_lock = _thread.allocate_lock()
+        self._repair_lock = CallLock(patient=False)
         self._take_row()
         self.row.follow(self.row.memory()[0].followed[0])  # there are no cells yet that would have to follow
         _writers.add(self)
@@ -199,9 +200,9 @@ class Writer:
         if known is None:
             # With the family itself: its id must stay its own.
             known = family, self.allocator.family(family, labelled, time.time())
-            self._families[id(family)] = known
             if self.lease is not None:
                 self.lease.use(known[1].number)
+            self._families[id(family)] = known
         return known[1]
 
     def show(self, family: Family) -> None:
@@ -227,8 +228,11 @@ class Writer:
         """
         place_cell = cell.move if move else cell.bind
         forks.notice()
-        if self.lease is not None and not self.lease.held:
+        lease = self.lease
+        if lease is not None and not lease.held and self.lease is lease:  # a fork on top of this has taken another
             self.count_privately(SegmentError("something closed the descriptor that kept this process' row"))
+        if self._waiting and not self._repairing:
+            self._start_repairs()  # an exception came before it
         if self.closed:
             self._put_aside(cell, family)
             return False
@@ -268,10 +272,11 @@ class Writer:
         return found is not None and (labels is None or self.allocator.find(found, labels) is not None)
 
     def _reserve(self, slot: int, count: int) -> None:
-        if self.lease is not None:
-            self.segment.reserve_slots(self.lease.row, slot, count)
+        # Noted first: a lease that comes in between finds it.
         for page in range(slot // L.SLOTS_PER_PAGE, (slot + count - 1) // L.SLOTS_PER_PAGE + 1):
             self._wanted_pages[page] = 1
+        if self.lease is not None:
+            self.segment.reserve_slots(self.lease.row, slot, count)
 
     def _bind_overflow(self, cell: Any, place_cell: Any, family: Family, found: FamilyPlace | None, move: bool) -> None:
         cell.overflowed = True
@@ -293,11 +298,12 @@ class Writer:
         cell.bind(build.private_row(len(slot_codes(family))), 0)
 
     def _wait(self, cell: Any, family: Family, labels: LabelPairs, payload: LabelPairs, move: bool) -> None:
-        if move:
-            cell.place()[0].settle()
-        else:
+        # A cell without a place does not wait, and one that is settled does: an exception in between loses no count.
+        if not move:
             self._put_aside(cell, family)
         self._waiting.append((cell, family, labels, payload))
+        if move:
+            cell.place()[0].settle()
         self._start_repairs()
 
     def count_overflow(self) -> None:
@@ -337,44 +343,50 @@ class Writer:
 
     def repair(self) -> bool:
         """Give places to what waits in private memory; True when nothing waits any more."""
-        if not self._repair_lock.acquire(False):
-            return False  # another thread is at it
         try:
-            if self.lease is None and not self.closed:
-                if self.segment.locks.fd < 0:
-                    self.segment.reopen()
-                lease = self._claim()
-                if lease is not None:
-                    self._adopt(lease)
-            for _ in range(0 if self.closed else len(self._waiting)):
-                # It leaves the list only when it has its place: a child forked in between must find it there.
-                cell, family, labels, payload = self._waiting[0]
-                if cell.place()[0] is not self.row:
-                    self.bind(cell, family, labels, payload, move=True)
-                del self._waiting[0]
-        finally:
-            self._repair_lock.release()
+            self._repair_lock.run(self._repair)
+        except BusyCallError:
+            return False  # another call is at it
         return not self._waits()
 
+    def _repair(self) -> None:
+        if self._without_row() and not self.closed:
+            if self.segment.locks.fd < 0:
+                self.segment.reopen()
+            if self.lease is None:
+                self.lease = self._claim()
+            if self.lease is not None:
+                self._adopt(self.lease)
+        for _ in range(0 if self.closed else len(self._waiting)):
+            # It leaves the list only when it has its place: a child forked in between must find it there.
+            cell, family, labels, payload = self._waiting[0]
+            if cell.place()[0] is not self.row:
+                self.bind(cell, family, labels, payload, move=True)
+            del self._waiting[0]
+
     def _waits(self) -> bool:
-        return not self.closed and (self.lease is None or bool(self._waiting))
+        return not self.closed and (self._without_row() or bool(self._waiting))
+
+    def _without_row(self) -> bool:
+        """Also when an exception ended _adopt() in the middle: it is to be done again."""
+        return self.lease is None or bool(self.row.memory()[1]) or self._rowless_byte is not None
 
     def _adopt(self, lease: RowLease) -> None:
         segment, row = self.segment, lease.row
-        shared = build.private_row(1)
-        self._point(shared, lease)
-        shared.follow(lease.generation()[0])
-        self.follow_removals()
-        overflowed = self.row.read(L.SLOT_OVERFLOWED_UPDATES)
-        build.adopt(self.row, shared, self._rowless)
-        self.lease = lease
-        self._exemplars = ExemplarTable(segment, row)
+        if self.row.memory()[1]:
+            shared = build.private_row(1)
+            self._point(shared, lease)
+            shared.follow(lease.generation()[0])
+            self.follow_removals()
+            # What another thread made since the row was claimed wants its pages and families, too.
+            segment.reserve_pages(row, bytes(self._wanted_pages))
+            for _, place in list(self._families.values()):
+                lease.use(place.number)
+            self._exemplars = ExemplarTable(segment, row)
+            overflowed = self.row.read(L.SLOT_OVERFLOWED_UPDATES)
+            build.adopt(self.row, shared, self._rowless)
+            self.row.add(L.SLOT_OVERFLOWED_UPDATES, overflowed)
         self._rowless = {}
-        self.row.add(L.SLOT_OVERFLOWED_UPDATES, overflowed)
-        # What another thread made since the row was claimed wants its pages and families, too.
-        segment.reserve_pages(row, bytes(self._wanted_pages))
-        for _, place in list(self._families.values()):
-            lease.use(place.number)
         if self._rowless_byte is not None:
             segment.locks.release(L.LOCK_ROWLESS + self._rowless_byte)
             self._rowless_byte = None
@@ -435,13 +447,16 @@ class Writer:
     def _start_repairs(self) -> None:
         if self._repairing:
             return
-        self._repairing = True
         try:
+            self._repairing = True
             # Not a threading.Thread: starting one takes a lock, and a signal handler may come in on top of just that.
             _thread.start_new_thread(_repair_until_done, (weakref.ref(self),))
         except RuntimeError as error:
-            self._repairing = False  # whoever is put aside next tries again
+            self._repairing = False  # the next cell that is put aside tries again
             self._tell("thread", f"what waits in private memory cannot be moved yet: {error}")
+        except BaseException:
+            self._repairing = False  # the same; a second thread does no harm
+            raise
 
     # -- fork and close -------------------------------------------------------------------------------------------
 
@@ -458,7 +473,7 @@ class Writer:
         if "reader" in self.__dict__:
             self.reader.renew()
         self._repairing = False
-        self._repair_lock = _thread.allocate_lock()
+        self._repair_lock = CallLock(patient=False)
         close_inherited = self.segment.new_description()
         # The inherited description keeps the parent's locks alive: it goes before we wait for any lock.
         close_inherited()
@@ -517,6 +532,19 @@ class _Content(NamedTuple):
     view: memoryview[float]
     pages: memoryview | None
     followed: memoryview
+
+
+def _reader_of(writer: Writer) -> Callable[[], Reader]:
+    """The writer's reader; without a cycle, so that a writer whose making is interrupted goes at once with its row."""
+    reference = weakref.ref(writer)
+
+    def reader() -> Reader:
+        found = reference()
+        if found is None:
+            raise ReferenceError("the writer is gone")
+        return found.reader
+
+    return reader
 
 
 def _follower(writer: Writer) -> Callable[[Any], None]:

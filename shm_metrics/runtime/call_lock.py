@@ -13,14 +13,18 @@ from time import sleep  # at import, like the locks: see locks.py, "Under gevent
 from types import FrameType
 from typing import TypeVar
 
-__all__ = ["CallLock", "ForkedCallError", "NestedCallError"]
+__all__ = ["BusyCallError", "CallLock", "ForkedCallError", "NestedCallError", "ReentrantCallLock"]
 
 T = TypeVar("T")
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 20e-6, 2e-3
 
 
-class NestedCallError(Exception):
+class BusyCallError(Exception):
+    """The lock is held, and not waited for."""
+
+
+class NestedCallError(BusyCallError):
     """The lock is held by a call further down on this very stack: waiting for it would never end."""
 
 
@@ -29,16 +33,20 @@ class ForkedCallError(Exception):
 
 
 class CallLock:
-    """holder: the frame that has it. poisoned: that frame belongs to the parent of this forked process; see renew()."""
+    """holder: the frame that has it. poisoned: that frame belongs to the parent of this forked process; see renew().
 
-    __slots__ = ("holder", "poisoned")
+    patient: wait while another thread has it, and do not refuse at once.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("holder", "patient", "poisoned")
+
+    def __init__(self, *, patient: bool = True) -> None:
         self.holder: FrameType | None = None
+        self.patient = patient
         self.poisoned = False
 
     def run(self, work: Callable[..., T], *args: object) -> T:
-        """Return `work(*args)`, called with the lock held. Raises NestedCallError."""
+        """Return `work(*args)`, called with the lock held. Raises NestedCallError, an impatient one BusyCallError."""
         # Two times the same: an exception on the way out of the inner one finds the outer one.
         try:
             try:
@@ -50,7 +58,7 @@ class CallLock:
             self.release(sys._getframe())
 
     def acquire(self, frame: FrameType) -> None:
-        """Take the lock for the call that `frame` is of; wait while another thread has it. Raises NestedCallError."""
+        """Take the lock for the call that `frame` is of; wait while another thread has it. Raises what run() does."""
         pause = _FIRST_PAUSE
         # Between a comparison and the store after it CPython switches no thread and runs no handler.
         while True:
@@ -65,6 +73,8 @@ class CallLock:
                     self.holder = None
                     self.poisoned = False
                 continue
+            if not self.patient:
+                raise BusyCallError
             del holder  # a frame that is kept keeps all that its call refers to
             sleep(pause)
             pause = min(1.5 * pause, _LONGEST_PAUSE)
@@ -89,6 +99,19 @@ class CallLock:
         else:
             self.holder = None
             self.poisoned = False
+
+
+class ReentrantCallLock(CallLock):
+    """One that calls on top of the call that holds it pass."""
+
+    __slots__ = ()
+
+    def run(self, work: Callable[..., T], *args: object) -> T:
+        """Return `work(*args)`, called with the lock held, by this call or one below it."""
+        holder = self.holder
+        if holder is not None and _is_below(holder, sys._getframe()):
+            return work(*args)
+        return super().run(work, *args)
 
 
 def _is_below(frame: FrameType, top: FrameType) -> bool:
