@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from shm_metrics.runtime.call_lock import CallLock, NestedCallError
+from shm_metrics.runtime.call_lock import BusyCallError, CallLock, NestedCallError, ReentrantCallLock
 
 
 def hold_without_release(lock):
@@ -258,3 +258,26 @@ def test_renewing_a_lock_that_nobody_has_changes_nothing():
     lock.renew()
     assert lock.holder is None
     assert not lock.poisoned
+
+
+def test_an_impatient_lock_refuses_while_another_thread_has_it():
+    lock, inside, leave = CallLock(patient=False), threading.Event(), threading.Event()
+
+    def hold() -> None:
+        inside.set()
+        leave.wait(10)
+
+    thread = threading.Thread(target=lock.run, args=(hold,))
+    thread.start()
+    inside.wait(10)
+    with pytest.raises(BusyCallError):
+        lock.run(lambda: None)
+    leave.set()
+    thread.join()
+    assert lock.run(lambda: 7) == 7
+
+
+def test_a_reentrant_lock_lets_calls_pass_on_top_of_the_one_that_holds_it():
+    lock = ReentrantCallLock()
+    assert lock.run(lambda: lock.run(lambda: 7)) == 7
+    assert lock.holder is None

@@ -5,7 +5,7 @@ at what is left: no lock is held, the values are those of before or of after, an
 The n-th event is the n-th opcode, or line, that runs inside the package. Of one that runs in a `__del__` the exception
 would be swallowed, so there it is raised a bit later.
 
-    python -m tests.torture.exceptions by-event SCENARIO opcode|line --seconds 5 --seed 1
+    python -m tests.torture.exceptions by-event SCENARIO|all opcode|line --seconds 5 --seed 1
     python -m tests.torture.exceptions by-signal --seconds 5 --seed 1
     python -m tests.torture.exceptions by-fork --seconds 5 --seed 1
 """
@@ -41,7 +41,10 @@ from shm_metrics.writer import Writer
 __all__ = ["SCENARIOS", "Wrong"]
 
 PACKAGE = os.path.dirname(shm_metrics.__file__) + os.sep
-HOT = PACKAGE + "_cells_cy.py"  # its steps are single for real signals; compiled, there is nothing to trace
+HOT = (
+    PACKAGE + "_cells_cy.py",
+    PACKAGE + "_no_cython.py",
+)  # its steps are single for real signals; compiled, there is nothing to trace
 MODES = ("min", "max", "mostrecent", "sum", "shared", "all")
 
 
@@ -82,7 +85,7 @@ def trace(
     def tracer(frame: FrameType, event: str, _: object) -> Any:
         nonlocal seen, done
         name = frame.f_code.co_filename
-        if done or not name.startswith(PACKAGE) or name == HOT:
+        if done or not name.startswith(PACKAGE) or name in HOT:
             return None
         frame.f_trace_opcodes = kind == "opcode"
         if event == kind:
@@ -738,12 +741,19 @@ def by_fork(seconds: float, seed: int) -> dict[str, Any]:
 def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("way", choices=("by-event", "by-signal", "by-fork"))
-    parser.add_argument("scenario", nargs="?", choices=SCENARIOS)
+    parser.add_argument("scenario", nargs="?", choices=("all", *SCENARIOS))
     parser.add_argument("kind", nargs="?", choices=("opcode", "line"))
     parser.add_argument("--seconds", type=float, default=5.0)
     parser.add_argument("--seed", type=int, default=1)
     told = parser.parse_args()
-    if told.way == "by-event":
+    if told.way == "by-event" and told.scenario == "all":
+        counts = {"failure": None, "trials": 0, "raised": 0}
+        for name in SCENARIOS:
+            if counts["failure"] is None:
+                found = by_event(name, told.kind, told.seconds / len(SCENARIOS), told.seed)
+                counts["failure"] = found["failure"]
+                counts.update({what: counts[what] + found[what] for what in ("trials", "raised")})
+    elif told.way == "by-event":
         counts = by_event(told.scenario, told.kind, told.seconds, told.seed)
     else:
         counts = (by_signal if told.way == "by-signal" else by_fork)(told.seconds, told.seed)
