@@ -280,10 +280,17 @@ class Allocator:
         known = self._living(look.offset, key)
         if known is not None:
             return known
-        codes = slot_codes(definition)
-        if look.offset is None and self._full.get(codes) == self._fullness():
-            raise self._no_slots()
-        return self._make_series(codes, key, hash_, look, family.id, now, stamp)
+        return self._make_series(slot_codes(definition), key, hash_, look, family.id, now, stamp)
+
+    def lacks_room(self, definition: Family, family: FamilyPlace, labels: LabelPairs, payload: LabelPairs = ()) -> bool:
+        """Whether the series is not there and, as far as is known, no slot is left for it.
+
+        True only while nothing changed since a search found none.
+        """
+        if not self._full or self._full.get(slot_codes(definition)) != self._fullness():
+            return False
+        key = records.series_key(family.id, labels, payload)
+        return self.index.peek(key, self.index.hash(key)) is None
 
     @_locked
     def _make_series(
@@ -423,7 +430,7 @@ class Allocator:
     def _fullness(self) -> tuple[int, int]:
         return self.segment.words[_CHANGES], self.segment.words[_SLOTS_USED]
 
-    def _no_slots(self) -> SegmentFullError:
+    def no_slots(self) -> SegmentFullError:
         return SegmentFullError(
             f"{self.segment.place.path}: all {self.segment.layout.slots} slots are used; "
             "make the segment with more slots, or use fewer label values"
@@ -453,7 +460,7 @@ class Allocator:
                     raise ForkedCallError
                 words[_DEAD] = dead
                 return slot
-        raise self._no_slots()
+        raise self.no_slots()
 
     def _in_use(self, slot: int, count: int, rows: list[int]) -> bool:
         """Whether a row has something in these slots since the series was removed."""

@@ -61,6 +61,8 @@ def label_text(value: object, label: str = "") -> str:
 
     What cannot be hashed, such as a list, is refused: it is a collection, and no name of something.
     """
+    if type(value) is str and len(value) <= MAX_VALUE_CHARACTERS and value.isascii():
+        return value  # nearly every one
     if type(value) is not str and not _hashable(value):
         raise InvalidMetricError(f"label {label!r}: a {type(value).__name__} is no label value; give text")
     try:

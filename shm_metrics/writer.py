@@ -198,6 +198,7 @@ class Writer:
     def _family(self, family: Family, labelled: bool) -> FamilyPlace:
         known = self._families.get(id(family))
         if known is None:
+            self._check_lease()
             # With the family itself: its id must stay its own.
             known = family, self.allocator.family(family, labelled, time.time())
             if self.lease is not None:
@@ -228,9 +229,6 @@ class Writer:
         """
         place_cell = cell.move if move else cell.bind
         forks.notice()
-        lease = self.lease
-        if lease is not None and not lease.held and self.lease is lease:  # a fork on top of this has taken another
-            self.count_privately(SegmentError("something closed the descriptor that kept this process' row"))
         if self._waiting and not self._repairing:
             self._start_repairs()  # an exception came before it
         if self.closed:
@@ -240,6 +238,12 @@ class Writer:
         seen = self.row.followed()
         try:
             found = self._family(family, bool(labels))
+            if self.allocator.lacks_room(family, found, labels, payload):
+                if "slots" not in self._told:
+                    self._tell("slots", f"series of {family.name}: {self.allocator.no_slots()}")
+                self._bind_overflow(cell, place_cell, family, found, move)
+                return False
+            self._check_lease()
             place = self.allocator.series(family, found, labels, payload, time.time(), time.monotonic())
             self._reserve(place.slot, place.slots)
         except CatalogBusyError as error:
@@ -261,6 +265,11 @@ class Writer:
             # Removed, and its slots reused, since it was looked up; and this process followed that already.
             return self.bind(cell, family, labels, payload)
         return True
+
+    def _check_lease(self) -> None:
+        lease = self.lease
+        if lease is not None and not lease.held and self.lease is lease:  # a fork on top of this has taken another
+            self.count_privately(SegmentError("something closed the descriptor that kept this process' row"))
 
     def place_of(self, family: Family, labels: LabelPairs, payload: LabelPairs = ()) -> SeriesPlace | None:
         """The living series, or None. Makes no series. Raises SegmentError when closed."""

@@ -58,6 +58,8 @@ def many(n):
 def test_a_key_leads_to_its_record_and_an_unknown_one_to_none(index):
     offsets = {key: publish(index, key) for key in many(100)}
     assert {key: find(index, key) for key in offsets} == offsets
+    assert {key: index.peek(key, index.hash(key)) for key in offsets} == offsets
+    assert index.peek(b"unknown", index.hash(b"unknown")) is None
     assert find(index, b"key 100") is None
 
 
@@ -168,6 +170,7 @@ def test_damage_to_the_table_gives_no_wrong_record_and_a_rebuild_puts_it_right(d
         index.words[at] = word
     for key, offset in offsets.items():
         assert find(index, key) in (None, offset)
+        assert index.peek(key, index.hash(key)) in (None, offset)
     index.rebuild()
     assert {key: find(index, key) for key in offsets} == offsets
     assert {key: index.locate(key, index.hash(key))[1] for key in offsets} == offsets
@@ -179,6 +182,7 @@ def test_a_table_filled_with_nonsense_ends_a_search_and_is_made_anew_by_the_next
     for at in range(2 * index.size):
         index.words[at] = 12345 + at
     assert find(index, b"b") is None
+    assert index.peek(b"b", index.hash(b"b")) is None
     assert index.locate(b"a", index.hash(b"a"))[1] == offset
     assert find(index, b"a") == offset
 
