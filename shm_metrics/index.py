@@ -77,10 +77,12 @@ class Index:
 
     def look(self, key: bytes, hash_: int) -> Look:
         """As find(), with what locate() can go on from."""
-        switches, commit, size = self.catalog.switches, self.catalog.commit, self.size
+        catalog = self.catalog
+        switches = catalog.switches
+        commit, size = catalog.commit, self.size
         whole = self._checked and self.segment.words[_INDEXED] == commit
-        found = self._sound_way(key, hash_)
-        if found is None or self.catalog.switches != switches:
+        found = self._sound_way(key, hash_, commit, size)
+        if found is None or catalog.switches != switches:
             return _NOWHERE
         return Look(found[0], found[1], commit, size, switches, whole)
 
@@ -124,18 +126,19 @@ class Index:
             was whole: one that somebody brought up to the catalog meanwhile holds more than was seen.
         Every entry on the way is checked; if one is not what it says, the table is made anew.
         """
-        same = look.switches == self.catalog.switches and look.commit == self.catalog.commit
-        if look.whole and same and look.size == self.size:
+        commit, size = self.catalog.commit, self.size
+        same = look.switches == self.catalog.switches and look.commit == commit
+        if look.whole and same and look.size == size:
             return look.place, look.offset
         for _ in range(2):
-            found = self._sound_way(key, hash_)
+            found = self._sound_way(key, hash_, self.catalog.commit, self.size)
             if found is not None:
                 return found
             self.rebuild()
         raise SegmentFullError(f"{self.segment.place.path}: the index is full; make the segment with more slots")
 
-    def _sound_way(self, key: bytes, hash_: int) -> tuple[int, int | None] | None:
-        words, data, commit, mask = self.words, self.catalog.data, self.catalog.commit, self.size - 1
+    def _sound_way(self, key: bytes, hash_: int, commit: int, size: int) -> tuple[int, int | None] | None:
+        words, data, mask = self.words, self.catalog.data, size - 1
         place = hash_ & mask
         for _ in range(mask + 1):
             found = words[2 * place]
@@ -183,7 +186,7 @@ class Index:
                 continue
             if L.INDEX_ENTRIES_PER_KEY * self.segment.get(L.INDEX_USED_OFFSET) >= self.size:
                 self._grow()
-            found = self._sound_way(record.key, record.hash)
+            found = self._sound_way(record.key, record.hash, commit, self.size)
             if found is not None:
                 self.put(found[0], record.hash, offset, following)
         if self._lock.poisoned:

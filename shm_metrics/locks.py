@@ -239,6 +239,8 @@ class FileLocks:
 
     def holds(self, byte: int) -> bool:
         """Whether a lock that was taken here is still ours."""
+        if self._pin is not None and self._pid == getpid():
+            return byte in self._held  # whatever becomes of the descriptor
         return byte in self._held and (self.fd >= 0 or self._left_with(byte)) and byte in self._held
 
     def wait_exclusive(self, byte: int, seconds: float) -> bool:
