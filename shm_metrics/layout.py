@@ -99,7 +99,8 @@ HEADER_BYTES = PAGE
 
 INITIALISING, READY, ABANDONED = 0, 1, 2
 
-_STATIC = struct.Struct("<8sQ8sQQQQ16s16s16sd")
+_STATIC_FORMAT = "<8sQ8sQQQQ16s16s16sd"
+_STATIC = struct.Struct(_STATIC_FORMAT)
 assert _STATIC.size == CHECKSUM_OFFSET
 
 # -- worker table ------------------------------------------------------------------------------------------------------
@@ -140,6 +141,10 @@ INDEX_FIRST_SIZE = 1024  # entries in use at first; doubled up to the capacity
 INDEX_ENTRIES_PER_KEY = 4  # before it is doubled: a new key then passes 0.4 entries on its way, with 2 it would be 1.5
 
 # -- catalog -----------------------------------------------------------------------------------------------------------
+RECORD_START = "<IIQ"  # length, checksum, rank
+RECORD_HEAD = "<HHIQQQQd"  # kind, padding, key length, hash, parent, slot, count, created
+RECORD_ALIGN = 8
+RECORD_FAMILY, RECORD_SERIES = 1, 2
 CATALOG_BYTES_PER_SLOT = 128
 CATALOG_RESERVE_STEP = 16 * PAGE
 
@@ -201,6 +206,49 @@ ROWLESS_BYTES = 1024
 
 DEFAULT_ROWS = 256
 DEFAULT_SLOTS = 131_072
+
+
+def _what_the_bytes_are() -> tuple[tuple[object, ...], ...]:
+    """Every offset, size and code that two processes must agree on to share a segment; no name, and no default.
+
+    Append to a group, or append a group: the place of a number in here is what it means.
+    """
+    header = (
+        *(_STATIC_FORMAT, PAGE, WORD, HEADER_BYTES, HEADER_END),
+        *(MAGIC_OFFSET, VERSION_OFFSET, LAYOUT_HASH_OFFSET, ROWS_OFFSET, SLOTS_OFFSET, CATALOG_BYTES_OFFSET),
+        *(INDEX_ENTRIES_OFFSET, INCARNATION_OFFSET, INDEX_KEY_OFFSET, BOOT_ID_OFFSET, CREATED_AT_OFFSET),
+        *(CHECKSUM_OFFSET, STATE_OFFSET, INDEXED_OFFSET, INDEX_SIZE_OFFSET, INDEX_USED_OFFSET, SLOTS_USED_OFFSET),
+        *(GENERATION_OFFSET, CHANGES_OFFSET, FAMILIES_OFFSET, DEAD_RECORDS_OFFSET, CATALOG_SWITCHES_OFFSET),
+        *(INDEX_SWITCHES_OFFSET, CATALOG_COMMIT_OFFSET, CATALOG_RESERVED_OFFSET),
+        *(INITIALISING, READY, ABANDONED),
+    )
+    workers = (
+        *(ROLE_BYTES, WORKER_BYTES, CPU_NOTE_BYTES, WORKER_PID_OFFSET, WORKER_START_OFFSET, WORKER_CLAIMED_AT_OFFSET),
+        *(WORKER_CLAIMS_OFFSET, WORKER_GENERATION_OFFSET, WORKER_ROLE_OFFSET, WORKER_CPU_CHOICE_OFFSET),
+        *(WORKER_CPU_NOTES_OFFSET, WORKER_EXEMPLARS_OFFSET, MAX_USED_FAMILIES, FAMILY_USE_BYTES),
+    )
+    series = (
+        *(SLOT_GENERATION_OFFSET, SLOT_OWNER_OFFSET, SLOT_CREATED_OFFSET, SLOT_BORN_OFFSET, SLOT_ENTRY_BYTES),
+        *(REMOVALS, REUSED, RESET, INDEX_ENTRY_BYTES, INDEX_FIRST_SIZE),
+    )
+    catalog = (RECORD_START, RECORD_HEAD, RECORD_ALIGN, RECORD_FAMILY, RECORD_SERIES, CATALOG_BYTES_PER_SLOT)
+    catalog += (CATALOG_RESERVE_STEP,)
+    matrix = (
+        *(SLOTS_PER_PAGE, LEDGER_ROW, FIRST_WORKER_ROW, FIRST_SERIES_SLOT),
+        *(SLOT_OVERFLOWED_UPDATES, SLOT_DROPPED_EXEMPLARS),
+        *(SLOT_FREE, SLOT_ADDS, SLOT_SEQUENCE, SLOT_BUCKET, SLOT_SUM, SLOT_STAMP_INHERITED, SLOT_STAMP_CLEARED),
+        *(SLOT_STAMP_MIN, SLOT_STAMP_MAX, SLOT_STAMP_NEWEST, SLOT_STAMP_SHARED, SLOT_VALUE, SLOT_DELTA, SLOT_REMOVED),
+    )
+    exemplars = (
+        *(EXEMPLARS_PER_ROW, EXEMPLAR_BYTES, EXEMPLARS_PER_PAGE, EXEMPLAR_SEQUENCE_OFFSET, EXEMPLAR_SLOT_OFFSET),
+        *(EXEMPLAR_VALUE_OFFSET, EXEMPLAR_TIMESTAMP_OFFSET, EXEMPLAR_STAMP_OFFSET, EXEMPLAR_LENGTH_OFFSET),
+        *(EXEMPLAR_CHECKSUM_OFFSET, EXEMPLAR_TEXT_OFFSET, EXEMPLAR_TEXT_BYTES),
+    )
+    locks = (
+        *(LOCK_BASE, LOCK_CREATION, LOCK_CATALOG, LOCK_LEADER, LOCK_PRESENCE, LOCK_LEDGER, LOCK_PUBLISHER, MAX_ROWS),
+        *(LOCK_CLAIM, LOCK_LIVE, LOCK_ROWLESS, ROWLESS_BYTES),
+    )
+    return header, workers, series, catalog, matrix, exemplars, locks
 
 
 def _pages_up(n: int) -> int:
@@ -287,11 +335,18 @@ class Layout:
         """Offset of the row's exemplar table."""
         return self.exemplars + row * EXEMPLARS_PER_ROW * EXEMPLAR_BYTES
 
+    def regions(self) -> tuple[int, ...]:
+        """Where each region begins, from the worker table on, and where the last one ends."""
+        return (
+            *(self.worker_table, self.family_use, self.page_map, self.slot_map, self.slot_table, self.removals),
+            *(self.index, self.catalog, self.matrix, self.exemplars, self.total),
+        )
+
     def hash(self) -> bytes:
-        """Eight bytes that differ when any offset or code of the layout does."""
-        constants = {k: v for k, v in globals().items() if k.isupper() and isinstance(v, int) and k[0] != "_"}
-        told = repr((sorted(constants.items()), self.rows, self.slots, self.catalog_bytes, self.index_entries))
-        return blake2b(told.encode(), digest_size=8).digest()
+        """Eight bytes that differ when any offset, size or code of the layout does, whatever it is called."""
+        sizes = (self.rows, self.slots, self.matrix_rows, self.pages_per_row, self.index_entries, self.catalog_bytes)
+        text = repr((_what_the_bytes_are(), sizes, self.regions()))
+        return blake2b(text.encode(), digest_size=8).digest()
 
 
 @dataclass(frozen=True)

@@ -27,21 +27,22 @@ import struct
 import zlib
 from dataclasses import dataclass
 
+from shm_metrics import layout as L
 from shm_metrics.errors import InvalidMetricError, SegmentFormatError
 from shm_metrics.families import Family, LabelPairs
 
-FAMILY, SERIES = 1, 2
+FAMILY, SERIES = L.RECORD_FAMILY, L.RECORD_SERIES
 KINDS = (FAMILY, SERIES)
 
-_START = struct.Struct("<IIQ")
-_HEAD = struct.Struct("<HHIQQQQd")  # what the checksum covers, up to the key
+_START = struct.Struct(L.RECORD_START)
+_HEAD = struct.Struct(L.RECORD_HEAD)  # what the checksum covers, up to the key
 RANK_OFFSET = _START.size - 8
 KIND_OFFSET = _START.size
 KEY_LENGTH_OFFSET = KIND_OFFSET + 4
 HASH_OFFSET = KEY_LENGTH_OFFSET + 4
 HEAD_BYTES = _START.size + _HEAD.size
 MAX_RECORD_BYTES = 1 << 16
-ALIGN = 8
+ALIGN = L.RECORD_ALIGN
 
 KEY_LENGTH = struct.Struct("<I")
 _HASH = struct.Struct("<Q")

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
+import re
 import struct
+import sys
+import types
 import zlib
+from pathlib import Path
+from unittest import mock
 
 import pytest
 
@@ -128,13 +134,63 @@ def test_a_size_that_cannot_be_is_refused_by_name_and_value(rows, slots, named):
         Layout(rows, slots)
 
 
-def test_the_hash_moves_with_the_capacities_and_with_every_offset(monkeypatch):
-    told = Layout(4, 512).hash()
-    assert Layout(4, 512).hash() == told
-    assert Layout(5, 512).hash() != told
-    assert Layout(4, 1024).hash() != told
-    monkeypatch.setattr(L, "SLOT_DELTA", 99)
-    assert Layout(4, 512).hash() != told
+NOT_OF_THE_BYTES = {
+    "VERSION": "stands in the header itself",
+    "LARGEST_WORD": "what a word of that size holds",
+    "INDEX_ENTRIES_PER_KEY": "when the index grows: any load can be read",
+    "DEFAULT_ROWS": "the sizes stand in the header",
+    "DEFAULT_SLOTS": "the sizes stand in the header",
+}
+OF_THE_BYTES = sorted(
+    name
+    for name, value in vars(L).items()
+    if name.isupper() and name[0] != "_" and isinstance(value, int | str) and name not in NOT_OF_THE_BYTES
+)
+
+
+def test_the_hash_moves_with_the_capacities():
+    assert Layout(4, 512).hash() == Layout(4, 512).hash()
+    assert len({Layout(4, 512).hash(), Layout(5, 512).hash(), Layout(4, 1024).hash()}) == 3
+
+
+@pytest.mark.parametrize("name", OF_THE_BYTES)
+def test_the_hash_moves_with_every_offset_size_and_code(name, monkeypatch):
+    layout = Layout(4, 512)
+    before, value = layout.hash(), getattr(L, name)
+    monkeypatch.setattr(L, name, value + 1 if isinstance(value, int) else value + "Q")
+    assert layout.hash() != before
+
+
+def test_the_hash_moves_with_the_place_of_every_region():
+    layout = Layout(4, 512)
+    before = layout.hash()
+    for region in layout.regions():
+        moved = copy.copy(layout)
+        for name, value in vars(layout).items():
+            if value == region and name not in ("rows", "slots"):
+                object.__setattr__(moved, name, value + 8)
+        assert moved.hash() != before
+
+
+def hash_of_source(*changes):
+    """The hash of a small layout, by the module's source with (pattern, replacement) applied to it."""
+    source = Path(L.__file__).read_text()
+    for pattern, replacement in changes:
+        source, count = re.subn(pattern, replacement, source)
+        assert count, pattern
+    module = types.ModuleType("changed_layout")
+    with mock.patch.dict(sys.modules, {module.__name__: module}):  # where dataclasses look themselves up
+        exec(compile(source, L.__file__, "exec"), vars(module))
+    return module.Layout(4, 512).hash()
+
+
+def test_the_hash_does_not_depend_on_names_or_defaults():
+    before = Layout(4, 512).hash()
+    assert hash_of_source((r"\bSLOT_DELTA\b", "GAUGE_DELTA"), (r"\bROLE_BYTES\b", "BYTES_OF_A_ROLE")) == before
+    assert hash_of_source((r"\bDEFAULT_ROWS = \d+", "DEFAULT_ROWS = 8")) == before
+    assert hash_of_source((r"\bDEFAULT_SLOTS = [\d_]+", "DEFAULT_SLOTS = 512")) == before
+    assert hash_of_source((r"\bSLOT_DELTA = 12", "SLOT_DELTA = 13")) != before
+    assert hash_of_source((r"\bROLE_BYTES = 64", "ROLE_BYTES = 72")) != before
 
 
 def test_a_header_comes_back_as_it_was_packed():
