@@ -11,6 +11,7 @@ from __future__ import annotations
 import itertools
 import os
 import secrets
+import signal
 import subprocess
 import sys
 import tempfile
@@ -25,6 +26,9 @@ from shm_metrics import pytest_plugin
 
 # For a run that comes after one on the other build, as `make test` has it: the variety was that one's task.
 settings.register_profile("again", max_examples=25)
+
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # a run in the background; what the tests start would inherit it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 INTERPRETED = os.environ.get("SHM_METRICS_INTERPRETED", "") not in ("", "0")
 
