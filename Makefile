@@ -11,9 +11,9 @@ PIP    := $(PY) -m pip --disable-pip-version-check --quiet --quiet
 PYTEST := $(PY) -m pytest -n $(JOBS) --dist worksteal
 
 # a change in one of these installs the package again
-BUILD := pyproject.toml setup.py $(wildcard shm_metrics/*_cy.py shm_metrics/*.pxd)
+BUILD := pyproject.toml setup.py $(wildcard shm_metrics/native/*_cy.py shm_metrics/native/*.pxd)
 
-COMPILED := $(PY) -c 'from shm_metrics.cells import COMPILED; exit(not COMPILED)'
+COMPILED := $(PY) -c 'from shm_metrics.native.implementation import COMPILED; exit(not COMPILED)'
 
 # the second run needs fewer of hypothesis' examples, if it is the second
 AGAIN := $$($(COMPILED) && echo --hypothesis-profile=again)
@@ -56,7 +56,7 @@ $(VENV)/.ready:
 # $(VENV)/.with-test installs the package with the extra `test`, and so on.
 $(VENV)/.with-%: $(VENV)/.ready $(BUILD)
 	@echo "== installing shm_metrics[$*] in $(VENV)"
-	@rm -f shm_metrics/_*_cy$$($(PY) -c 'import sysconfig; print(sysconfig.get_config_var("EXT_SUFFIX"))')
+	@rm -f shm_metrics/native/_*_cy$$($(PY) -c 'import sysconfig; print(sysconfig.get_config_var("EXT_SUFFIX"))')
 	@$(PIP) install --editable '.[$*]'
 	@touch $@
 
@@ -110,5 +110,5 @@ wheels: $(VENV)/.with-lint
 
 clean:
 	rm -rf .venv .venv-* build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
-	rm -f shm_metrics/*.so shm_metrics/*.c
+	rm -f shm_metrics/native/*.so shm_metrics/native/*.c
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

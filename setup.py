@@ -25,7 +25,8 @@ def extensions() -> list[Extension]:
     if skip:
         return []
     wanted = [
-        Extension(f"shm_metrics.{name}", [f"shm_metrics/{name}.py"], extra_compile_args=["-O3"]) for name in MODULES
+        Extension(f"shm_metrics.native.{name}", [f"shm_metrics/native/{name}.py"], extra_compile_args=["-O3"])
+        for name in MODULES
     ]
     try:
         from Cython.Build import cythonize

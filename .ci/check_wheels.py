@@ -16,7 +16,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 COMPILED = ("_cells_cy", "_lookup_cy")
 SOURCES = {"shm_metrics/__init__.py", "shm_metrics/py.typed"} | {
-    f"shm_metrics/{name}{ending}" for name in COMPILED for ending in (".py", ".pyi")
+    f"shm_metrics/native/{name}{ending}" for name in COMPILED for ending in (".py", ".pyi")
 }
 KINDS: dict[str, tuple[dict[str, str], bool]] = {
     "with a compiler": ({"SHM_METRICS_REQUIRE_EXTENSION": "1"}, True),
@@ -26,7 +26,7 @@ KINDS: dict[str, tuple[dict[str, str], bool]] = {
 IMPORT = """
 import sys
 sys.path.insert(0, sys.argv[1])
-import shm_metrics, shm_metrics.cells as cells
+import shm_metrics, shm_metrics.native.implementation as cells
 assert shm_metrics.__file__.startswith(sys.argv[1]), shm_metrics.__file__
 assert cells.COMPILED == (sys.argv[2] == "True")
 for module in (cells.build, cells.lookup):
@@ -56,7 +56,8 @@ def main() -> None:
         with tarfile.open(archive) as tar:
             names = {name.partition("/")[2] for name in tar.getnames()}
         missing = (
-            SOURCES | {"shm_metrics/_atomic.pxd", "shm_metrics/_method.pxd", "setup.py", "LICENSE", "README.md"}
+            SOURCES
+            | {"shm_metrics/native/_atomic.pxd", "shm_metrics/native/_method.pxd", "setup.py", "LICENSE", "README.md"}
         ) - names
         check(not missing, f"{archive.name} lacks {sorted(missing)}")
         made = [name for name in names if name.endswith((".c", ".so"))]

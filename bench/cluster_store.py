@@ -21,14 +21,14 @@ from bench.cluster_work import LARGE, MANY, Plan
 from bench.figures import Figure, milliseconds, typical
 from bench.instances import counts, instance_name, request_labels, the_same
 from shm_metrics import MetricsBackend
-from shm_metrics.place import SHM_DIRECTORY
-from shm_metrics.sync import wire
-from shm_metrics.sync.capture import Capture
-from shm_metrics.sync.cluster import Merger
-from shm_metrics.sync.sent import Sent
-from shm_metrics.sync.stores.protocol import Grant, segment_scope
-from shm_metrics.sync.stores.redis_client import from_url
-from shm_metrics.sync.stores.redis_store import RedisStore
+from shm_metrics.cluster.codec import wire
+from shm_metrics.cluster.merge.merge import Merger
+from shm_metrics.cluster.model.capture import Capture
+from shm_metrics.cluster.publish_journal import Sent
+from shm_metrics.cluster.stores.protocol import Grant, segment_scope
+from shm_metrics.cluster.stores.redis_client import from_url
+from shm_metrics.cluster.stores.redis_store import RedisStore
+from shm_metrics.segment.location import SHM_DIRECTORY
 
 __all__ = ["publishing_to_a_server", "reading_from_a_server"]
 

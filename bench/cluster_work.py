@@ -17,12 +17,12 @@ import numpy as np
 from bench.figures import Figure, typical
 from bench.instances import blob_of, counters, mixed, request_labels, the_same, unlike
 from bench.memory import private_bytes
-from shm_metrics.families import FamilySnapshot
-from shm_metrics.sync import wire
-from shm_metrics.sync.blob import Blob, Retired
-from shm_metrics.sync.capture import Capture
-from shm_metrics.sync.cluster import Merger
-from shm_metrics.sync.fold import fold, rest_of
+from shm_metrics.cluster.codec import wire
+from shm_metrics.cluster.merge.fold import fold, rest_of
+from shm_metrics.cluster.merge.merge import Merger
+from shm_metrics.cluster.model.blob import Blob, Retired
+from shm_metrics.cluster.model.capture import Capture
+from shm_metrics.model.families import FamilySnapshot
 
 __all__ = ["FULL", "LARGE", "MANY", "QUICK", "Plan", "folding", "merging", "publishing"]
 

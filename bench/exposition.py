@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from shm_metrics.exposition import FamilyRun, RunFamilies, render_openmetrics, render_text
-from shm_metrics.families import COUNTER, GAUGE, HISTOGRAM, Family, FamilySnapshot, SeriesLabels
+from shm_metrics.model.families import COUNTER, GAUGE, HISTOGRAM, Family, FamilySnapshot, SeriesLabels
 
 RUNS = 30
 BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, float("inf"))

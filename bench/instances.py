@@ -10,11 +10,11 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from shm_metrics.families import COUNTER, GAUGE, HISTOGRAM, Family, FamilySnapshot, LabelPairs, SeriesLabels
-from shm_metrics.snapshot import Snapshot
-from shm_metrics.sync import wire
-from shm_metrics.sync.blob import Blob
-from shm_metrics.sync.capture import Capture
+from shm_metrics.cluster.codec import wire
+from shm_metrics.cluster.model.blob import Blob
+from shm_metrics.cluster.model.capture import Capture
+from shm_metrics.model.families import COUNTER, GAUGE, HISTOGRAM, Family, FamilySnapshot, LabelPairs, SeriesLabels
+from shm_metrics.model.snapshot import Snapshot
 
 __all__ = [
     "blob_of",

@@ -234,7 +234,7 @@ def _serve(name: str) -> None:
         answer(missing=str(error))
         return
     native = [module for module in list(sys.modules.values()) if str(getattr(module, "__file__", "")).endswith(".so")]
-    answer(result={"compiled cells": any(module.__name__ == "shm_metrics._cells_cy" for module in native)})
+    answer(result={"compiled cells": any(module.__name__ == "shm_metrics.native._cells_cy" for module in native)})
     for line in sys.stdin:
         question, arguments = json.loads(line)
         try:

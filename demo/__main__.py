@@ -22,7 +22,7 @@ from demo.load import Tally, get, run_clients
 from demo.report import Comparison, Findings, report
 from demo.scrape import Scrape
 from demo.server import Gunicorn
-from shm_metrics.place import place_for
+from shm_metrics.segment.location import place_for
 
 REQUESTS = 6000
 CLIENTS = 6

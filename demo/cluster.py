@@ -24,7 +24,7 @@ from demo.cache import MissingCacheError, cache_server, free_port
 from demo.load import Tally, get, run_clients
 from demo.server import Gunicorn
 from shm_metrics import MetricsBackend
-from shm_metrics.place import place_for
+from shm_metrics.segment.location import place_for
 
 HOSTS = ("a", "b")
 WORKERS = 3

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from demo.load import get, run_clients
 from demo.server import CONF, Gunicorn
-from shm_metrics.place import place_for
+from shm_metrics.segment.location import place_for
 
 REQUESTS = 1000
 SERIES = 'http_requests_total{path="/orders"}'

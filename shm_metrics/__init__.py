@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from shm_metrics.backend import MetricsBackend
-    from shm_metrics.buckets import DEFAULT_BUCKETS
+    from shm_metrics.cluster.agent import SyncAgent
+    from shm_metrics.cluster.config import SyncConfig
+    from shm_metrics.cluster.strategy import CacheStrategy
     from shm_metrics.default import configure, get_backend
-    from shm_metrics.edges import generate_latest, make_asgi_app, make_wsgi_app, start_http_server
     from shm_metrics.errors import (
         ExportError,
         InvalidMetricError,
@@ -33,12 +34,11 @@ if TYPE_CHECKING:
     from shm_metrics.events.instrumenting import instrument
     from shm_metrics.events.router import EventMapping, EventRouter
     from shm_metrics.events.rules import EventRule
-    from shm_metrics.families import Sample, SampleFamily
-    from shm_metrics.metrics import Counter, Enum, Gauge, Histogram, Info, Summary
-    from shm_metrics.snapshot import Snapshot
-    from shm_metrics.sync.agent import SyncAgent
-    from shm_metrics.sync.config import SyncConfig
-    from shm_metrics.sync.strategy import CacheStrategy
+    from shm_metrics.metrics.declared import Counter, Enum, Gauge, Histogram, Info, Summary
+    from shm_metrics.model.buckets import DEFAULT_BUCKETS
+    from shm_metrics.model.families import Sample, SampleFamily
+    from shm_metrics.model.snapshot import Snapshot
+    from shm_metrics.serving.defaults import generate_latest, make_asgi_app, make_wsgi_app, start_http_server
 
 __version__ = "0.1.0"
 
@@ -82,9 +82,9 @@ __all__ = [
 
 _MODULES = {
     "backend": ("MetricsBackend",),
-    "buckets": ("DEFAULT_BUCKETS",),
+    "model.buckets": ("DEFAULT_BUCKETS",),
     "default": ("configure", "get_backend"),
-    "edges": ("generate_latest", "make_asgi_app", "make_wsgi_app", "start_http_server"),
+    "serving.defaults": ("generate_latest", "make_asgi_app", "make_wsgi_app", "start_http_server"),
     "errors": (
         "ExportError",
         "InvalidMetricError",
@@ -100,12 +100,12 @@ _MODULES = {
     "events.instrumenting": ("instrument",),
     "events.router": ("EventMapping", "EventRouter"),
     "events.rules": ("EventRule",),
-    "families": ("Sample", "SampleFamily"),
-    "metrics": ("Counter", "Enum", "Gauge", "Histogram", "Info", "Summary"),
-    "snapshot": ("Snapshot",),
-    "sync.agent": ("SyncAgent",),
-    "sync.config": ("SyncConfig",),
-    "sync.strategy": ("CacheStrategy",),
+    "model.families": ("Sample", "SampleFamily"),
+    "metrics.declared": ("Counter", "Enum", "Gauge", "Histogram", "Info", "Summary"),
+    "model.snapshot": ("Snapshot",),
+    "cluster.agent": ("SyncAgent",),
+    "cluster.config": ("SyncConfig",),
+    "cluster.strategy": ("CacheStrategy",),
 }
 _WHERE = {name: module for module, names in _MODULES.items() for name in names}
 

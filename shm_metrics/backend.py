@@ -11,19 +11,19 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
-from shm_metrics.engine import Engine
 from shm_metrics.errors import InvalidMetricError, SegmentError
-from shm_metrics.kept import cached_property
-from shm_metrics.layout import DEFAULT_ROWS, DEFAULT_SLOTS, Layout
-from shm_metrics.place import place_for
+from shm_metrics.metrics.engine import Engine
+from shm_metrics.runtime.cached_property import cached_property
+from shm_metrics.segment.layout import DEFAULT_ROWS, DEFAULT_SLOTS, Layout
+from shm_metrics.segment.location import place_for
 
 if TYPE_CHECKING:
-    from shm_metrics.events.handling import EventHandler
+    from shm_metrics.cluster.agent import SyncAgent
+    from shm_metrics.cluster.config import SyncConfig
+    from shm_metrics.cluster.strategy import CacheStrategy
+    from shm_metrics.events.handler import EventHandler
     from shm_metrics.events.router import EventRouter
     from shm_metrics.events.rules import EventRules
-    from shm_metrics.sync.agent import SyncAgent
-    from shm_metrics.sync.config import SyncConfig
-    from shm_metrics.sync.strategy import CacheStrategy
 
 __all__ = ["MetricsBackend"]
 
@@ -83,7 +83,7 @@ class MetricsBackend(Engine):
         }
         place, layout = place_for(name, path), Layout(rows, slots)
         if cache is not None:  # what cannot be meant is said now, not by a thread later
-            from shm_metrics.sync.opening import check_cache
+            from shm_metrics.cluster.store_factory import check_cache
 
             check_cache(cache)
             self.sync_config  # noqa: B018
@@ -110,7 +110,7 @@ class MetricsBackend(Engine):
 
     def all_metrics(self) -> dict[str, dict[str, Any]]:
         """key -> name, type, labels and value(s) of every series; the key is `name{label="value",...}`."""
-        from shm_metrics.export import metrics_of
+        from shm_metrics.exporters.dictionaries import metrics_of
 
         return metrics_of(self.snapshot())
 
@@ -136,7 +136,7 @@ class MetricsBackend(Engine):
 
     def stats(self) -> dict[str, Any]:
         """How many metrics of which type, and the segment's own figures."""
-        from shm_metrics.export import stats_of
+        from shm_metrics.exporters.dictionaries import stats_of
 
         return stats_of(self.snapshot(), self._scraper.figures(), self.created_at, time.time())
 
@@ -153,7 +153,7 @@ class MetricsBackend(Engine):
 
     @cached_property
     def _events(self) -> EventHandler:
-        from shm_metrics.events.handling import EventHandler
+        from shm_metrics.events.handler import EventHandler
 
         return EventHandler(self)
 
@@ -190,7 +190,7 @@ class MetricsBackend(Engine):
     @cached_property
     def sync_config(self) -> SyncConfig:
         """How this backend takes part in its cluster."""
-        from shm_metrics.sync.config import SyncConfig
+        from shm_metrics.cluster.config import SyncConfig
 
         told = self._arguments
         options = {"interval": told["sync_interval"], "namespace": told["namespace"], **(told["sync_options"] or {})}
@@ -206,7 +206,7 @@ class MetricsBackend(Engine):
 
         Raises SyncError when the package that the cache needs is not installed, SegmentError after close().
         """
-        from shm_metrics.sync.agent import SyncAgent
+        from shm_metrics.cluster.agent import SyncAgent
 
         if self._ended:  # nobody would close the agent
             raise SegmentError(f"{self.place.path}: closed by this process; make another MetricsBackend to sync it")
@@ -237,8 +237,8 @@ class MetricsBackend(Engine):
     def sync_to_cache(self) -> dict[str, Any]:
         """Publish now; what came of it (see sync/report.py): success, or False and an `error`. Never raises, and never
         claims success. A cache that cannot be meant was refused when the backend was made."""
-        from shm_metrics.sync.report import no_round
-        from shm_metrics.sync.strategy import CacheStrategy
+        from shm_metrics.cluster.report import no_round
+        from shm_metrics.cluster.strategy import CacheStrategy
 
         try:
             agent = self.sync_agent
@@ -255,14 +255,14 @@ class MetricsBackend(Engine):
         or of its answer (`warning`). include_instances: also each instance's own metrics. See docs/cluster.md.
         Raises nothing else than export().
         """
-        from shm_metrics.sync.distributed import export_distributed
+        from shm_metrics.cluster.distributed import export_distributed
 
         return export_distributed(self, include_instances=include_instances)
 
     @cached_property
     def cache_strategy(self) -> CacheStrategy:
         """What the cache can do."""
-        from shm_metrics.sync.strategy import CacheStrategy
+        from shm_metrics.cluster.strategy import CacheStrategy
 
         return CacheStrategy.detect(self._arguments["cache"], instance_id=self.instance_id)
 

@@ -12,13 +12,13 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any, TypeVar, cast
 
-from shm_metrics import forks
 from shm_metrics.backend import MetricsBackend
 from shm_metrics.environment import cluster_options
 from shm_metrics.errors import InvalidMetricError, MetricConflictError, MetricsError, SegmentError
-from shm_metrics.layout import DEFAULT_ROWS, DEFAULT_SLOTS
-from shm_metrics.place import DEFAULT_NAME
+from shm_metrics.runtime import forks
 from shm_metrics.runtime.call_lock import ReentrantCallLock
+from shm_metrics.segment.layout import DEFAULT_ROWS, DEFAULT_SLOTS
+from shm_metrics.segment.location import DEFAULT_NAME
 
 __all__ = [
     "configure",

@@ -60,8 +60,8 @@ def cluster_options() -> dict[str, Any]:
         except ValueError:
             wanted = "a whole number" if kind is int else "a number"
             raise InvalidMetricError(f"{variable}={text!r}: give {wanted}") from None
-    from shm_metrics.sync.config import SyncConfig
-    from shm_metrics.sync.opening import check_cache
+    from shm_metrics.cluster.config import SyncConfig
+    from shm_metrics.cluster.store_factory import check_cache
 
     try:
         SyncConfig(**said)
@@ -86,8 +86,8 @@ def tell_workers(
     Raises InvalidMetricError for an argument that cannot be meant. What the environment says beside them is its own
     affair: see cluster_options().
     """
-    from shm_metrics.sync.config import SyncConfig
-    from shm_metrics.sync.opening import check_cache
+    from shm_metrics.cluster.config import SyncConfig
+    from shm_metrics.cluster.store_factory import check_cache
 
     if cache is not None and not isinstance(cache, str | os.PathLike):
         raise InvalidMetricError(f"cache={cache!r}: a server's workers are told by the environment; give a URL")

@@ -67,8 +67,8 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         del os.environ[SEGMENT_VARIABLE]
     else:
         os.environ[SEGMENT_VARIABLE] = told
-    if "shm_metrics.place" in sys.modules:  # else nobody in this process can have made a segment
-        from shm_metrics.place import Place
+    if "shm_metrics.segment.location" in sys.modules:  # else nobody in this process can have made a segment
+        from shm_metrics.segment.location import Place
 
         Place.named(name, os.geteuid()).unlink()
 

@@ -38,7 +38,7 @@ def pytest_configure(config: pytest.Config) -> None:
     # An installed package brings its plugin along; a tree that is only on the path does not.
     if not config.pluginmanager.is_registered(pytest_plugin):
         config.pluginmanager.register(pytest_plugin, "shm_metrics")
-    from shm_metrics.cells import COMPILED
+    from shm_metrics.native.implementation import COMPILED
 
     if not COMPILED and not INTERPRETED:
         raise pytest.UsageError(
@@ -51,7 +51,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
-    from shm_metrics.cells import COMPILED, build
+    from shm_metrics.native.implementation import COMPILED, build
 
     lines = [f"shm_metrics: {'compiled' if COMPILED else 'interpreted'} cells, {os.path.basename(build.__file__)}"]
     if config.option.markexpr == "torture":
@@ -81,7 +81,7 @@ def _unique(what: str) -> str:
 @pytest.fixture
 def segment_name() -> Iterator[str]:
     """The name of a segment that is not there yet, and that nobody else uses; removed afterwards."""
-    from shm_metrics.place import Place
+    from shm_metrics.segment.location import Place
 
     name = _unique("segment")
     yield name
@@ -102,7 +102,7 @@ def open_directory() -> Iterator[Path]:
 @pytest.fixture
 def place(segment_name: str) -> Any:
     """The place of a segment that is not there yet; removed afterwards."""
-    from shm_metrics.place import Place
+    from shm_metrics.segment.location import Place
 
     return Place.named(segment_name, os.geteuid())
 
@@ -129,8 +129,8 @@ def make_backend(segment_name: str) -> Iterator[Callable[..., Any]]:
 @pytest.fixture
 def make_writer(place: Any) -> Iterator[Callable[..., Any]]:
     """make_writer(**options): a Writer; each call is one more worker on the segment, of 8 rows and 2,048 slots."""
-    from shm_metrics.layout import Layout
-    from shm_metrics.writer import Writer
+    from shm_metrics.segment.layout import Layout
+    from shm_metrics.writer.writer import Writer
 
     made = []
 

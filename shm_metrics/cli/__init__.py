@@ -16,9 +16,9 @@ import sys
 from collections.abc import Sequence
 
 from shm_metrics import __version__
-from shm_metrics.cells import COMPILED
 from shm_metrics.cli import dump, push, serve
 from shm_metrics.errors import InvalidMetricError, MetricsError
+from shm_metrics.native.implementation import COMPILED
 
 __all__ = ["main"]
 

@@ -16,8 +16,8 @@ from contextlib import contextmanager
 from shm_metrics import serving
 from shm_metrics.cli.target import add_target, others_there, target
 from shm_metrics.errors import SegmentError
-from shm_metrics.exporter import Exporter
-from shm_metrics.layout import DEFAULT_ROWS, DEFAULT_SLOTS, Layout
+from shm_metrics.scrape.observer import Exporter
+from shm_metrics.segment.layout import DEFAULT_ROWS, DEFAULT_SLOTS, Layout
 from shm_metrics.serving.httpd import MAX_PORT
 
 __all__ = ["HELP", "add_arguments", "run"]

@@ -9,7 +9,7 @@ import argparse
 import os
 
 from shm_metrics.backend import MetricsBackend
-from shm_metrics.place import SEGMENT_PREFIX, SHM_DIRECTORY, Place, place_for
+from shm_metrics.segment.location import SEGMENT_PREFIX, SHM_DIRECTORY, Place, place_for
 
 __all__ = ["add_target", "others_there", "read_target", "target"]
 

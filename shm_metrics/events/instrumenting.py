@@ -15,7 +15,7 @@ from types import CoroutineType, TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from shm_metrics.errors import InvalidMetricError
-from shm_metrics.events.publishing import emitter
+from shm_metrics.events.emitter import emitter
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -12,8 +12,8 @@ from numbers import Real
 from typing import Any, TypeAlias
 
 from shm_metrics.errors import shown
-from shm_metrics.families import COUNTER, HISTOGRAM
-from shm_metrics.labels import label_text
+from shm_metrics.model.families import COUNTER, HISTOGRAM
+from shm_metrics.model.labels import label_text
 
 __all__ = ["Read", "Refused", "as_dict", "number_in", "reader", "value_text"]
 

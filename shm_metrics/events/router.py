@@ -16,8 +16,8 @@ from fnmatch import fnmatchcase
 from threading import RLock
 from typing import Any
 
-from shm_metrics import forks
 from shm_metrics.errors import InvalidMetricError, shown
+from shm_metrics.runtime import forks
 
 __all__ = ["EventMapping", "EventRouter"]
 

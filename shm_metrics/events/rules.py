@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
-from shm_metrics.buckets import check_buckets
-from shm_metrics.definitions import define
 from shm_metrics.errors import InvalidMetricError
-from shm_metrics.families import COUNTER, GAUGE, HISTOGRAM, Family
-from shm_metrics.labels import check_label_names
+from shm_metrics.model.buckets import check_buckets
+from shm_metrics.model.declarations import define
+from shm_metrics.model.families import COUNTER, GAUGE, HISTOGRAM, Family
+from shm_metrics.model.labels import check_label_names
 
 __all__ = [
     "DEFAULT_RULES",

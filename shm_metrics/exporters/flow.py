@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from shm_metrics.exposition.samples import MetricLike, base_name
-from shm_metrics.families import COUNTER, HISTOGRAM, STATESET, SUMMARY, LabelPairs
+from shm_metrics.model.families import COUNTER, HISTOGRAM, STATESET, SUMMARY, LabelPairs
 
 __all__ = ["BUCKET", "COUNT", "LEVEL", "SUM", "TOTAL", "Point", "Series", "series_of"]
 

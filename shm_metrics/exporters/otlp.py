@@ -16,14 +16,7 @@ from typing import TYPE_CHECKING
 from shm_metrics.errors import ExportError, InvalidMetricError
 from shm_metrics.exporters.documents import chosen, told_of
 from shm_metrics.exporters.http_request import send
-from shm_metrics.exporters.options import (
-    check_flag,
-    check_headers,
-    check_names,
-    check_seconds,
-    check_texts,
-    check_url,
-)
+from shm_metrics.exporters.options import check_flag, check_headers, check_names, check_seconds, check_texts, check_url
 from shm_metrics.exporters.otlp_environment import endpoint_told, headers_told, resource_told
 from shm_metrics.exposition.names import Dropped
 

@@ -28,7 +28,7 @@ from opentelemetry.proto.metrics.v1 import metrics_pb2 as pb
 from shm_metrics.exporters.flow import BUCKET, COUNT, SUM, Point, Series, series_of
 from shm_metrics.exposition.names import Dropped, OnDropped, settle
 from shm_metrics.exposition.samples import MetricLike, Renderable, as_samples, one_by_one
-from shm_metrics.families import COUNTER, HISTOGRAM, SUMMARY, LabelPairs
+from shm_metrics.model.families import COUNTER, HISTOGRAM, SUMMARY, LabelPairs
 
 __all__ = ["refused", "request"]
 

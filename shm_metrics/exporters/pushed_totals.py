@@ -25,10 +25,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
-from shm_metrics import forks
 from shm_metrics.errors import ExportError
 from shm_metrics.exporters.flow import LEVEL, SUM, Series
-from shm_metrics.locks import FileLocks
+from shm_metrics.runtime import forks
+from shm_metrics.segment.file_locks import FileLocks
 
 __all__ = ["Change", "Kept", "PushedTotals", "growth"]
 

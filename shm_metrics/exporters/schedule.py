@@ -18,8 +18,8 @@ from shm_metrics.default import current_backend
 from shm_metrics.errors import ExportError, InvalidMetricError
 from shm_metrics.exporters.options import check_seconds
 from shm_metrics.exporters.registry import Exporter
-from shm_metrics.held_byte import Hold
-from shm_metrics.recurring import LONGEST_WAIT, Recurring
+from shm_metrics.runtime.periodic_task import LONGEST_WAIT, Recurring
+from shm_metrics.segment.shared_lock import Hold
 
 __all__ = ["PushSchedule"]
 

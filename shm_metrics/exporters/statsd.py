@@ -23,7 +23,7 @@ from shm_metrics.exporters.pushed_totals import Change, Kept, PushedTotals, grow
 from shm_metrics.exporters.statsd_lines import DIALECTS, counter_line, gauge_line, name_of, packets
 from shm_metrics.exposition.names import Dropped, settle
 from shm_metrics.exposition.samples import Renderable, as_samples, one_by_one
-from shm_metrics.families import FamilySnapshot
+from shm_metrics.model.families import FamilySnapshot
 
 if TYPE_CHECKING:
     from shm_metrics.backend import MetricsBackend

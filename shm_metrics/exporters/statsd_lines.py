@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
-from shm_metrics.families import LabelPairs
+from shm_metrics.model.families import LabelPairs
 
 __all__ = ["DIALECTS", "counter_line", "gauge_line", "name_of", "packets"]
 

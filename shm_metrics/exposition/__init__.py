@@ -18,9 +18,9 @@ from shm_metrics.exposition.json_lines import CONTENT_TYPE_JSON_LINES, render_js
 from shm_metrics.exposition.names import Dropped
 from shm_metrics.exposition.negotiate import FORMATS, SCRAPED, SCRAPED_OR_JSON, Format, Offers, negotiate
 from shm_metrics.exposition.openmetrics import CONTENT_TYPE_OPENMETRICS, render_openmetrics
-from shm_metrics.exposition.run import FamilyRun, RunFamilies
 from shm_metrics.exposition.selection import filter_families
 from shm_metrics.exposition.text import CONTENT_TYPE_TEXT, render_text
+from shm_metrics.model.family_run import FamilyRun, RunFamilies
 
 __all__ = [
     "CONTENT_TYPE_CSV",

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from shm_metrics.exposition.escaping import escape_help, escape_value, metric_name
-from shm_metrics.families import COUNTER, GAUGE, HISTOGRAM, INFO, STATESET, SUMMARY
+from shm_metrics.model.families import COUNTER, GAUGE, HISTOGRAM, INFO, STATESET, SUMMARY
 
 __all__ = ["OPENMETRICS", "TEXT", "Dialect"]
 

@@ -25,7 +25,7 @@ from shm_metrics.exposition.escaping import utf8
 from shm_metrics.exposition.floats import go_text
 from shm_metrics.exposition.names import OnDropped, ignore, settle
 from shm_metrics.exposition.samples import MetricLike, Renderable, as_samples, base_name, one_by_one
-from shm_metrics.families import STATESET, SUMMARY
+from shm_metrics.model.families import STATESET, SUMMARY
 
 __all__ = ["CONTENT_TYPE_JSON", "json_family", "render_json"]
 

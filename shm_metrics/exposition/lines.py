@@ -1,99 +1,14 @@
-"""Which lines one series has, and the numbers of a snapshot in the order of these lines.
-
-Lives here: arithmetic on the arrays of a snapshot. May not: text other than sample names and `le`.
-"""
+"""Sample names and additional labels of the lines of one series."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from itertools import accumulate
-
-import numpy as np
-
-from shm_metrics.arrays import FloatArray
 from shm_metrics.exposition.floats import go_text
-from shm_metrics.families import (
-    COUNTER,
-    GAUGE,
-    HISTOGRAM,
-    INFO,
-    STATESET,
-    SUMMARY,
-    Family,
-    LabelPairs,
-)
+from shm_metrics.model.families import COUNTER, GAUGE, HISTOGRAM, INFO, STATESET, SUMMARY, Family, LabelPairs
+from shm_metrics.model.line_shape import LineShape
 
-__all__ = ["LineShape", "line_keys", "line_shape"]
+__all__ = ["line_keys"]
 
 _SCALAR_SUFFIXES = {COUNTER: "_total", GAUGE: "", INFO: "_info"}
-
-
-@dataclass(frozen=True, slots=True)
-class LineShape:
-    """What decides how many lines a series has, and how they come from its cells.
-
-    type: histogram, summary or stateset; "" for one line a series.
-    cells: buckets of a histogram, states of a stateset, else 1.
-    totals: whether a histogram shows its count and sum.
-    """
-
-    type: str
-    cells: int
-    totals: bool = True
-
-    @property
-    def lines(self) -> int:
-        """How many lines a series has."""
-        return {HISTOGRAM: self.cells + 2 * self.totals, SUMMARY: 2, STATESET: self.cells}.get(self.type, 1)
-
-    def array(self, values: FloatArray, sums: FloatArray | None) -> FloatArray:
-        """The numbers of all lines, flat.
-
-        histogram: the k cumulative buckets, the count (the last bucket again) and the sum of each series;
-        summary: count and sum; stateset: 1.0 for the current state, 0.0 for the others; else the values.
-        """
-        if self.type == HISTOGRAM:
-            numbers = np.empty((len(values), self.cells + 2 * self.totals))
-            np.cumsum(values, axis=1, out=numbers[:, : self.cells])
-            if self.totals:
-                numbers[:, self.cells] = numbers[:, self.cells - 1]
-                numbers[:, self.cells + 1] = _given(sums)
-            return numbers.reshape(-1)
-        if self.type == SUMMARY:
-            return np.stack((values, _given(sums)), axis=1).reshape(-1)
-        if self.type == STATESET:
-            current: FloatArray = (values[:, None] == np.arange(self.cells)).astype(np.float64)
-            return current.reshape(-1)
-        return np.ascontiguousarray(values, dtype=np.float64)
-
-    def list(self, values: FloatArray, sums: FloatArray | None) -> list[float]:
-        """`array` as a list, made without numpy's fixed costs where that pays: for families of a few series."""
-        if self.type == HISTOGRAM and self.totals:
-            numbers: list[float] = []
-            for row, total in zip(values.tolist(), _given(sums).tolist(), strict=True):
-                numbers += accumulate(row)
-                numbers += (numbers[-1], total)
-            return numbers
-        flat: list[float] = (self.array(values, sums) if self.type else values).tolist()
-        return flat
-
-
-def _given(sums: FloatArray | None) -> FloatArray:
-    if sums is None:
-        raise ValueError("a histogram or summary needs the sums of its series: give FamilySnapshot(sums=...)")
-    return sums
-
-
-def line_shape(family: Family, openmetrics: bool = False) -> LineShape:
-    """The shape of `family`; families of equal shape may share a run.
-
-    In OpenMetrics a histogram with negative bounds may show neither sum nor count: its sum could fall.
-    """
-    if family.type == HISTOGRAM:
-        return LineShape(HISTOGRAM, len(family.bounds), not (openmetrics and family.bounds[0] < 0))
-    if family.type == STATESET:
-        return LineShape(STATESET, len(family.states))
-    return LineShape(SUMMARY if family.type == SUMMARY else "", 1)
 
 
 def line_keys(family: Family, shape: LineShape) -> list[tuple[str, LabelPairs]]:

@@ -9,10 +9,10 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple, TypeAlias
 
-from shm_metrics.exposition.block import Block
-from shm_metrics.exposition.run import FamilyRun
+from shm_metrics.exposition.line_cache import Block
 from shm_metrics.exposition.samples import MetricLike, Renderable, as_samples, base_name, one_by_one, sample_names
-from shm_metrics.families import Family, FamilySnapshot, Sample, SampleFamily, SeriesLabels
+from shm_metrics.model.families import Family, FamilySnapshot, Sample, SampleFamily, SeriesLabels
+from shm_metrics.model.family_run import FamilyRun
 
 __all__ = ["Dropped", "Kept", "OnDropped", "Settled", "ignore", "kept_of", "settle"]
 

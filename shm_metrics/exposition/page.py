@@ -8,15 +8,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from shm_metrics.exposition.block import make_block
 from shm_metrics.exposition.dialect import Dialect
 from shm_metrics.exposition.escaping import label_text, metric_name, utf8
 from shm_metrics.exposition.exemplar_text import exemplar_text
 from shm_metrics.exposition.floats import go_text
+from shm_metrics.exposition.line_cache import make_block
 from shm_metrics.exposition.names import Dropped, OnDropped, settle
-from shm_metrics.exposition.run import FamilyRun
 from shm_metrics.exposition.samples import MetricLike, Renderable, as_samples, base_name, one_by_one
-from shm_metrics.families import COUNTER, GAUGE, FamilySnapshot
+from shm_metrics.model.families import COUNTER, GAUGE, FamilySnapshot
+from shm_metrics.model.family_run import FamilyRun
 
 __all__ = ["render_page"]
 

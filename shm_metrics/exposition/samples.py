@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any, Protocol, TypeAlias
 
-from shm_metrics.exposition.lines import line_keys, line_shape
-from shm_metrics.exposition.run import FamilyRun
-from shm_metrics.families import COUNTER, HISTOGRAM, INFO, SUMMARY, FamilySnapshot, Sample, SampleFamily
+from shm_metrics.exposition.lines import line_keys
+from shm_metrics.model.families import COUNTER, HISTOGRAM, INFO, SUMMARY, FamilySnapshot, Sample, SampleFamily
+from shm_metrics.model.family_run import FamilyRun
+from shm_metrics.model.line_shape import line_shape
 
 __all__ = ["MetricLike", "Renderable", "as_samples", "base_name", "one_by_one", "sample_names"]
 

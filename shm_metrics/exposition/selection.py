@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from shm_metrics.exposition.lines import line_keys, line_shape
+from shm_metrics.exposition.lines import line_keys
 from shm_metrics.exposition.names import kept_of
-from shm_metrics.exposition.run import FamilyRun
 from shm_metrics.exposition.samples import MetricLike, Renderable, as_samples, base_name, one_by_one
-from shm_metrics.families import FamilySnapshot, SampleFamily
+from shm_metrics.model.families import FamilySnapshot, SampleFamily
+from shm_metrics.model.family_run import FamilyRun
+from shm_metrics.model.line_shape import line_shape
 
 __all__ = ["filter_families"]
 

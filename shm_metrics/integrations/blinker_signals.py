@@ -15,7 +15,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from shm_metrics.errors import InvalidMetricError
-from shm_metrics.events.publishing import connect_all, emitter, guarded
+from shm_metrics.events.emitter import connect_all, emitter, guarded
 
 __all__ = ["connect", "connect_flask"]
 

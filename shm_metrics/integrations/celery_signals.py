@@ -24,7 +24,7 @@ from time import perf_counter
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from shm_metrics.events.publishing import connect_all, emitter, guarded
+from shm_metrics.events.emitter import connect_all, emitter, guarded
 
 __all__ = ["connect"]
 

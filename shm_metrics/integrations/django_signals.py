@@ -14,7 +14,7 @@ from contextvars import ContextVar
 from time import perf_counter
 from typing import Any
 
-from shm_metrics.events.publishing import connect_all, emitter, guarded
+from shm_metrics.events.emitter import connect_all, emitter, guarded
 
 __all__ = ["connect", "connect_requests"]
 

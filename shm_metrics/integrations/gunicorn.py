@@ -33,15 +33,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from shm_metrics.backend import MetricsBackend
+from shm_metrics.cluster.stores.protocol import LOCAL_ONLY
 from shm_metrics.default import current_backend, get_backend
 from shm_metrics.environment import cluster_options, cluster_wanted
 from shm_metrics.errors import InvalidMetricError, SegmentError
 from shm_metrics.integrations import master
-from shm_metrics.layout import DEFAULT_ROWS, DEFAULT_SLOTS, Layout
-from shm_metrics.place import Place, place_for
-from shm_metrics.presence import Presence
-from shm_metrics.sync.stores.protocol import LOCAL_ONLY
-from shm_metrics.writer import set_process_role
+from shm_metrics.segment.layout import DEFAULT_ROWS, DEFAULT_SLOTS, Layout
+from shm_metrics.segment.location import Place, place_for
+from shm_metrics.segment.presence import Presence
+from shm_metrics.writer.writer import set_process_role
 
 __all__ = ["on_exit", "on_reload", "on_starting", "post_fork", "post_worker_init", "setup"]
 

@@ -15,7 +15,7 @@ from shm_metrics import prometheus
 from shm_metrics.backend import MetricsBackend
 from shm_metrics.environment import cluster_options, ignore_cluster, tell_workers
 from shm_metrics.errors import InvalidMetricError, MetricsError
-from shm_metrics.place import SEGMENT_VARIABLE, place_for
+from shm_metrics.segment.location import SEGMENT_VARIABLE, place_for
 
 __all__ = ["install_drop_in", "start_sync", "tell"]
 

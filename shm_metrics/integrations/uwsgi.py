@@ -27,15 +27,15 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from shm_metrics import forks
 from shm_metrics.default import get_backend
 from shm_metrics.environment import cluster_wanted
 from shm_metrics.errors import InvalidMetricError, SegmentError
 from shm_metrics.integrations import master
-from shm_metrics.layout import DEFAULT_ROWS, DEFAULT_SLOTS, Layout
-from shm_metrics.place import place_for
-from shm_metrics.presence import Presence
-from shm_metrics.writer import set_process_role
+from shm_metrics.runtime import forks
+from shm_metrics.segment.layout import DEFAULT_ROWS, DEFAULT_SLOTS, Layout
+from shm_metrics.segment.location import place_for
+from shm_metrics.segment.presence import Presence
+from shm_metrics.writer.writer import set_process_role
 
 __all__ = ["setup"]
 

@@ -18,14 +18,14 @@ from types import MethodType
 from typing import Any
 
 from shm_metrics.backend import MetricsBackend
-from shm_metrics.cells import build
-from shm_metrics.definitions import MAX_DOCUMENTATION
 from shm_metrics.errors import InvalidMetricError, MetricConflictError, MetricsError
-from shm_metrics.families import COUNTER, GAUGE, HISTOGRAM, INFO, STATESET, SUMMARY, Family, LabelPairs
-from shm_metrics.gauge_modes import SHARED
-from shm_metrics.handles import FamilyHandle
-from shm_metrics.labels import is_unicode
-from shm_metrics.process.procfs import TICKS_PER_SECOND, own_start_ticks
+from shm_metrics.metrics.family_handle import FamilyHandle
+from shm_metrics.model.declarations import MAX_DOCUMENTATION
+from shm_metrics.model.families import COUNTER, GAUGE, HISTOGRAM, INFO, STATESET, SUMMARY, Family, LabelPairs
+from shm_metrics.model.gauge_modes import SHARED
+from shm_metrics.model.labels import is_unicode
+from shm_metrics.native.implementation import build
+from shm_metrics.runtime.procfs import TICKS_PER_SECOND, own_start_ticks
 
 __all__ = [
     "FAMILY",

@@ -14,18 +14,19 @@ from collections.abc import Callable, Iterator
 from threading import RLock
 from typing import Any
 
-from shm_metrics import forks
 from shm_metrics.backend import MetricsBackend
 from shm_metrics.default import follow_default, get_backend
 from shm_metrics.errors import MetricConflictError, MetricsError
-from shm_metrics.families import Family
-from shm_metrics.handles import FamilyHandle
-from shm_metrics.prometheus import binding, methods, workers
+from shm_metrics.metrics.family_handle import FamilyHandle
+from shm_metrics.model.families import Family
+from shm_metrics.prometheus import binding, workers
+from shm_metrics.prometheus import patched_methods as methods
 from shm_metrics.prometheus.collectors import RuntimeCollectors
-from shm_metrics.prometheus.living import Living
-from shm_metrics.prometheus.replacing import Replacements
+from shm_metrics.prometheus.patching import Replacements
 from shm_metrics.prometheus.values import SegmentValue, value_class
+from shm_metrics.prometheus.weak_identity_set import Living
 from shm_metrics.prometheus.workers import IdentifiedWorker, Worker
+from shm_metrics.runtime import forks
 
 __all__ = ["Installation", "current", "existing", "install", "uninstall"]
 
@@ -110,7 +111,8 @@ class Installation:
         from prometheus_client import exposition, metrics, multiprocess, registry, values
         from prometheus_client.openmetrics import exposition as openmetrics
 
-        from shm_metrics.prometheus import pages, reading
+        from shm_metrics.prometheus import pages
+        from shm_metrics.prometheus import registry_views as reading
 
         put = self._replacements
         self._original_value_class = values.ValueClass

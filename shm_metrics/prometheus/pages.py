@@ -14,10 +14,10 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from shm_metrics.exposition.openmetrics import render_openmetrics
-from shm_metrics.exposition.run import FamilyRun
 from shm_metrics.exposition.text import render_text
-from shm_metrics.families import FamilySnapshot
-from shm_metrics.prometheus.reading import is_whole, restricted_families, whole_families
+from shm_metrics.model.families import FamilySnapshot
+from shm_metrics.model.family_run import FamilyRun
+from shm_metrics.prometheus.registry_views import is_whole, restricted_families, whole_families
 
 __all__ = ["openmetrics", "text"]
 

@@ -14,8 +14,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
-from shm_metrics.families import COUNTER, GAUGE, HISTOGRAM, SUMMARY, Family, LabelPairs
-from shm_metrics.gauge_modes import MODES, SHARED
+from shm_metrics.model.families import COUNTER, GAUGE, HISTOGRAM, SUMMARY, Family, LabelPairs
+from shm_metrics.model.gauge_modes import MODES, SHARED
 from shm_metrics.prometheus.binding import KINDS, gauge_mode, series_of
 from shm_metrics.prometheus.workers import IdentifiedWorker, Worker
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import weakref
 from typing import Protocol
 
-from shm_metrics import forks
+from shm_metrics.runtime import forks
 
 __all__ = ["ForkAware", "tell_in_child"]
 

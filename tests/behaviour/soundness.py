@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from shm_metrics.catalog import Catalog
-from shm_metrics.index import Index
-from shm_metrics.mirror import Mirror
+from shm_metrics.reader.catalog_view import Mirror
 from shm_metrics.runtime.call_lock import CallLock
-from shm_metrics.segment import Segment
+from shm_metrics.segment.catalog import Catalog
+from shm_metrics.segment.index import Index
+from shm_metrics.segment.segment import Segment
 
 
 def check_sound(segment: Segment) -> int:

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from shm_metrics import MetricsBackend, SegmentError, SegmentFormatError
-from shm_metrics import layout as L
-from shm_metrics.layout import Header, Layout
+from shm_metrics.segment import layout as L
+from shm_metrics.segment.layout import Header, Layout
 from tests.behaviour.processes import Child, Link, die, run_well
 
 # -- two segments ------------------------------------------------------------------------------------------------------

@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 
 from shm_metrics import Counter, Enum, Info, InvalidMetricError, MetricsBackend, SegmentError, SegmentFormatError
-from shm_metrics import layout as L
 from shm_metrics.exposition import render_text
-from shm_metrics.layout import Layout
+from shm_metrics.segment import layout as L
+from shm_metrics.segment.layout import Layout
 from tests.behaviour.processes import Child, Link, run
 
 ROWS, SLOTS = 8, 1024
@@ -195,7 +195,7 @@ def as_nobody(path: str) -> str:
         """
         import os, sys
         from shm_metrics import MetricsBackend, SegmentError, generate_latest  # before it may no longer read them
-        import shm_metrics.reader
+        import shm_metrics.reader.reader
         os.setgroups([]); os.setgid(65534); os.setuid(65534)
         for read_only in (False, True):
             try:

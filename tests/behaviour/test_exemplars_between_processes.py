@@ -14,8 +14,8 @@ from collections.abc import Callable
 import pytest
 
 from shm_metrics import MetricsBackend, Snapshot
-from shm_metrics import layout as L
-from shm_metrics.cells import COMPILED
+from shm_metrics.native.implementation import COMPILED
+from shm_metrics.segment import layout as L
 from tests.behaviour.processes import PATIENCE, Child, Link
 from tests.behaviour.test_exhaustion import SmallDisk, disk, warnings
 

@@ -290,7 +290,7 @@ def count_slowly(link: Link, backend: MetricsBackend) -> list[str]:
 def test_workers_without_a_row_are_counted_and_their_counts_arrive_once_a_row_is_free(
     attach: Callable[..., MetricsBackend], fork: Callable[..., Child], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("shm_metrics.writer.REPAIR_SECONDS", 0.05)
+    monkeypatch.setattr("shm_metrics.writer.writer.REPAIR_SECONDS", 0.05)
     backend = attach(rows=2)
     children = [fork(count_slowly, backend) for _ in range(5)]
     for child in children:

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from shm_metrics import Counter, MetricsBackend
-from shm_metrics import layout as L
-from shm_metrics.allocator import _CatalogLock
-from shm_metrics.layout import Layout
-from shm_metrics.place import Place
-from shm_metrics.segment import Segment
+from shm_metrics.segment import layout as L
+from shm_metrics.segment.layout import Layout
+from shm_metrics.segment.location import Place
+from shm_metrics.segment.segment import Segment
+from shm_metrics.writer.allocator import _CatalogLock
 from tests.behaviour.processes import Child, Link
 
 UNKNOWN = 300

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from shm_metrics import MetricsBackend, Snapshot
-from shm_metrics.families import Family
+from shm_metrics.model.families import Family
 from tests.behaviour.processes import Child, Link
 from tests.behaviour.soundness import check_sound
 

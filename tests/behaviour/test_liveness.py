@@ -11,10 +11,10 @@ from collections.abc import Callable
 import pytest
 
 from shm_metrics import MetricsBackend
-from shm_metrics import layout as L
-from shm_metrics.cells import COMPILED
 from shm_metrics.exposition import render_text
-from shm_metrics.process.procfs import own_start_ticks
+from shm_metrics.native.implementation import COMPILED
+from shm_metrics.runtime.procfs import own_start_ticks
+from shm_metrics.segment import layout as L
 from tests.behaviour.processes import PATIENCE, Child, Link, die
 
 KILLS = 100 if COMPILED else 40

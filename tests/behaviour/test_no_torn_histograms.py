@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from shm_metrics import MetricsBackend
-from shm_metrics.cells import COMPILED
 from shm_metrics.exposition import render_text
+from shm_metrics.native.implementation import COMPILED
 from tests.behaviour.observers import Watch, observe
 from tests.behaviour.processes import Child, Link, start_module
 

@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-from shm_metrics.cells import COMPILED
+from shm_metrics.native.implementation import COMPILED
 from tests.behaviour.processes import start_module
 
 CHILDREN = 10_000 if COMPILED else 1_000

@@ -17,7 +17,7 @@ from collections.abc import Callable
 import pytest
 
 from shm_metrics import MetricsBackend
-from shm_metrics.cells import COMPILED
+from shm_metrics.native.implementation import COMPILED
 from tests.behaviour.processes import PATIENCE, Child, Link
 
 LONGEST = 2e-4  # seconds from the end of one handler to the next signal

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from shm_metrics import Counter, Histogram, MetricsBackend, writer
+from shm_metrics import Counter, Histogram, MetricsBackend
+from shm_metrics.writer import writer
 from tests.behaviour.processes import Child, Link
 from tests.waiting import until
 

@@ -12,8 +12,8 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from shm_metrics import __version__
-from shm_metrics.cells import COMPILED
 from shm_metrics.cli import main
+from shm_metrics.native.implementation import COMPILED
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from shm_metrics.cli import main
-from shm_metrics.place import place_for
+from shm_metrics.segment.location import place_for
 from tests.cli.exporter import Serving, environ
 from tests.waiting import PATIENCE_SECONDS, until
 

@@ -22,7 +22,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from shm_metrics.cells import COMPILED
+from shm_metrics.native.implementation import COMPILED
 from tests.conformance import upstream
 from tests.conformance.differences import DIFFERENCES
 from tests.conformance.judging import Outcomes, judge, judge_older

@@ -25,7 +25,7 @@ from prometheus_client import (
 
 import shm_metrics.prometheus
 from shm_metrics import MetricsBackend, MetricsError
-from shm_metrics.prometheus.replacing import Replacements
+from shm_metrics.prometheus.patching import Replacements
 
 
 @pytest.fixture

@@ -8,10 +8,10 @@ from contextlib import contextmanager
 from math import inf
 from unittest import mock
 
-from shm_metrics import layout as L
-from shm_metrics.families import COUNTER, GAUGE, HISTOGRAM, Family
-from shm_metrics.locks import FileLocks
-from shm_metrics.segment import Segment
+from shm_metrics.model.families import COUNTER, GAUGE, HISTOGRAM, Family
+from shm_metrics.segment import layout as L
+from shm_metrics.segment.file_locks import FileLocks
+from shm_metrics.segment.segment import Segment
 
 JOBS = Family("jobs", COUNTER, "Jobs done.")
 DEPTH = Family("depth", GAUGE, "Jobs waiting.", mode="shared")

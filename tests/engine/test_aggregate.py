@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shm_metrics.aggregate import combine, shared_gauges
+from shm_metrics.reader.aggregate import combine, shared_gauges
 
 RULES = ("sum", "min", "max", "newest")
 

@@ -7,11 +7,11 @@ import threading
 
 import pytest
 
-from shm_metrics import allocator as allocators
-from shm_metrics import layout as L
-from shm_metrics.allocator import CatalogBusyError
 from shm_metrics.errors import InvalidMetricError
-from shm_metrics.families import COUNTER, GAUGE, Family
+from shm_metrics.model.families import COUNTER, GAUGE, Family
+from shm_metrics.segment import layout as L
+from shm_metrics.writer import allocator as allocators
+from shm_metrics.writer.allocator import CatalogBusyError
 from tests.behaviour.soundness import check_sound
 from tests.engine.made import DEPTH, JOBS, SECONDS, catalog_held, shown
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import threading
 
-from shm_metrics.bound_cells import BoundCells
+from shm_metrics.writer.bound_cells import BoundCells
 
 
 class Cell:

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from prometheus_client import Histogram
 
-from shm_metrics.buckets import DEFAULT_BUCKETS, check_buckets
 from shm_metrics.errors import InvalidMetricError
+from shm_metrics.model.buckets import DEFAULT_BUCKETS, check_buckets
 
 
 def test_the_default_buckets_are_prometheus_clients():

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from shm_metrics import layout as L
-from shm_metrics import records
-from shm_metrics.catalog import Catalog
 from shm_metrics.errors import SegmentFormatError, SegmentFullError
-from shm_metrics.layout import Layout
-from shm_metrics.records import Record
 from shm_metrics.runtime.call_lock import CallLock, ForkedCallError
-from shm_metrics.segment import Segment
+from shm_metrics.segment import catalog_records as records
+from shm_metrics.segment import layout as L
+from shm_metrics.segment.catalog import Catalog
+from shm_metrics.segment.catalog_records import Record
+from shm_metrics.segment.layout import Layout
+from shm_metrics.segment.segment import Segment
 
 
 @pytest.fixture

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from shm_metrics import layout as L
-from shm_metrics.allocator import Allocator
-from shm_metrics.catalog import Catalog
-from shm_metrics.removals import EVERY_SLOT, Removals
+from shm_metrics.segment import layout as L
+from shm_metrics.segment.catalog import Catalog
+from shm_metrics.segment.removals import EVERY_SLOT, Removals
+from shm_metrics.writer.allocator import Allocator
 from tests.behaviour.soundness import check_sound
 from tests.engine.made import shown
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from shm_metrics import cells
-from shm_metrics.gauge_modes import MODES
+from shm_metrics.model.gauge_modes import MODES
+from shm_metrics.native import implementation as cells
 
 WRITE = """
 import sys

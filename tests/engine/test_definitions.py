@@ -5,11 +5,11 @@ from __future__ import annotations
 import prometheus_client
 import pytest
 
-from shm_metrics.buckets import DEFAULT_BUCKETS
-from shm_metrics.definitions import MAX_DOCUMENTATION, define, full_name
 from shm_metrics.errors import InvalidMetricError
-from shm_metrics.families import COUNTER, GAUGE, HISTOGRAM, INFO, STATESET, SUMMARY
-from shm_metrics.gauge_modes import MODES
+from shm_metrics.model.buckets import DEFAULT_BUCKETS
+from shm_metrics.model.declarations import MAX_DOCUMENTATION, define, full_name
+from shm_metrics.model.families import COUNTER, GAUGE, HISTOGRAM, INFO, STATESET, SUMMARY
+from shm_metrics.model.gauge_modes import MODES
 
 CLASSES = {
     COUNTER: prometheus_client.Counter,

@@ -10,14 +10,14 @@ import struct
 
 import pytest
 
-from shm_metrics import exemplar_scan
-from shm_metrics import layout as L
 from shm_metrics.errors import SegmentFullError
-from shm_metrics.exemplar_scan import ExemplarScan
-from shm_metrics.exemplar_table import ExemplarTable
-from shm_metrics.exemplars import BODY_OFFSET, exemplar_text
-from shm_metrics.layout import Layout
-from shm_metrics.segment import Segment
+from shm_metrics.reader import exemplar_reader as exemplar_scan
+from shm_metrics.reader.exemplar_reader import ExemplarScan
+from shm_metrics.segment import layout as L
+from shm_metrics.segment.exemplar_records import BODY_OFFSET, exemplar_text
+from shm_metrics.segment.layout import Layout
+from shm_metrics.segment.segment import Segment
+from shm_metrics.writer.exemplar_table import ExemplarTable
 
 ROW = L.FIRST_WORKER_ROW
 

@@ -6,10 +6,10 @@ import random
 
 import pytest
 
-from shm_metrics import layout as L
 from shm_metrics.errors import InvalidMetricError, SegmentFormatError
-from shm_metrics.exemplars import BODY_OFFSET, exemplar_text, pack_entry, unpack_entry
-from shm_metrics.families import Exemplar
+from shm_metrics.model.families import Exemplar
+from shm_metrics.segment import layout as L
+from shm_metrics.segment.exemplar_records import BODY_OFFSET, exemplar_text, pack_entry, unpack_entry
 
 
 def an_entry(text: bytes, slot: int = 17) -> bytes:

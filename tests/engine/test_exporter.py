@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from shm_metrics.exporter import Exporter
+from shm_metrics.scrape.observer import Exporter
 
 
 def test_a_call_on_top_of_a_scrape_in_the_same_thread_reads_beside_it(make_backend):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from shm_metrics.exposition import render_text
-from shm_metrics.writer import Writer
+from shm_metrics.writer.writer import Writer
 from tests.engine.made import shown
 from tests.repairing import repaired
 

@@ -9,7 +9,7 @@ import json
 
 import pytest
 
-from shm_metrics.gauge_modes import MODES
+from shm_metrics.model.gauge_modes import MODES
 from tests.engine.made import process_id, shown
 
 # Worker 101 sets 10, 102 sets 3, 103 sets EXTREME; then 103 dies; then 104 comes, takes 103's row, and sets nothing.

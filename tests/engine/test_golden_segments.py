@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from shm_metrics import Counter, MetricsBackend
-from shm_metrics import layout as L
-from shm_metrics.layout import parse_header
+from shm_metrics.segment import layout as L
+from shm_metrics.segment.layout import parse_header
 
 GOLDEN = Path(__file__).parent / "golden"
 OPENED = [f"segment-{L.VERSION}"]

@@ -7,10 +7,10 @@ import os
 
 import pytest
 
-from shm_metrics import layout as L
-from shm_metrics.held_byte import HeldByte, Hold
-from shm_metrics.locks import FileLocks
-from shm_metrics.segment import Segment
+from shm_metrics.segment import layout as L
+from shm_metrics.segment.file_locks import FileLocks
+from shm_metrics.segment.segment import Segment
+from shm_metrics.segment.shared_lock import HeldByte, Hold
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from shm_metrics.errors import InvalidMetricError
-from shm_metrics.labels import (
+from shm_metrics.model.labels import (
     MAX_VALUE_CHARACTERS,
     check_label_names,
     check_metric_name,

@@ -14,9 +14,9 @@ from unittest import mock
 
 import pytest
 
-from shm_metrics import layout as L
 from shm_metrics.errors import InvalidMetricError, SegmentFormatError
-from shm_metrics.layout import Header, Layout, parse_header
+from shm_metrics.segment import layout as L
+from shm_metrics.segment.layout import Header, Layout, parse_header
 
 NO_CODES = (
     "SLOT_OVERFLOWED_UPDATES",

@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shm_metrics import layout as L
-from shm_metrics.layout import Layout
-from shm_metrics.ledger import CpuLedger
-from shm_metrics.process.usage import ProcessUsage
-from shm_metrics.segment import Segment
+from shm_metrics.runtime.process_usage import ProcessUsage
+from shm_metrics.scrape.cpu_ledger import CpuLedger
+from shm_metrics.segment import layout as L
+from shm_metrics.segment.layout import Layout
+from shm_metrics.segment.segment import Segment
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import threading
 
 import pytest
 
-from shm_metrics.locks import FileLocks, ProcessLocks
+from shm_metrics.segment.file_locks import FileLocks, ProcessLocks
 
 
 @pytest.fixture

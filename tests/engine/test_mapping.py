@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 
-from shm_metrics.mapping import Pin, address_range, map_file
+from shm_metrics.segment.mapping import Pin, address_range, map_file
 
 
 @pytest.fixture

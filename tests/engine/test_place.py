@@ -7,7 +7,7 @@ import os
 import pytest
 
 from shm_metrics.errors import InvalidMetricError, SegmentError
-from shm_metrics.place import Place
+from shm_metrics.segment.location import Place
 
 
 def test_a_named_place_lies_in_dev_shm_under_the_users_id():
@@ -78,7 +78,7 @@ def test_another_users_file_is_a_segment_error_that_names_us(open_directory, pyt
     path = open_directory / "segment"
     path.touch(mode=0o600)
     code = (
-        "import os, sys; from shm_metrics.place import Place; from shm_metrics.errors import SegmentError\n"
+        "import os, sys; from shm_metrics.segment.location import Place; from shm_metrics.errors import SegmentError\n"
         "place = Place.at(sys.argv[1]); os.setuid(65534)\n"
         "for write in (False, True):\n"
         "    try: place.open(create=write, write=write)\n"
@@ -92,7 +92,7 @@ def test_another_users_file_is_a_segment_error_that_names_us(open_directory, pyt
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
 def test_who_may_not_look_into_the_directory_any_more_takes_the_file_for_the_same(tmp_path, python):
     code = (
-        "import os, sys; from shm_metrics.place import Place\n"
+        "import os, sys; from shm_metrics.segment.location import Place\n"
         "place = Place.at(sys.argv[1]); fd = place.open(create=True, write=True)\n"
         "os.chmod(os.path.dirname(sys.argv[1]), 0o700); os.setuid(65534); print(place.is_file(fd))\n"
     )

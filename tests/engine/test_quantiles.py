@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shm_metrics.quantiles import estimate
+from shm_metrics.model.quantiles import estimate
 
 BOUNDS = (1.0, 2.0, 4.0, inf)
 

@@ -8,10 +8,10 @@ import time
 import numpy as np
 import pytest
 
-from shm_metrics import layout as L
-from shm_metrics import records
 from shm_metrics.errors import SegmentFormatError
-from shm_metrics.families import COUNTER, HISTOGRAM
+from shm_metrics.model.families import COUNTER, HISTOGRAM
+from shm_metrics.segment import catalog_records as records
+from shm_metrics.segment import layout as L
 from tests.engine.made import shown
 
 

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shm_metrics import records
 from shm_metrics.errors import InvalidMetricError, SegmentFormatError
-from shm_metrics.families import COUNTER, HISTOGRAM, NOTHING_SAID, STATESET, Family
-from shm_metrics.records import Record
+from shm_metrics.model.families import COUNTER, HISTOGRAM, NOTHING_SAID, STATESET, Family
+from shm_metrics.segment import catalog_records as records
+from shm_metrics.segment.catalog_records import Record
 
 words = st.integers(0, 2**64 - 1)
 floats = st.floats(allow_nan=False)

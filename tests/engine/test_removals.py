@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shm_metrics import layout as L
-from shm_metrics.layout import Layout
-from shm_metrics.removals import EVERY_SLOT, Removal, Removals
-from shm_metrics.segment import Segment
+from shm_metrics.segment import layout as L
+from shm_metrics.segment.layout import Layout
+from shm_metrics.segment.removals import EVERY_SLOT, Removal, Removals
+from shm_metrics.segment.segment import Segment
 
 
 @pytest.fixture

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import pytest
 
-from shm_metrics import layout as L
 from shm_metrics.errors import SegmentFullError
-from shm_metrics.gauge_modes import MODES
-from shm_metrics.layout import Layout
-from shm_metrics.removals import EVERY_SLOT, Removals
-from shm_metrics.rows import WorkerTable, claim_row, follow_removals
-from shm_metrics.segment import Segment
+from shm_metrics.model.families import GAUGE, Family
+from shm_metrics.segment import layout as L
+from shm_metrics.segment.layout import Layout
+from shm_metrics.segment.removals import EVERY_SLOT, Removals
+from shm_metrics.segment.segment import Segment
+from shm_metrics.segment.slots import slot_codes
+from shm_metrics.segment.worker_rows import WorkerTable, claim_row, follow_removals
 
 SMALL = Layout(rows=3, slots=1024)
 FIRST = L.FIRST_SERIES_SLOT
+
+SHARED = list(slot_codes(Family("shared", GAUGE, mode="shared")))
 
 
 def run(work):
@@ -156,7 +159,7 @@ def test_a_row_counts_as_alive_only_once_it_is_in_order(attach, segment):
 
 
 def test_counters_sums_and_shared_gauges_are_inherited_as_they_are(attach, segment):
-    lay_out(segment, L.SLOT_ADDS, L.SLOT_STAMP_INHERITED, L.SLOT_VALUE, *MODES["shared"].slot_codes)
+    lay_out(segment, L.SLOT_ADDS, L.SLOT_STAMP_INHERITED, L.SLOT_VALUE, *SHARED)
     values = [7.0, 5.0, 1.5, 6.0, 2.5, 7.0, 3.5, 7.0, -3.0]
     assert inherited(attach, values) == values
 
@@ -262,7 +265,7 @@ def test_a_row_for_which_there_is_no_memory_is_left_free(attach, segment, monkey
 # -- removals ----------------------------------------------------------------------------------------------------------
 
 HISTOGRAM = [L.SLOT_SEQUENCE, L.SLOT_BUCKET, L.SLOT_BUCKET, L.SLOT_SUM, L.SLOT_SUM]
-SHAPES = ([L.SLOT_ADDS], HISTOGRAM, [L.SLOT_STAMP_INHERITED, L.SLOT_VALUE], list(MODES["shared"].slot_codes))
+SHAPES = ([L.SLOT_ADDS], HISTOGRAM, [L.SLOT_STAMP_INHERITED, L.SLOT_VALUE], SHARED)
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=len)
@@ -406,7 +409,7 @@ def test_what_is_folded_does_not_meet_what_the_dead_of_an_earlier_life_said(atta
 
 def test_folding_after_a_removal_keeps_what_a_shared_gauge_has_in_the_ledger(attach, segment):
     """Its words there are all workers': none of them names a base of the life after."""
-    lay_out(segment, L.SLOT_STAMP_MAX, L.SLOT_VALUE, *MODES["shared"].slot_codes)
+    lay_out(segment, L.SLOT_STAMP_MAX, L.SLOT_VALUE, *SHARED)
     segment.matrix[L.LEDGER_ROW, FIRST + 2 : FIRST + 8] = range(1, 7)
     removed(segment, FIRST + 2)
     inherited(attach, [5.0, 4.0, *[0.0] * 6])

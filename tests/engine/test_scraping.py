@@ -11,7 +11,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from shm_metrics import InvalidMetricError, SampleFamily, generate_latest
-from shm_metrics.families import GAUGE, Sample
+from shm_metrics.model.families import GAUGE, Sample
 
 
 def scrape(backend):

@@ -9,12 +9,12 @@ import threading
 import numpy as np
 import pytest
 
-from shm_metrics import layout as layout_of
 from shm_metrics.errors import SegmentError, SegmentFormatError, SegmentFullError
-from shm_metrics.layout import Layout
-from shm_metrics.locks import FileLocks
-from shm_metrics.place import Place
-from shm_metrics.segment import Segment
+from shm_metrics.segment import layout as layout_of
+from shm_metrics.segment.file_locks import FileLocks
+from shm_metrics.segment.layout import Layout
+from shm_metrics.segment.location import Place
+from shm_metrics.segment.segment import Segment
 
 SMALL = Layout(rows=3, slots=1024)
 
@@ -340,7 +340,7 @@ def test_stamps_of_an_earlier_boot_come_before_all_of_this_one_in_their_old_orde
     first.set(layout_of.SLOTS_USED_OFFSET, 20)
     first.matrix[1, 16:20] = [1e9, 7.0, 2e9, 8.0]
     first.close()
-    monkeypatch.setattr("shm_metrics.reboot.boot_id", lambda: b"another boot....")
+    monkeypatch.setattr("shm_metrics.segment.reboot.boot_id", lambda: b"another boot....")
     second = attach(keep=True)
     stamps, values = second.matrix[1, 16:20:2], second.matrix[1, 17:20:2]
     assert np.all(values == [7.0, 8.0])
@@ -373,7 +373,7 @@ def test_a_segment_of_another_user_is_refused_by_name(open_directory, python):
 
 
 def test_a_maker_that_does_not_come_to_an_end_is_an_error_and_no_hang(attach, place, monkeypatch):
-    monkeypatch.setattr("shm_metrics.segment.CREATION_SECONDS", 0.01)
+    monkeypatch.setattr("shm_metrics.segment.segment.CREATION_SECONDS", 0.01)
     maker = FileLocks(place.open(create=True, write=True))
     assert maker.try_exclusive(layout_of.LOCK_CREATION)
     with pytest.raises(SegmentError, match="somebody has been creating it"):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from shm_metrics.exposition import render_text
-from shm_metrics.families import COUNTER, GAUGE
-from shm_metrics.self_metrics import EngineFigures, self_families
+from shm_metrics.model.families import COUNTER, GAUGE
+from shm_metrics.scrape.self_metrics import EngineFigures, self_families
 
 FIGURES = EngineFigures(
     rows=1,
@@ -40,7 +40,7 @@ def test_every_figure_has_a_family_with_its_value():
 
 
 def test_no_name_is_one_of_the_process_metrics():
-    from shm_metrics.process import ProcessUsage, WorkerUsage, process_families
+    from shm_metrics.scrape.process import ProcessUsage, WorkerUsage, process_families
 
     workers = [WorkerUsage(1, 100, "", ProcessUsage(100, 1, 1.0, 1, 1, 1, 1, 1.0, 1.0))]
     ours = {found.family.name for found in self_families(FIGURES).split()}

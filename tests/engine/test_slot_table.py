@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from shm_metrics import layout as L
-from shm_metrics.allocator import Allocator
-from shm_metrics.families import LabelPairs
-from shm_metrics.removals import EVERY_SLOT
-from shm_metrics.slot_table import FREE, LIVE, REMOVED, SlotTable
+from shm_metrics.model.families import LabelPairs
+from shm_metrics.segment import layout as L
+from shm_metrics.segment.removals import EVERY_SLOT
+from shm_metrics.segment.slot_table import FREE, LIVE, REMOVED, SlotTable
+from shm_metrics.writer.allocator import Allocator
 from tests.engine.made import JOBS, SECONDS
 
 

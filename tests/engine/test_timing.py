@@ -7,8 +7,8 @@ import inspect
 
 import pytest
 
-from shm_metrics import timing
-from shm_metrics.timing import ExceptionCounter, InProgress, Timer
+from shm_metrics.metrics import context_managers as timing
+from shm_metrics.metrics.context_managers import ExceptionCounter, InProgress, Timer
 
 
 class Clock:

@@ -10,14 +10,14 @@ from array import array
 import pytest
 
 from shm_metrics import MetricsBackend
-from shm_metrics import allocator as allocators
-from shm_metrics import layout as L
-from shm_metrics import writer as writers
-from shm_metrics.cells import build
 from shm_metrics.errors import SegmentError, SegmentFullError
-from shm_metrics.rows import WorkerTable
-from shm_metrics.segment import Segment
-from shm_metrics.writer import Writer
+from shm_metrics.native.implementation import build
+from shm_metrics.segment import layout as L
+from shm_metrics.segment.segment import Segment
+from shm_metrics.segment.worker_rows import WorkerTable
+from shm_metrics.writer import allocator as allocators
+from shm_metrics.writer import writer as writers
+from shm_metrics.writer.writer import Writer
 from tests.engine.made import catalog_held, shown
 from tests.repairing import repaired
 

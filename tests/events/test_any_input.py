@@ -14,9 +14,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from shm_metrics import InvalidMetricError, MetricConflictError, MetricsBackend
-from shm_metrics import layout as L
 from shm_metrics.events.rules import entity_of
-from shm_metrics.place import Place
+from shm_metrics.segment import layout as L
+from shm_metrics.segment.location import Place
 
 anything = st.recursive(
     st.none()

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from shm_metrics import Counter, EventRule, Gauge, Histogram
-from shm_metrics import layout as L
 from shm_metrics.events import counts, observes, sets
-from shm_metrics.events.handling import CAPPED, MAX_ENTITIES
+from shm_metrics.events.handler import CAPPED, MAX_ENTITIES
+from shm_metrics.segment import layout as L
 from tests.engine.made import shown
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from demo.load import get
 from demo.server import Gunicorn
-from shm_metrics.locks import FileLocks
+from shm_metrics.segment.file_locks import FileLocks
 from tests.exporters.test_documentation import GUNICORN
 from tests.integrations.running import ROOT, Service, state
 from tests.waiting import until

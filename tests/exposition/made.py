@@ -13,7 +13,7 @@ from prometheus_client import generate_latest
 from prometheus_client.core import Metric
 from prometheus_client.utils import floatToGoString
 
-from shm_metrics.families import (
+from shm_metrics.model.families import (
     COUNTER,
     GAUGE,
     HISTOGRAM,

@@ -14,15 +14,14 @@ from hypothesis import strategies as st
 from shm_metrics.exposition import (
     FamilyRun,
     RunFamilies,
-    block,
     filter_families,
     render_csv,
     render_openmetrics,
     render_text,
 )
+from shm_metrics.exposition import line_cache as block
 from shm_metrics.exposition.floats import number_lines
-from shm_metrics.exposition.lines import line_shape
-from shm_metrics.families import (
+from shm_metrics.model.families import (
     COUNTER,
     GAUGE,
     HISTOGRAM,
@@ -33,6 +32,7 @@ from shm_metrics.families import (
     FamilySnapshot,
     SeriesLabels,
 )
+from shm_metrics.model.line_shape import line_shape
 from tests.exposition.made import KINDS, anything, counter, peer_text, snapshots, unhurried
 
 

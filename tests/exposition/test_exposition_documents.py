@@ -13,7 +13,7 @@ from prometheus_client.core import GaugeHistogramMetricFamily, SummaryMetricFami
 from prometheus_client.samples import Exemplar
 
 from shm_metrics.exposition import render_csv, render_json
-from shm_metrics.families import (
+from shm_metrics.model.families import (
     COUNTER,
     GAUGE,
     STATESET,

@@ -10,9 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
-from shm_metrics.exposition import FamilyRun, RunFamilies, filter_families, render_json, render_openmetrics, render_text
+from shm_metrics.exposition import (
+    FamilyRun,
+    RunFamilies,
+    filter_families,
+    render_json,
+    render_openmetrics,
+    render_text,
+)
 from shm_metrics.exposition.samples import as_samples, one_by_one
-from shm_metrics.families import (
+from shm_metrics.model.families import (
     COUNTER,
     HISTOGRAM,
     Exemplar,

@@ -7,8 +7,15 @@ import pytest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as strict
 
-from shm_metrics.exposition import FamilyRun, RunFamilies, render_csv, render_json, render_openmetrics, render_text
-from shm_metrics.families import COUNTER, GAUGE, Family, FamilySnapshot, SeriesLabels
+from shm_metrics.exposition import (
+    FamilyRun,
+    RunFamilies,
+    render_csv,
+    render_json,
+    render_openmetrics,
+    render_text,
+)
+from shm_metrics.model.families import COUNTER, GAUGE, Family, FamilySnapshot, SeriesLabels
 from tests.exposition.made import counter
 
 

@@ -21,7 +21,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.samples import Exemplar, Timestamp
 
 from shm_metrics.exposition import render_openmetrics
-from shm_metrics.families import (
+from shm_metrics.model.families import (
     COUNTER,
     GAUGE,
     HISTOGRAM,

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from prometheus_client.core import GaugeHistogramMetricFamily, InfoMetricFamily
 
 from shm_metrics.exposition import render_text
-from shm_metrics.families import GAUGE, STATESET, SUMMARY, Family, FamilySnapshot, SeriesLabels
+from shm_metrics.model.families import GAUGE, STATESET, SUMMARY, Family, FamilySnapshot, SeriesLabels
 from tests.exposition.made import counter, histogram, pages
 
 PROMTOOL = shutil.which("promtool")

@@ -23,7 +23,16 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Timestamp
 
 from shm_metrics.exposition import render_text
-from shm_metrics.families import COUNTER, GAUGE, HISTOGRAM, Family, FamilySnapshot, Sample, SampleFamily, SeriesLabels
+from shm_metrics.model.families import (
+    COUNTER,
+    GAUGE,
+    HISTOGRAM,
+    Family,
+    FamilySnapshot,
+    Sample,
+    SampleFamily,
+    SeriesLabels,
+)
 from tests.exposition.made import Registry, as_metric, by_name, counter, histogram, pages, peer_text, unhurried
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from shm_metrics import MetricsBackend, generate_latest
-from shm_metrics.place import Place
+from shm_metrics.segment.location import Place
 from tests.integrations.running import HOOKS, PATHS, BindingGunicorn, Service, state
 from tests.waiting import until
 
@@ -147,7 +147,7 @@ OTHER_USER = 65534
 
 
 # Read as root: the other user may not look into the directory that this interpreter's library is in.
-LOADED_BEFORE = "import shm_metrics.edges, shm_metrics.metrics, shm_metrics.reader\n"
+LOADED_BEFORE = "import shm_metrics.serving.defaults, shm_metrics.metrics.declared, shm_metrics.reader.reader\n"
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root's workers can become another user")

@@ -11,7 +11,7 @@ import pytest
 
 from shm_metrics import InvalidMetricError, MetricsBackend
 from shm_metrics.integrations import gunicorn as hooks
-from shm_metrics.place import Place
+from shm_metrics.segment.location import Place
 
 HOOKS = {"on_starting": 1, "on_reload": 1, "post_fork": 2, "post_worker_init": 1, "on_exit": 1}
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from shm_metrics.place import Place
+from shm_metrics.segment.location import Place
 from tests.waiting import PATIENCE_SECONDS
 
 ROOT = Path(__file__).parents[2]

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from shm_metrics import Counter, Enum, Info, InvalidMetricError, MetricConflictError, MetricsBackend, SegmentError
-from shm_metrics.place import place_for
+from shm_metrics.segment.location import place_for
 from tests.engine.made import shown
 
 KINDS = ("counter", "gauge", "histogram", "summary")

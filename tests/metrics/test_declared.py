@@ -12,17 +12,8 @@ import prometheus_client
 import prometheus_client.openmetrics.exposition
 import pytest
 
-from shm_metrics import (
-    Counter,
-    Enum,
-    Gauge,
-    Histogram,
-    Info,
-    InvalidMetricError,
-    MetricConflictError,
-    Summary,
-)
-from shm_metrics.gauge_modes import MODES
+from shm_metrics import Counter, Enum, Gauge, Histogram, Info, InvalidMetricError, MetricConflictError, Summary
+from shm_metrics.model.gauge_modes import MODES
 from tests.engine.made import shown
 
 pytestmark = pytest.mark.usefixtures("metrics_backend")

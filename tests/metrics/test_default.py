@@ -13,8 +13,8 @@ from shm_metrics import Counter, Enum, Gauge, Histogram, Info, Summary, configur
 from shm_metrics.backend import MetricsBackend
 from shm_metrics.default import use_backend
 from shm_metrics.errors import InvalidMetricError, SegmentError
-from shm_metrics.layout import Layout
-from shm_metrics.place import place_for
+from shm_metrics.segment.layout import Layout
+from shm_metrics.segment.location import place_for
 from tests.engine.made import shown
 
 

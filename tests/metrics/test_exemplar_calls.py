@@ -13,7 +13,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from shm_metrics import Counter, Gauge, Histogram, InvalidMetricError, Summary
 from shm_metrics.exposition import render_csv, render_json, render_openmetrics, render_text
-from shm_metrics.families import Exemplar
+from shm_metrics.model.families import Exemplar
 from tests.repairing import repaired
 
 
@@ -316,7 +316,7 @@ def test_an_overflow_series_has_exemplars_of_its_own(make_backend):
 
 
 def test_exemplars_are_dropped_after_a_reboot(make_backend, segment_name, monkeypatch):
-    from shm_metrics import reboot as module
+    from shm_metrics.segment import reboot as module
 
     backend = make_backend(keep=True, process_metrics=False)
     backend.counter("jobs").inc(1, {"trace_id": "before"})
@@ -331,7 +331,7 @@ def test_exemplars_are_dropped_after_a_reboot(make_backend, segment_name, monkey
 
 def test_what_was_removed_before_a_reboot_counts_and_shows_again_after_it(make_backend, monkeypatch):
     """CLOCK_MONOTONIC begins anew: a removal in an earlier boot must not seem to lie in the future."""
-    from shm_metrics import reboot as module
+    from shm_metrics.segment import reboot as module
 
     backend = make_backend(keep=True, process_metrics=False)
     gauge = Gauge("level", "", ["a"], multiprocess_mode="max", registry=backend)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from shm_metrics.place import place_for
+from shm_metrics.segment.location import place_for
 from tests import typed_use
 
 

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from shm_metrics.process.parsing import parse_boot_time, parse_open_files_limit, parse_stat
+from shm_metrics.runtime.proc_parsing import parse_boot_time, parse_open_files_limit, parse_stat
 
 NUMBERS = (
     b" S 5399 5399 3615 0 -1 4194304 2847 6511 0 1 150 25 3 2 20 0 4 0 95853 16961536 3389 18446744073709551615 "

@@ -6,7 +6,8 @@ import math
 
 import pytest
 
-from shm_metrics.process import ProcessUsage, WorkerUsage, process_families
+from shm_metrics.runtime.process_usage import ProcessUsage, WorkerUsage
+from shm_metrics.scrape.process_families import process_families
 
 WEB = WorkerUsage(0, 100, "web", ProcessUsage(100, 5, 1.5, 1000, 9000, 2, open_fds=10, max_fds=1024.0, start_time=50.0))
 JOBS = WorkerUsage(

@@ -11,7 +11,8 @@ import time
 
 import pytest
 
-from shm_metrics.process import own_start_ticks, procfs, read_process, read_worker
+from shm_metrics.runtime import procfs
+from shm_metrics.runtime.procfs import own_start_ticks, read_process, read_worker
 
 STAT = b"1 (a worker) S 0 1 1 0 -1 0 0 0 0 0 150 50 0 0 20 0 3 0 200 4096000 10 0\n"
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from shm_metrics.families import COUNTER, GAUGE, Sample, SampleFamily
+from shm_metrics.model.families import COUNTER, GAUGE, Sample, SampleFamily
 
 PATIENCE_SECONDS = 30  # guards against hangs; nothing waits this long to pass
 

@@ -13,7 +13,7 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as strict_openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
-from shm_metrics.families import GAUGE, HISTOGRAM, Sample, SampleFamily
+from shm_metrics.model.families import GAUGE, HISTOGRAM, Sample, SampleFamily
 from shm_metrics.serving import Endpoint
 from shm_metrics.serving.endpoint import MOST_MESSAGES_REMEMBERED, names_in_query
 

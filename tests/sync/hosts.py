@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from shm_metrics import MetricsBackend
-from shm_metrics.sync.agent import SyncAgent
-from shm_metrics.sync.config import SyncConfig
+from shm_metrics.cluster.agent import SyncAgent
+from shm_metrics.cluster.config import SyncConfig
 
 _numbers = itertools.count()
 

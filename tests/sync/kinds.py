@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from shm_metrics.sync.opening import open_store
-from shm_metrics.sync.stores.protocol import CLUSTER, Grant, segment_scope
+from shm_metrics.cluster.store_factory import open_store
+from shm_metrics.cluster.stores.protocol import CLUSTER, Grant, segment_scope
 from tests.waiting import until
 
 KINDS = ("valkey", "redis", "memcached", "local")

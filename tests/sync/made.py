@@ -10,7 +10,10 @@ import numpy as np
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
-from shm_metrics.families import (
+from shm_metrics.cluster.codec import wire
+from shm_metrics.cluster.model.blob import Blob
+from shm_metrics.cluster.model.capture import Capture
+from shm_metrics.model.families import (
     COUNTER,
     GAUGE,
     HISTOGRAM,
@@ -22,11 +25,8 @@ from shm_metrics.families import (
     LabelPairs,
     SeriesLabels,
 )
-from shm_metrics.gauge_modes import MODES
-from shm_metrics.snapshot import Snapshot
-from shm_metrics.sync import wire
-from shm_metrics.sync.blob import Blob
-from shm_metrics.sync.capture import Capture
+from shm_metrics.model.gauge_modes import MODES
+from shm_metrics.model.snapshot import Snapshot
 
 # A machine that does other things beside is no failure.
 unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -11,9 +11,9 @@ from urllib.request import Request, urlopen
 import pytest
 
 from shm_metrics import InvalidMetricError, MetricsBackend
-from shm_metrics.sync import wire
-from shm_metrics.sync.agent import SyncAgent
-from shm_metrics.sync.config import SyncConfig
+from shm_metrics.cluster.agent import SyncAgent
+from shm_metrics.cluster.codec import wire
+from shm_metrics.cluster.config import SyncConfig
 from tests.sync.hosts import Hosts
 from tests.waiting import until
 

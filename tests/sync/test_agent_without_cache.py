@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from shm_metrics import MetricsBackend
-from shm_metrics import layout as L
+from shm_metrics.cluster.agent import SyncAgent
 from shm_metrics.errors import SegmentError
-from shm_metrics.sync.agent import SyncAgent
+from shm_metrics.segment import layout as L
 from tests.behaviour.conftest import fork
 
 __all__ = ["fork"]

@@ -7,8 +7,8 @@ import time
 import pytest
 
 from shm_metrics import Enum, Info
-from shm_metrics.sync import wire
-from shm_metrics.sync.capture import Capture
+from shm_metrics.cluster.codec import wire
+from shm_metrics.cluster.model.capture import Capture
 from tests.sync.made import plain, sent
 
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from shm_metrics.cluster.codec.chunks import CHUNK_LIMIT, join, split
 from shm_metrics.errors import WireFormatError
-from shm_metrics.sync.chunks import CHUNK_LIMIT, join, split
 from tests.sync.made import unhurried
 
 HEAD = 40

@@ -7,9 +7,9 @@ from math import inf, nan
 import numpy as np
 import pytest
 
+from shm_metrics.cluster.merge.merge import ClusterView, Merger, fold, merge
 from shm_metrics.exposition import render_openmetrics, render_text
-from shm_metrics.families import SUMMARY, Family, FamilySnapshot, SeriesLabels
-from shm_metrics.sync.cluster import ClusterView, Merger, fold, merge
+from shm_metrics.model.families import SUMMARY, Family, FamilySnapshot, SeriesLabels
 from tests.sync.made import A, B, C, blob, counter, gauge, histogram, info, numbers, pairs, sent, stateset
 
 

@@ -15,11 +15,11 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, multiple, rule
 
-from shm_metrics.sync import wire
-from shm_metrics.sync.blob import Blob, Retired
-from shm_metrics.sync.cluster import ClusterView, Merger
-from shm_metrics.sync.fold import fold, forget
-from shm_metrics.sync.sent import Sent
+from shm_metrics.cluster.codec import wire
+from shm_metrics.cluster.merge.fold import fold, forget
+from shm_metrics.cluster.merge.merge import ClusterView, Merger
+from shm_metrics.cluster.model.blob import Blob, Retired
+from shm_metrics.cluster.publish_journal import Sent
 from tests.sync.made import blob, counter, histogram
 
 pytestmark = pytest.mark.slow

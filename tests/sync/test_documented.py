@@ -10,7 +10,7 @@ from textwrap import dedent
 import pytest
 
 from shm_metrics import SyncConfig, environment
-from shm_metrics.sync.lease import TRANSITIONS
+from shm_metrics.cluster.lease import TRANSITIONS
 
 TEXT = (Path(__file__).parents[2] / "docs" / "cluster.md").read_text()
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shm_metrics.sync.exact import add_at
+from shm_metrics.cluster.merge.compensated_sum import add_at
 from tests.sync.made import unhurried
 
 # Bits from 2**-57 to 2**45: what a sum of them needs is less than 105.

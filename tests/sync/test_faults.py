@@ -13,8 +13,8 @@ from urllib.request import urlopen
 import pytest
 
 from shm_metrics import MetricsBackend
-from shm_metrics.sync.agent import SyncAgent
-from shm_metrics.sync.config import SyncConfig
+from shm_metrics.cluster.agent import SyncAgent
+from shm_metrics.cluster.config import SyncConfig
 from tests.sync.hosts import Hosts
 from tests.waiting import until
 

@@ -6,10 +6,10 @@ from math import inf
 
 import pytest
 
-from shm_metrics.sync import wire
-from shm_metrics.sync.blob import Blob, Folded, Retired
-from shm_metrics.sync.cluster import merge
-from shm_metrics.sync.fold import fold, forget, state_of
+from shm_metrics.cluster.codec import wire
+from shm_metrics.cluster.merge.fold import fold, forget, state_of
+from shm_metrics.cluster.merge.merge import merge
+from shm_metrics.cluster.model.blob import Blob, Folded, Retired
 from tests.sync.made import A, B, C, blob, counter, gauge, histogram, info, pairs, plain, sent, stateset
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from shm_metrics.cluster.lease import TRANSITIONS, Lease
+from shm_metrics.cluster.stores.protocol import Grant, Refused
 from shm_metrics.errors import LockLostError, SyncError
-from shm_metrics.sync.lease import TRANSITIONS, Lease
-from shm_metrics.sync.stores.protocol import Grant, Refused
 
 
 class Clock:

@@ -12,12 +12,12 @@ import threading
 
 import pytest
 
+from shm_metrics.cluster.store_factory import open_store
+from shm_metrics.cluster.stores.local_store import LocalStore
+from shm_metrics.cluster.stores.protocol import CLUSTER, Grant, Refused, segment_scope
+from shm_metrics.cluster.stores.snapshot_file import Content, Kept
 from shm_metrics.errors import LockLostError, SyncError
-from shm_metrics.locks import FileLocks
-from shm_metrics.sync.opening import open_store
-from shm_metrics.sync.stores.local_store import LocalStore
-from shm_metrics.sync.stores.protocol import CLUSTER, Grant, Refused, segment_scope
-from shm_metrics.sync.stores.snapshot_file import Content, Kept
+from shm_metrics.segment.file_locks import FileLocks
 from tests.sync.kinds import INSTANCE, OTHER, SCOPE, TTL
 
 
@@ -40,8 +40,8 @@ def test_with_no_cache_the_file_is_beside_the_segment(make_writer, place):
 
 
 def test_a_private_segment_keeps_it_in_memory(make_writer, tmp_path, monkeypatch):
-    from shm_metrics.layout import Layout
-    from shm_metrics.segment import Segment
+    from shm_metrics.segment.layout import Layout
+    from shm_metrics.segment.segment import Segment
 
     monkeypatch.chdir(tmp_path)
     store = open_store(None, namespace="shop", segment=Segment.private(Layout(2, 64)))
@@ -193,8 +193,8 @@ def test_blobs_that_nobody_publishes_any_more_go_in_the_end(make_writer, path):
 
 
 def test_two_incarnations_that_write_one_file_lose_nothing_of_each_other(make_writer, path):
-    from shm_metrics.layout import Layout
-    from shm_metrics.segment import Segment
+    from shm_metrics.segment.layout import Layout
+    from shm_metrics.segment.segment import Segment
 
     stores = [LocalStore(str(path), Segment.private(Layout(2, 64)), timeout=30) for _ in range(2)]
 

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from shm_metrics import MetricsBackend
-from shm_metrics.sync import member as member_module
-from shm_metrics.sync import wire
-from shm_metrics.sync.sent import Sent
-from shm_metrics.sync.stores.memcached_records import DIRECTORY_SHARDS
-from shm_metrics.sync.stores.protocol import CLUSTER
+from shm_metrics.cluster import member as member_module
+from shm_metrics.cluster.codec import wire
+from shm_metrics.cluster.publish_journal import Sent
+from shm_metrics.cluster.stores.memcached_records import DIRECTORY_SHARDS
+from shm_metrics.cluster.stores.protocol import CLUSTER
 from tests.sync.hosts import Hosts
 
 pytestmark = pytest.mark.slow

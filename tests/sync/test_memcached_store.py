@@ -13,10 +13,10 @@ from pymemcache.client.base import Client, PooledClient
 from pymemcache.client.hash import HashClient
 from pymemcache.client.retrying import RetryingClient
 
+from shm_metrics.cluster.store_factory import open_store
+from shm_metrics.cluster.stores.memcached_records import DIRECTORY_SHARDS, Head, Lease, Names, shard_of
+from shm_metrics.cluster.stores.protocol import CLUSTER, Grant, Refused, segment_scope
 from shm_metrics.errors import InvalidMetricError, LockLostError, SyncError
-from shm_metrics.sync.opening import open_store
-from shm_metrics.sync.stores.memcached_records import DIRECTORY_SHARDS, Head, Lease, Names, shard_of
-from shm_metrics.sync.stores.protocol import CLUSTER, Grant, Refused, segment_scope
 from tests.sync.kinds import INSTANCE, OTHER, SCOPE, TTL, Clock, exercise
 from tests.sync.servers import HOST, program
 from tests.waiting import until

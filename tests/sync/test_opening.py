@@ -13,12 +13,12 @@ import valkey
 from pymemcache.client.base import Client
 
 from shm_metrics import MetricsBackend
+from shm_metrics.cluster.store_factory import check_cache, open_store
+from shm_metrics.cluster.stores.local_store import LocalStore
+from shm_metrics.cluster.stores.memcached_store import MemcachedStore
+from shm_metrics.cluster.stores.redis_store import RedisStore
+from shm_metrics.cluster.strategy import declare_cache_capabilities
 from shm_metrics.errors import InvalidMetricError
-from shm_metrics.sync.opening import check_cache, open_store
-from shm_metrics.sync.stores.local_store import LocalStore
-from shm_metrics.sync.stores.memcached_store import MemcachedStore
-from shm_metrics.sync.stores.redis_store import RedisStore
-from shm_metrics.sync.strategy import declare_cache_capabilities
 
 
 @pytest.fixture

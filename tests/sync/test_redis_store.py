@@ -10,9 +10,9 @@ import pytest
 import redis as redis_py
 import valkey as valkey_py
 
+from shm_metrics.cluster.store_factory import open_store
+from shm_metrics.cluster.stores.protocol import CLUSTER, Grant
 from shm_metrics.errors import LockLostError, SyncError
-from shm_metrics.sync.opening import open_store
-from shm_metrics.sync.stores.protocol import CLUSTER, Grant
 from tests.sync.kinds import INSTANCE, OTHER, SCOPE, TTL, exercise, opened
 from tests.sync.servers import HOST, Server, free_port, program
 from tests.waiting import until
@@ -261,8 +261,8 @@ def test_a_wrong_password_is_a_sync_error_that_does_not_tell_it(own_server, make
 
 
 def test_blobs_expire_and_the_record_does_not(valkey, namespace):
-    from shm_metrics.sync.stores.redis_client import from_url
-    from shm_metrics.sync.stores.redis_store import RedisStore
+    from shm_metrics.cluster.stores.redis_client import from_url
+    from shm_metrics.cluster.stores.redis_store import RedisStore
 
     store = RedisStore(from_url(valkey.url, 2.0), namespace, blob_ttl=0.1)
     grant = store.acquire(SCOPE, "one", TTL)
@@ -361,7 +361,7 @@ def test_all_keys_of_a_namespace_are_in_one_slot(namespace, redis):
 
 
 def test_different_namespaces_have_different_keys():
-    from shm_metrics.sync.stores.redis_store import RedisStore
+    from shm_metrics.cluster.stores.redis_store import RedisStore
 
     names = ["a", "{a", "a}", "%7Ba", "a%7D", "A"]
     keys = {RedisStore(None, name).key("retired") for name in names}  # type: ignore[arg-type]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from shm_metrics.sync.blob import Folded
-from shm_metrics.sync.sightings import Sightings
+from shm_metrics.cluster.liveness import Sightings
+from shm_metrics.cluster.model.blob import Folded
 from tests.sync.made import A, B, blob, counter
 
 

@@ -9,8 +9,8 @@ import time
 
 import pytest
 
+from shm_metrics.cluster.stores.protocol import CLUSTER, Grant, OldSequenceError, Refused, segment_scope
 from shm_metrics.errors import LockLostError, SyncError
-from shm_metrics.sync.stores.protocol import CLUSTER, Grant, OldSequenceError, Refused, segment_scope
 from tests.sync.kinds import INSTANCE, KINDS, OTHER, SCOPE, TTL, Clock, Cluster, opened
 
 pytestmark = pytest.mark.slow
@@ -22,7 +22,7 @@ SHORT = 0.2
 def cluster(request, namespace, own_server, make_writer, tmp_path):
     kind, clock = request.param, Clock()
     if kind == "local":
-        from shm_metrics.sync.stores.local_store import LocalStore
+        from shm_metrics.cluster.stores.local_store import LocalStore
 
         path = tmp_path / "snapshot"
         made = Cluster(

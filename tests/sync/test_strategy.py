@@ -12,8 +12,8 @@ from pymemcache.client.base import Client, PooledClient
 from pymemcache.client.hash import HashClient
 
 import shm_metrics
+from shm_metrics.cluster.strategy import CacheStrategy, clear_detectors, declare_cache_capabilities, register_detector
 from shm_metrics.errors import InvalidMetricError
-from shm_metrics.sync.strategy import CacheStrategy, clear_detectors, declare_cache_capabilities, register_detector
 
 NAMES = [
     "distributed",

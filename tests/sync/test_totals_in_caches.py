@@ -7,11 +7,11 @@ import time
 
 import pytest
 
-from shm_metrics.sync import wire
-from shm_metrics.sync.capture import Capture
-from shm_metrics.sync.cluster import ClusterView, Merger
-from shm_metrics.sync.fold import fold
-from shm_metrics.sync.stores.protocol import CLUSTER, Grant, segment_scope
+from shm_metrics.cluster.codec import wire
+from shm_metrics.cluster.merge.fold import fold
+from shm_metrics.cluster.merge.merge import ClusterView, Merger
+from shm_metrics.cluster.model.capture import Capture
+from shm_metrics.cluster.stores.protocol import CLUSTER, Grant, segment_scope
 from tests.sync.kinds import TTL, opened
 from tests.sync.made import A, blob, counter, plain
 

@@ -12,13 +12,13 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from shm_metrics.cluster.codec import wire
+from shm_metrics.cluster.codec.table_format import pack_table, unpack_table
+from shm_metrics.cluster.merge.fold import fold, forget
+from shm_metrics.cluster.model.blob import Blob, Part, Retired
+from shm_metrics.cluster.model.tables import Rows, Table
 from shm_metrics.errors import SyncError, WireFormatError
-from shm_metrics.families import COUNTER, Family, SeriesLabels
-from shm_metrics.sync import wire
-from shm_metrics.sync.blob import Blob, Part, Retired
-from shm_metrics.sync.fold import fold, forget
-from shm_metrics.sync.table_format import pack_table, unpack_table
-from shm_metrics.sync.tables import Rows, Table
+from shm_metrics.model.families import COUNTER, Family, SeriesLabels
 from tests.sync.made import (
     A,
     B,

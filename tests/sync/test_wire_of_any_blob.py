@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from shm_metrics.cluster.codec import wire
+from shm_metrics.cluster.codec.table_format import pack_table, unpack_table
+from shm_metrics.cluster.merge.fold import fold
+from shm_metrics.cluster.model.blob import Folded, Retired
 from shm_metrics.errors import WireFormatError
-from shm_metrics.sync import wire
-from shm_metrics.sync.blob import Folded, Retired
-from shm_metrics.sync.fold import fold
-from shm_metrics.sync.table_format import pack_table, unpack_table
 from tests.sync.made import blob, blobs, forged, pages, plain, sent, u64, unhurried
 
 pytestmark = pytest.mark.slow

@@ -171,8 +171,8 @@ class _Side:
 
     def _watch(self) -> None:
         """Tell of every answer of the cache; nothing else about the store changes."""
+        from shm_metrics.cluster.stores.protocol import CLUSTER, Grant
         from shm_metrics.errors import LockLostError
-        from shm_metrics.sync.stores.protocol import CLUSTER, Grant
 
         store: Any = self.agent.store
         acquire, publish, renew = store.acquire, store.publish, store.renew

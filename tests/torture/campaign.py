@@ -32,7 +32,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import shm_metrics.writer
+import shm_metrics.writer.writer
 from shm_metrics import Counter, Gauge, Histogram, MetricsBackend, SegmentFullError, generate_latest
 
 WORKERS = 6
@@ -684,8 +684,8 @@ def main() -> None:
     asked = parser.parse_args()
     logging.getLogger("shm_metrics").setLevel(logging.ERROR)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for killed workers; the kernel forgets them
-    if hasattr(shm_metrics.writer, "REPAIR_SECONDS"):
-        shm_metrics.writer.REPAIR_SECONDS = 0.02  # a worker without a row looks for one more often
+    if hasattr(shm_metrics.writer.writer, "REPAIR_SECONDS"):
+        shm_metrics.writer.writer.REPAIR_SECONDS = 0.02  # a worker without a row looks for one more often
     counts = campaign(asked.seed, asked.seconds, removals=not asked.no_removals, falsify=asked.falsify)
     print(json.dumps(counts))
     raise SystemExit(1 if counts["failure"] else 0)

@@ -31,12 +31,12 @@ from typing import Any
 
 import shm_metrics
 from shm_metrics import MetricsBackend
-from shm_metrics import layout as L
-from shm_metrics.locks import FileLocks
-from shm_metrics.mirror import Mirror
-from shm_metrics.slot_table import FREE
-from shm_metrics.slots import slot_codes
-from shm_metrics.writer import Writer
+from shm_metrics.reader.catalog_view import Mirror
+from shm_metrics.segment import layout as L
+from shm_metrics.segment.file_locks import FileLocks
+from shm_metrics.segment.slot_table import FREE
+from shm_metrics.segment.slots import slot_codes
+from shm_metrics.writer.writer import Writer
 
 __all__ = ["SCENARIOS", "Wrong"]
 

@@ -26,7 +26,7 @@ import uuid
 from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 
-import shm_metrics.writer
+import shm_metrics.writer.writer
 from shm_metrics import Counter, Enum, Gauge, Histogram, Info, MetricsBackend, Summary, configure, get_backend
 from tests.torture.model import BOUNDS, FAMILIES, GAUGES, STATES, Mismatch, Model
 
@@ -502,8 +502,8 @@ def main() -> None:
     asked = parser.parse_args()
     logging.getLogger("shm_metrics").setLevel(logging.ERROR)  # that there is no row is said often
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # workers' children are nobody's to wait for
-    if hasattr(shm_metrics.writer, "REPAIR_SECONDS"):
-        shm_metrics.writer.REPAIR_SECONDS = 0.01  # a worker without a row looks for one more often
+    if hasattr(shm_metrics.writer.writer, "REPAIR_SECONDS"):
+        shm_metrics.writer.writer.REPAIR_SECONDS = 0.01  # a worker without a row looks for one more often
     counts = campaign(
         asked.seed, asked.operations, asked.episodes, asked.seconds, shrink=asked.shrink, falsify=asked.falsify
     )

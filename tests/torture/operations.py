@@ -11,18 +11,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from shm_metrics import (
-    Counter,
-    Gauge,
-    Histogram,
-    MetricsBackend,
-    allocator,
-    handles,  # noqa: F401
-    mirror,  # noqa: F401 (these are loaded here, so that no child that is followed has to)
-    reader,  # noqa: F401
-)
-from shm_metrics import layout as L
-from shm_metrics.locks import FileLocks
+from shm_metrics import Counter, Gauge, Histogram, MetricsBackend
+from shm_metrics.segment import layout as L
+from shm_metrics.segment.file_locks import FileLocks
+from shm_metrics.writer import allocator
 from tests.torture.next_life import LABELS, MODES, SUM_MODES, TOOK, attach, series
 from tests.torture.stepping import Work
 

@@ -14,7 +14,7 @@ import signal
 import sys
 from typing import Any
 
-import shm_metrics.writer
+import shm_metrics.writer.writer
 from tests.torture.lockstep import Operation, Options, attempt
 
 BIG = 1e17
@@ -256,8 +256,8 @@ SEQUENCES: dict[str, tuple[Options, list[Operation]]] = {
 def main() -> None:
     logging.getLogger("shm_metrics").setLevel(logging.ERROR)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-    if hasattr(shm_metrics.writer, "REPAIR_SECONDS"):
-        shm_metrics.writer.REPAIR_SECONDS = 0.01
+    if hasattr(shm_metrics.writer.writer, "REPAIR_SECONDS"):
+        shm_metrics.writer.writer.REPAIR_SECONDS = 0.01
     found: dict[str, str | None] = {}
     part = " ".join(sys.argv[1:])
     for name, (options, operations) in SEQUENCES.items():

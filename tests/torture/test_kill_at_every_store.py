@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from shm_metrics import MetricsBackend
-from shm_metrics.layout import Layout
+from shm_metrics.segment.layout import Layout
 from tests.behaviour.processes import Child, Link
 from tests.torture import operations, stepping
 from tests.torture.next_life import Course, attach, differences, live, live_on, peers, series

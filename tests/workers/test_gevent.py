@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from shm_metrics import MetricsBackend
-from shm_metrics import layout as L
+from shm_metrics.segment import layout as L
 
 pytest.importorskip("gevent")
 

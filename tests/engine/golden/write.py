@@ -14,8 +14,8 @@ import tempfile
 from pathlib import Path
 
 from shm_metrics import Counter, Gauge, Histogram, Info, MetricsBackend, Summary, generate_latest
-from shm_metrics import layout as L
-from shm_metrics.gauge_modes import MODES
+from shm_metrics.model.gauge_modes import MODES
+from shm_metrics.segment import layout as L
 
 FOLDER = Path(__file__).parent
 SIZES = {"rows": 2, "slots": 512}

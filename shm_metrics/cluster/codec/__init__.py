@@ -1,0 +1,4 @@
+"""Between blobs and bytes, as docs/wire.md draws them.
+
+Pure.
+"""

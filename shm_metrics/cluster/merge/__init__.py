@@ -1,0 +1,4 @@
+"""From the blobs of many instances to what the cluster shows.
+
+Pure.
+"""

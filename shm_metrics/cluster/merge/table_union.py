@@ -1,0 +1,148 @@
+"""Many tables as one, and the sums of their parts.
+
+Lives here: which series of which table go where, and by what rule values meet there. May not: know instances.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from shm_metrics.cluster.merge.compensated_sum import add_at
+from shm_metrics.cluster.model.blob import Part
+from shm_metrics.cluster.model.tables import Definition, Rows, Table, cells_of, definition, is_stamped, rule_of
+from shm_metrics.model.arrays import BoolArray, FloatArray, IntArray
+from shm_metrics.model.families import Family, LabelPairs, SeriesLabels
+
+__all__ = ["Sums", "Union"]
+
+
+class _Way(NamedTuple):
+    """Cells and stamps of a table that follow one rule, and where in the union they go."""
+
+    rule: str
+    live: bool
+    cells: IntArray
+    stamps: IntArray
+    to_cells: IntArray
+    to_stamps: IntArray
+
+
+class Union:
+    """The series of all `tables`, of the families that `take` wants; each family and series once.
+
+    Gauges that are one series an instance, and infos, are none of its business.
+    """
+
+    def __init__(self, tables: Iterable[Table], take: Callable[[Family], bool] = lambda family: True) -> None:
+        self._tables = list(dict.fromkeys(tables))
+        found: dict[Definition, list[Rows]] = {}
+        taken: list[list[tuple[Rows, tuple[int, int], Definition]]] = []
+        for table in self._tables:
+            taken.append([])
+            for rows, start in zip(table.families, table.starts, strict=False):
+                if rule_of(rows.family)[0] not in ("each", "said") and take(rows.family):
+                    key = definition(rows.family)
+                    found.setdefault(key, []).append(rows)
+                    taken[-1].append((rows, start, key))
+        self.table = Table(tuple(_united(found[key]) for key in sorted(found)))
+        places = dict(zip(sorted(found), zip(self.table.families, self.table.starts, strict=False), strict=True))
+        indexes: dict[Definition, dict[LabelPairs, int]] = {}
+        self._ways: dict[Table, list[_Way]] = {}
+        for table, wanted in zip(self._tables, taken, strict=True):
+            ways: dict[tuple[str, bool], list[tuple[IntArray, ...]]] = {}
+            for rows, start, key in wanted:
+                into, into_start = places[key]
+                series = _positions(rows.labels, into.labels, key, indexes)
+                ways.setdefault(rule_of(rows.family), []).append(_way(rows, start, series, into, into_start))
+            self._ways[table] = [
+                _Way(rule, live, *(np.concatenate(arrays) for arrays in zip(*told, strict=True)))
+                for (rule, live), told in ways.items()
+            ]
+
+    def ways(self, table: Table) -> Sequence[_Way]:
+        return self._ways[table]
+
+
+def _united(several: list[Rows]) -> Rows:
+    """The first's family with the series of all; the first's own labels, if all have these: renderers keep texts."""
+    first = several[0]
+    others = [rows.labels for rows in several[1:] if rows.labels is not first.labels and rows.labels != first.labels]
+    if not others:
+        return first
+    return Rows(first.family, SeriesLabels(sorted(set(first.labels).union(*others))))
+
+
+def _positions(
+    labels: SeriesLabels, into: SeriesLabels, key: Definition, indexes: dict[Definition, dict[LabelPairs, int]]
+) -> IntArray:
+    if labels is into or labels == into:
+        return np.arange(len(labels))
+    if key not in indexes:
+        indexes[key] = {pairs: place for place, pairs in enumerate(into)}
+    return np.array(list(map(indexes[key].__getitem__, labels)), np.intp)
+
+
+def _way(
+    rows: Rows, start: tuple[int, int], series: IntArray, into: Rows, into_start: tuple[int, int]
+) -> tuple[IntArray, ...]:
+    n, family = len(rows.labels), rows.family
+    own = np.arange(n)
+    stamps = own if is_stamped(family) else own[:0]
+    return (
+        start[0] + cells_of(family, own, n),
+        start[1] + stamps,
+        into_start[0] + cells_of(family, series, len(into.labels)),
+        into_start[1] + series[: len(stamps)],
+    )
+
+
+class Sums:
+    """The values of a union's series, part after part.
+
+    alive: shape (stamps,), which live gauges a living instance has.
+    """
+
+    def __init__(self, union: Union) -> None:
+        self._union = union
+        self.cells: FloatArray = np.zeros(union.table.cells)
+        self.low: FloatArray = np.zeros(union.table.cells)
+        self.stamps: FloatArray = np.zeros(union.table.stamps)
+        self.alive: BoolArray = np.zeros(union.table.stamps, np.bool_)
+
+    def add(self, part: Part, *, live: bool = True) -> None:
+        """Let the values of `part` meet those that are there. live: also gauges that only a living instance shows."""
+        with np.errstate(invalid="ignore", over="ignore"):
+            for way in self._union.ways(part.table):
+                if live or not way.live:
+                    self._add(way, part)
+
+    def _add(self, way: _Way, part: Part) -> None:
+        values, at = part.cells[way.cells], way.to_cells
+        if way.rule == "add":
+            add_at(self.cells, self.low, at, values, None if part.low is None else part.low[way.cells])
+            self._note(way, part.stamps[way.stamps])
+            return
+        stamps, known = part.stamps[way.stamps], self.stamps[way.to_stamps]
+        if way.rule in ("newest", "shared"):
+            if way.rule == "shared":
+                # Nobody has set it yet, some have only moved it: what they moved adds up.
+                moved = (stamps == 0.0) & (known == 0.0)
+                low = None if part.low is None else part.low[way.cells][moved]
+                add_at(self.cells, self.low, at[moved], values[moved], low)
+            newer = stamps > known
+            self.cells[at[newer]], self.low[at[newer]] = values[newer], 0.0
+        else:
+            there, choose = stamps > 0.0, np.minimum if way.rule == "min" else np.maximum
+            before = self.cells[at]
+            best = np.where(known > 0.0, choose(before, values), values)
+            self.cells[at] = np.where(there, best, before)
+        self._note(way, stamps)
+
+    def _note(self, way: _Way, stamps: FloatArray) -> None:
+        at = way.to_stamps
+        self.stamps[at] = np.maximum(self.stamps[at], stamps)
+        if way.live:
+            self.alive[at] = True

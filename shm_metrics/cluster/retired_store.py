@@ -1,0 +1,109 @@
+"""The retired record and the tombs that it names, as one process knows them.
+
+Lives here: reading them no oftener than they change, and putting back what the cache has lost. May not: fold, or know
+who is silent.
+
+Who has met a record never goes back to an older one: the cache was flushed then, or fell back to an older state. The
+record is put back, and until it is, its copy counts. A tomb never changes, so one that was read is not read again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+from shm_metrics.cluster.codec.blob_decoder import Decoder
+from shm_metrics.cluster.codec.wire import encode
+from shm_metrics.cluster.model.blob import Blob, Folded, Retired
+from shm_metrics.cluster.stores.protocol import Store
+
+__all__ = ["Record"]
+
+_NOTHING: Mapping[str, Folded] = {}
+
+
+class Record:
+    """store: where it is. Every call may raise SyncError."""
+
+    def __init__(self, store: Store, decoder: Decoder) -> None:
+        self._store = store
+        self._decoder = decoder
+        self._mark: str | None = None  # of what was read last
+        self._there: int | None = 0  # its version; None: it cannot be read
+        self._newest: tuple[Retired, bytes] | None = None
+        self._tombs: dict[tuple[str, int], Blob] = {}  # of those that have returned
+
+    def read(self) -> Retired | None:
+        """The newest that this process has met."""
+        mark = self._store.retired_mark()
+        if mark is None or mark != self._mark:
+            data = None if mark is None else self._store.retired()
+            self._mark = None if data is None else mark
+            self._take(data)
+        return self.newest
+
+    @property
+    def newest(self) -> Retired | None:
+        """As read() found it."""
+        return None if self._newest is None else self._newest[0]
+
+    @property
+    def _version(self) -> int:
+        return 0 if self._newest is None else self._newest[0].version
+
+    def _take(self, data: bytes | None) -> None:
+        retired = self._decoder.retired(data)
+        self._there = 0 if data is None else None if retired is None else retired.version
+        if retired is not None and data is not None and retired.version >= self._version:
+            self.replaced(retired, data)
+
+    def replaced(self, retired: Retired, data: bytes) -> None:
+        """This is the record from now on."""
+        self._newest = retired, data
+        self._tombs = {
+            (instance, sequence): tomb
+            for (instance, sequence), tomb in self._tombs.items()
+            if instance in retired.folded and retired.folded[instance].sequence == sequence
+        }
+
+    def put_back(self) -> None:
+        """What the cache has lost, if this process has met it."""
+        if self._there is not None and self._there < self._version:
+            self._restore(self._tombs)
+            self.read()
+
+    def _restore(self, tombs: Mapping[tuple[str, int], Blob]) -> None:
+        if self._newest is not None:
+            retired, data = self._newest
+            self._store.restore_retired(data, retired.version, {key: encode(tomb) for key, tomb in tombs.items()})
+
+    @property
+    def folded(self) -> Mapping[str, Folded]:
+        """Whom it holds."""
+        return _NOTHING if self._newest is None else self._newest[0].folded
+
+    def returned(self, there: Mapping[str, int]) -> dict[str, int]:
+        """instance -> what was folded of it, of those in `there` that have published since."""
+        folded = self.folded
+        return {
+            instance: folded[instance].sequence
+            for instance, sequence in there.items()
+            if instance in folded and sequence > folded[instance].sequence
+        }
+
+    def keep_tomb(self, tomb: Blob) -> None:
+        """Of an instance that has it by itself."""
+        self._tombs[tomb.instance, tomb.sequence] = tomb
+
+    def tombs(self, wanted: Mapping[str, int], *, check: Collection[str] = ()) -> dict[str, Blob]:
+        """The tombs of {instance: folded sequence}, as far as they are to be had.
+
+        check: instances whose tombs the cache is asked for though we have them, and has again if it has lost them.
+        """
+        asked = {name: folded for name, folded in wanted.items() if name in check or (name, folded) not in self._tombs}
+        found = self._decoder.tombs(self._store.tombs(asked)) if asked else {}
+        keys = {name: (name, folded) for name, folded in asked.items()}
+        lost = {key: self._tombs[key] for name, key in keys.items() if name not in found and key in self._tombs}
+        if lost:
+            self._restore(lost)
+        self._tombs |= {keys[name]: tomb for name, tomb in found.items() if tomb.sequence == asked[name]}
+        return {name: self._tombs[name, folded] for name, folded in wanted.items() if (name, folded) in self._tombs}

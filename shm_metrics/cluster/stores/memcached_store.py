@@ -1,0 +1,435 @@
+"""Blobs, leases and the retired record in Memcached, by add, gets and cas.
+
+Lives here: the loops around one compare-and-set, and their order. May not: decide who leads, or when.
+
+A lease is a record that its holder renews by changing it. It expires by itself; but Memcached counts in seconds, and
+whoever waits can do better: a record that it has watched unchanged for a whole term is of a holder that did not renew
+it, and is taken over by compare-and-set. Only durations of one's own clock are compared, never two hosts' clocks.
+
+acquire(), which becomes the fence described in protocol.py:
+
+    1. add the lease, or take it over; it has no token yet, so it allows nothing
+    2. the next token: greater than the scope's last one, than what guarded data carries, and than the unix time in us
+       (so that it grows also when the cache was flushed)
+    3. put the token on the head of what the scope guards: from here on no older holder's write is accepted, since each
+       compares and sets this head
+    4. put the token into the lease, if it is still ours
+"""
+
+from __future__ import annotations
+
+import math
+import secrets
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from time import monotonic, time
+
+from shm_metrics.cluster.codec import chunks
+from shm_metrics.cluster.stores.memcached_records import DIRECTORY_SHARDS, Head, Lease, Names, members, shard_of
+from shm_metrics.cluster.stores.memcached_ring import CHUNKS_AT_ONCE, Ring
+from shm_metrics.cluster.stores.protocol import (
+    BLOB_SECONDS,
+    DISTRIBUTED_BASIC,
+    NO_FOLD,
+    NO_TOMBS,
+    Grant,
+    Refused,
+    guarded_instance,
+)
+from shm_metrics.cluster.stores.refusals import fenced, lease_lost, newer_is_there
+from shm_metrics.errors import InvalidMetricError, LockLostError, SyncError, WireFormatError
+
+__all__ = ["MemcachedStore"]
+
+TRIES = 20  # of one compare-and-set, each lost to somebody who won it
+AT_ONCE = -1  # an expiry in the past: compare-and-set with it is compare-and-delete
+NEVER = 0
+LONGEST = 30 * 86_400  # more is read as a date
+
+
+class MemcachedStore:
+    """namespace: any text; blob_ttl: seconds that a blob outlives its last publish; clock: of durations."""
+
+    strategy = DISTRIBUTED_BASIC
+
+    def __init__(
+        self,
+        ring: Ring,
+        namespace: str,
+        *,
+        blob_ttl: float = BLOB_SECONDS,
+        clock: Callable[[], float] = monotonic,
+    ) -> None:
+        if not namespace:
+            raise InvalidMetricError("cache namespace '': give a name, the same on every host of the cluster")
+        self._ring = ring
+        self._names = Names(namespace)
+        self._blob_seconds = min(math.ceil(blob_ttl), LONGEST)
+        self._clock = clock
+        self._watched: dict[str, tuple[bytes, float]] = {}  # scope -> the lease seen, and since when
+
+    @property
+    def round_trips(self) -> int:
+        return self._ring.round_trips
+
+    def key(self, kind: str, name: str = "") -> str:
+        """The key under which something is kept."""
+        return self._names.key(kind, name or "-")
+
+    def forget(self) -> None:
+        self._ring.close()
+
+    def close(self) -> None:
+        self._ring.close()
+
+    # -- the lease ------------------------------------------------------------------------------------------------
+
+    def acquire(self, scope: str, owner: str, ttl: float) -> Grant | Refused:
+        key = self.key("lease", scope)
+        wanted = Lease(0, 0, ttl, owner).encode()
+        for _ in range(TRIES):
+            data, unique = self._gets(key)
+            lease = Lease.decode(data)
+            if data is None:
+                taken = self._ring.add(key, wanted, _expiry(ttl))
+            elif lease is not None and lease.owner == owner:
+                if lease.token and self.renew(Grant(scope, owner, lease.token), ttl):
+                    return Grant(scope, owner, lease.token)
+                taken = not lease.token
+            else:
+                left = self._left(scope, data, lease)
+                if left > 0:
+                    return Refused(left, watched=True)
+                taken = self._ring.cas(key, wanted, unique, _expiry(ttl))
+            if taken:
+                return self._with_token(scope, owner, ttl)
+        return Refused()
+
+    def _left(self, scope: str, data: bytes, lease: Lease | None) -> float:
+        """Seconds until the lease that we see will have been left alone for its term."""
+        seen, since = self._watched.get(scope, (None, 0.0))
+        if seen != data:
+            since = self._clock()
+            self._watched[scope] = (data, since)
+        return 0.0 if lease is None else since + lease.term - self._clock()
+
+    def _with_token(self, scope: str, owner: str, ttl: float) -> Grant | Refused:
+        """Steps 2 to 4; the lease is ours, or was a moment ago."""
+        fence = self.key("fence", scope)
+        guarded = self._guarded(scope)
+        for _ in range(TRIES):
+            found = self._ring.gets([fence, guarded])
+            last, unique = found.get(fence, (None, b""))
+            head = Head.decode(found.get(guarded, (None, b""))[0])
+            token = max(_number(last) + 1, (head.token if head else 0) + 1, int(time() * 1_000_000))
+            text = b"%020d" % token
+            if self._put(fence, text, last, unique, self._blob_seconds):
+                break
+        else:
+            return Refused()
+        if not self._raise_fence(guarded, token, NEVER if guarded_instance(scope) is None else self._blob_seconds):
+            return Refused()
+        return Grant(scope, owner, token) if self._swap(scope, owner, 0, token, ttl) else Refused()
+
+    def _raise_fence(self, key: str, token: int, expire: int) -> bool:
+        for _ in range(TRIES):
+            data, unique = self._gets(key)
+            head = Head.decode(data)
+            if head is not None and head.token >= token:
+                return head.token == token
+            raised = Head(0, token) if head is None else replace(head, token=token)
+            if self._put(key, raised.encode(), data, unique, expire):
+                return True
+        return False
+
+    def _swap(self, scope: str, owner: str, old_token: int, token: int, ttl: float) -> bool:
+        """The lease with `old_token` becomes one with `token`, or the same one renewed."""
+        key = self.key("lease", scope)
+        for _ in range(TRIES):
+            data, unique = self._gets(key)
+            lease = Lease.decode(data)
+            if lease is None or lease.owner != owner or lease.token not in (old_token, token):
+                return False
+            renewed = Lease(token, lease.renewals + 1, ttl, owner).encode()
+            if self._ring.cas(key, renewed, unique, _expiry(ttl)):
+                return True
+        return False
+
+    def renew(self, grant: Grant, ttl: float) -> bool:
+        return self._swap(grant.scope, grant.owner, grant.token, grant.token, ttl)
+
+    def release(self, grant: Grant) -> bool:
+        key = self.key("lease", grant.scope)
+        for _ in range(TRIES):
+            data, unique = self._gets(key)
+            lease = Lease.decode(data)
+            if lease is None or not lease.is_of(grant.owner, grant.token):
+                return False
+            if self._ring.cas(key, b"", unique, AT_ONCE):
+                return True
+        return False
+
+    def _check_lease(self, grant: Grant, data: bytes | None) -> None:
+        lease = Lease.decode(data)
+        if lease is None or not lease.is_of(grant.owner, grant.token):
+            raise lease_lost(self._ring.told, grant)
+
+    def _check_fence(self, grant: Grant, head: Head | None) -> None:
+        if head is not None and head.token > grant.token:
+            raise fenced(self._ring.told, grant)
+
+    def _guarded(self, scope: str) -> str:
+        instance = guarded_instance(scope)
+        return self.key("retired") if instance is None else self.key("blob", instance)
+
+    # -- blobs ----------------------------------------------------------------------------------------------------
+
+    def publish(self, grant: Grant, instance: str, blob: bytes, sequence: int, ttl: float) -> None:
+        lease_key, head_key = self.key("lease", grant.scope), self.key("blob", instance)
+        shard_key = self.key("directory", shard_of(instance))
+        parts = chunks.split(blob)
+        new = Head(sequence, grant.token, len(parts), secrets.token_hex(8))
+        written = False
+        replaced: Head | None = None
+        for _ in range(TRIES):
+            found = self._ring.gets([lease_key, head_key, shard_key])
+            self._check_lease(grant, found.get(lease_key, (None, b""))[0])
+            data, unique = found.get(head_key, (None, b""))
+            head = Head.decode(data)
+            self._check_fence(grant, head)
+            if head is not None and head.number == sequence and head.written:
+                if written:  # ours, and its reply was lost; or another's copy of the same
+                    self._forget(replaced if head.id == new.id else new)
+                break
+            if head is not None and head.number > sequence:
+                raise newer_is_there(self._ring.told, instance, head.number, sequence)
+            if not written:
+                self._write(new, parts, self._blob_seconds)
+                written = True
+            replaced = head
+            if self._put(head_key, new.encode(), data, unique, self._blob_seconds):
+                self._forget(replaced)
+                break
+        else:
+            raise self._too_busy(head_key)
+        if instance not in members(found.get(shard_key, (None, b""))[0]):
+            self._enlist(instance)
+        if not self.renew(grant, ttl):
+            raise LockLostError(f"{self._ring.told}: the lease of {grant.scope} ran out while its blob was written")
+
+    def instances(self) -> dict[str, int]:
+        shards = self._ring.get(self.key("directory", str(n)) for n in range(DIRECTORY_SHARDS))
+        heads = self._heads(instance for shard in shards.values() for instance in members(shard))
+        return {instance: head.number for instance, head in heads.items()}
+
+    def fetch(self, instances: Iterable[str]) -> dict[str, bytes]:
+        wanted, before = list(instances), dict[str, Head]()
+        found: dict[str, bytes] = {}
+        for _ in range(TRIES):
+            heads = self._heads(wanted)
+            found.update(self._whole(heads))
+            # Replaced, and its chunks deleted, between our two questions; or, if the head is the same again, evicted.
+            wanted = [name for name, head in heads.items() if name not in found and head != before.get(name)]
+            if not wanted:
+                break
+            before = heads
+        return found
+
+    def _heads(self, instances: Iterable[str]) -> dict[str, Head]:
+        keys = {instance: self.key("blob", instance) for instance in instances}
+        found = self._ring.get(keys.values())
+        heads = {instance: Head.decode(found.get(key)) for instance, key in keys.items()}
+        return {instance: head for instance, head in heads.items() if head is not None and head.written}
+
+    def _whole(self, heads: Mapping[str, Head]) -> dict[str, bytes]:
+        parts = {instance: [self.key("chunk", part) for part in head.parts()] for instance, head in heads.items()}
+        found = self._ring.get((key for keys in parts.values() for key in keys), CHUNKS_AT_ONCE)
+        whole: dict[str, bytes] = {}
+        for instance, keys in parts.items():
+            try:
+                whole[instance] = chunks.join(found[key] for key in keys)
+            except (KeyError, WireFormatError):
+                pass  # evicted, replaced since, or damaged: it is as if it were not there, which its publisher mends
+        return whole
+
+    def _is_whole(self, head: Head | None) -> bool:
+        return head is not None and head.written and bool(self._whole({"": head}))
+
+    def _write(self, head: Head, parts: list[bytes], expire: int) -> None:
+        self._ring.set({self.key("chunk", part): data for part, data in zip(head.parts(), parts, strict=True)}, expire)
+
+    def _forget(self, head: Head | None) -> None:
+        if head is not None and head.written:
+            self._ring.delete(self.key("chunk", part) for part in head.parts())
+
+    # -- the directory --------------------------------------------------------------------------------------------
+
+    def _enlist(self, instance: str) -> None:
+        """Put it into its shard, and leave out those of the shard that have no blob any more."""
+
+        def with_it(present: list[str]) -> list[str]:
+            return [*self._heads(each for each in present if each != instance), instance]
+
+        self._change_shard(shard_of(instance), with_it)
+
+    def _strike(self, instances: Iterable[str]) -> None:
+        shards: dict[str, set[str]] = {}
+        for instance in instances:
+            shards.setdefault(shard_of(instance), set()).add(instance)
+        for shard, some in shards.items():
+
+            def without(present: list[str], some: set[str] = some) -> list[str]:
+                # One that publishes again just now has written its blob before it looks at the shard.
+                again = self._heads(some.intersection(present))
+                return [each for each in present if each not in some or each in again]
+
+            self._change_shard(shard, without)
+
+    def _change_shard(self, shard: str, change: Callable[[list[str]], list[str]]) -> None:
+        key = self.key("directory", shard)
+        for _ in range(TRIES):
+            data, unique = self._gets(key)
+            present = members(data)
+            wanted = change(present)
+            if {*wanted} == {*present} or self._put(key, "\n".join(wanted).encode(), data, unique, NEVER):
+                return
+        raise self._too_busy(key)
+
+    # -- what is left of instances that are gone ------------------------------------------------------------------
+
+    def retired(self) -> bytes | None:
+        before: Head | None = None
+        for _ in range(TRIES):
+            head = Head.decode(self._gets(self.key("retired"))[0])
+            if head is None or not head.written:
+                return None
+            found = self._whole({"": head})
+            if found:
+                return found[""]
+            if head == before:
+                return None  # evicted
+            before = head
+        return None
+
+    def retired_mark(self) -> str | None:
+        before: Head | None = None
+        for _ in range(TRIES):
+            head = Head.decode(self._gets(self.key("retired"))[0])
+            if head is None or not head.written:
+                return None
+            if self._ring.touch((self.key("chunk", part) for part in head.parts()), NEVER):
+                return f"{head.number}:{head.id}"
+            if head == before:
+                return None
+            before = head
+        return None
+
+    def tombs(self, folded: Mapping[str, int]) -> dict[str, bytes]:
+        keys = {instance: self.key("tomb", f"{instance}:{sequence}") for instance, sequence in folded.items()}
+        found = self._ring.get(keys.values())
+        heads = {instance: Head.decode(found.get(key)) for instance, key in keys.items()}
+        return self._whole({instance: head for instance, head in heads.items() if head is not None})
+
+    def commit_fold(
+        self,
+        grant: Grant,
+        expected_version: int,
+        record: bytes,
+        version: int,
+        tombs: Mapping[str, bytes],
+        gone: Mapping[str, int],
+        forget: Mapping[str, int] = NO_FOLD,
+    ) -> bool:
+        lease_key, key = self.key("lease", grant.scope), self.key("retired")
+        parts = chunks.split(record)
+        new = Head(version, grant.token, len(parts), secrets.token_hex(8))
+        written = False
+        for _ in range(TRIES):
+            found = self._ring.gets([lease_key, key])
+            self._check_lease(grant, found.get(lease_key, (None, b""))[0])
+            data, unique = found.get(key, (None, b""))
+            head = Head.decode(data)
+            self._check_fence(grant, head)
+            there = head.number if head is not None else 0
+            if there == version and head is not None and head.token == grant.token and head.written:
+                break  # this very commit, whose reply was lost
+            if expected_version == 0 and there and not self._is_whole(head):
+                there = 0  # its chunks were evicted: nobody can read it any more
+            if there != expected_version:
+                if written:
+                    self._forget(new)
+                return False
+            if not written:
+                self._write_tombs({(instance, gone[instance]): tomb for instance, tomb in tombs.items()})
+                self._write(new, parts, NEVER)
+                written = True
+            if self._put(key, new.encode(), data, unique, NEVER):
+                self._forget(head)
+                break
+        else:
+            raise self._too_busy(key)
+        written_now = {(instance, gone[instance]) for instance in tombs}
+        self._tidy(gone, [each for each in forget.items() if each not in written_now])
+        return True
+
+    def restore_retired(self, record: bytes, version: int, tombs: Mapping[tuple[str, int], bytes] = NO_TOMBS) -> None:
+        key = self.key("retired")
+        self._write_tombs(tombs)
+        parts = chunks.split(record)
+        new: Head | None = None
+        for _ in range(TRIES):
+            data, unique = self._gets(key)
+            head = Head.decode(data)
+            if head is not None and head.number >= version and self._is_whole(head):
+                if new is not None and head.id != new.id:
+                    self._forget(new)
+                return
+            if new is None:
+                new = Head(version, 0 if head is None else head.token, len(parts), secrets.token_hex(8))
+                self._write(new, parts, NEVER)
+            elif head is not None:
+                new = replace(new, token=head.token)
+            if self._put(key, new.encode(), data, unique, NEVER):
+                self._forget(head)
+                return
+        raise self._too_busy(key)
+
+    def _write_tombs(self, tombs: Mapping[tuple[str, int], bytes]) -> None:
+        for (instance, sequence), tomb in tombs.items():
+            parts = chunks.split(tomb)
+            head = Head(sequence, 0, len(parts), f"{instance}:{sequence}")
+            self._write(head, parts, NEVER)
+            self._ring.set({self.key("tomb", f"{instance}:{sequence}"): head.encode()}, NEVER)
+
+    def _tidy(self, gone: Mapping[str, int], forget: Iterable[tuple[str, int]]) -> None:
+        keys = {self.key("blob", instance): instance for instance in gone}
+        for key, (data, unique) in self._ring.gets(keys).items():
+            head = Head.decode(data)
+            if head is not None and head.number <= gone[keys[key]] and self._ring.cas(key, b"", unique, AT_ONCE):
+                self._forget(head)
+        self._strike(gone)
+        heads = self._ring.get(self.key("tomb", f"{instance}:{sequence}") for instance, sequence in forget)
+        self._ring.delete(heads)
+        for data in heads.values():
+            self._forget(Head.decode(data))
+
+    # -- one key --------------------------------------------------------------------------------------------------
+
+    def _gets(self, key: str) -> tuple[bytes | None, bytes]:
+        return self._ring.gets([key]).get(key, (None, b""))
+
+    def _put(self, key: str, value: bytes, old: bytes | None, unique: bytes, expire: int) -> bool:
+        """In place of what was read, or of nothing."""
+        return self._ring.add(key, value, expire) if old is None else self._ring.cas(key, value, unique, expire)
+
+    def _too_busy(self, key: str) -> SyncError:
+        return SyncError(f"{self._ring.told}: {key} was changed by others {TRIES} times while we tried to")
+
+
+def _expiry(ttl: float) -> int:
+    """Whole seconds; Memcached's clock may tick right after, so one more."""
+    return math.ceil(ttl) + 1
+
+
+def _number(data: bytes | None) -> int:
+    return int(data) if data is not None and data.isdigit() else 0

@@ -1,0 +1,220 @@
+"""Blobs, leases and the retired record in Redis or Valkey: each write is one script, one step, one round trip.
+
+Lives here: keys, and what a script's answer means. May not: decide who leads, or when.
+
+All keys of a namespace share a hash tag: a Redis Cluster keeps them in one slot, and a script may touch several.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from shm_metrics.cluster.stores import redis_client
+from shm_metrics.cluster.stores import redis_scripts as S
+from shm_metrics.cluster.stores.protocol import (
+    BLOB_SECONDS,
+    DISTRIBUTED_ATOMIC,
+    NO_FOLD,
+    NO_TOMBS,
+    Grant,
+    Refused,
+    guarded_instance,
+)
+from shm_metrics.cluster.stores.redis_client import Connector
+from shm_metrics.cluster.stores.refusals import fenced, lease_lost, newer_is_there
+from shm_metrics.errors import InvalidMetricError, SyncError
+
+__all__ = ["RedisStore"]
+
+FETCHED_AT_ONCE = 100  # keys of one MGET: bounds what the server puts together for one reply
+
+
+class RedisStore:
+    """namespace: any text; blob_ttl: seconds that a blob outlives its last publish."""
+
+    strategy = DISTRIBUTED_ATOMIC
+
+    def __init__(self, connector: Connector, namespace: str, *, blob_ttl: float = BLOB_SECONDS) -> None:
+        if not namespace:
+            raise InvalidMetricError("cache namespace '': give a name, the same on every host of the cluster")
+        self.round_trips = 0
+        self._connector = connector
+        self._client: Any = None
+        self._closed = False
+        self._pid = os.getpid()
+        self._blob_ms = _ms(blob_ttl)
+        # A brace in the name would end the tag early, or make it empty: then the keys would lie in many slots.
+        plain = namespace.replace("%", "%25").replace("{", "%7B").replace("}", "%7D")
+        self._prefix = b"{%s}:" % plain.encode()
+
+    def key(self, kind: str, name: str = "") -> bytes:
+        """The key under which something is kept."""
+        return self._prefix + (f"{kind}:{name}" if name else kind).encode()
+
+    # -- the lease ------------------------------------------------------------------------------------------------
+
+    def acquire(self, scope: str, owner: str, ttl: float) -> Grant | Refused:
+        instance = guarded_instance(scope)
+        guarded = self.key("retired") if instance is None else self.key("blob", instance)
+        granted, told = self._run(
+            S.ACQUIRE, [self._lease(scope), self.key("fence", scope), guarded], [owner, _ms(ttl), self._blob_ms]
+        )
+        if granted:
+            return Grant(scope, owner, int(told))
+        return Refused(max(int(told), 0) / 1000)
+
+    def renew(self, grant: Grant, ttl: float) -> bool:
+        return bool(self._run(S.RENEW, [self._lease(grant.scope)], [_holder(grant), _ms(ttl)]))
+
+    def release(self, grant: Grant) -> bool:
+        return bool(self._run(S.RELEASE, [self._lease(grant.scope)], [_holder(grant)]))
+
+    def _lease(self, scope: str) -> bytes:
+        return self.key("lease", scope)
+
+    # -- blobs ----------------------------------------------------------------------------------------------------
+
+    def publish(self, grant: Grant, instance: str, blob: bytes, sequence: int, ttl: float) -> None:
+        keys = [self._lease(grant.scope), self.key("blob", instance), self.key("instances")]
+        told = [_holder(grant), _ms(ttl), instance, S.digits(sequence), S.digits(grant.token), blob, self._blob_ms]
+        answer = bytes(self._run(S.PUBLISH, keys, told))
+        if answer.isdigit():
+            raise newer_is_there(self._connector.told, instance, int(answer), sequence)
+        self._check_fence(answer, grant)
+
+    def instances(self) -> dict[str, int]:
+        found = self._call("HGETALL", self.key("instances"))
+        return {name.decode(): int(sequence) for name, sequence in found.items()}
+
+    def fetch(self, instances: Iterable[str]) -> dict[str, bytes]:
+        found = self._many((instance, self.key("blob", instance)) for instance in instances)
+        return {instance: value[S.HEAD :] for instance, value in found.items()}
+
+    # -- what is left of instances that are gone ------------------------------------------------------------------
+
+    def retired(self) -> bytes | None:
+        value = self._call("GET", self.key("retired"))
+        return None if value is None else bytes(value[S.HEAD :])
+
+    def retired_mark(self) -> str | None:
+        head = self._call("GETRANGE", self.key("retired"), 0, S.HEAD - 1)
+        return bytes(head).decode("ascii", "replace") if head else None
+
+    def tombs(self, folded: Mapping[str, int]) -> dict[str, bytes]:
+        return self._many((instance, self._tomb(instance, sequence)) for instance, sequence in folded.items())
+
+    def commit_fold(
+        self,
+        grant: Grant,
+        expected_version: int,
+        record: bytes,
+        version: int,
+        tombs: Mapping[str, bytes],
+        gone: Mapping[str, int],
+        forget: Mapping[str, int] = NO_FOLD,
+    ) -> bool:
+        keys = [self._lease(grant.scope), self.key("retired"), self.key("instances")]
+        keys += [self._tomb(instance, gone[instance]) for instance in tombs]
+        keys += [self._tomb(instance, sequence) for instance, sequence in forget.items()]
+        keys += [self.key("blob", instance) for instance in gone]
+        told: list[Any] = [_holder(grant), S.digits(expected_version), S.digits(version), S.digits(grant.token), record]
+        told += [len(tombs), len(forget), *tombs.values()]
+        for instance, sequence in gone.items():
+            told += [instance, S.digits(sequence)]
+        answer = bytes(self._run(S.COMMIT_FOLD, keys, told))
+        if answer == b"other":
+            return False
+        self._check_fence(answer, grant)
+        return True
+
+    def restore_retired(self, record: bytes, version: int, tombs: Mapping[tuple[str, int], bytes] = NO_TOMBS) -> None:
+        keys = [self.key("retired"), *(self._tomb(instance, sequence) for instance, sequence in tombs)]
+        self._run(S.RESTORE, keys, [S.digits(version), record, *tombs.values()])
+
+    def _tomb(self, instance: str, sequence: int) -> bytes:
+        return self.key("tomb", f"{instance}:{sequence}")
+
+    # -- asking ---------------------------------------------------------------------------------------------------
+
+    def forget(self) -> None:
+        self._closed = True
+        client, self._client = self._client, None
+        if client is not None:
+            redis_client.let_go(client)
+
+    def close(self) -> None:
+        self._closed = True
+        client, self._client = self._client, None
+        if client is not None and self._pid == os.getpid():
+            client.close()
+            pool = getattr(client, "connection_pool", None)
+            if pool is not None:
+                pool.disconnect()  # close() leaves one that was given to the client as it is
+
+    def _check_fence(self, answer: bytes, grant: Grant) -> None:
+        if answer == b"lost":
+            raise lease_lost(self._connector.told, grant)
+        if answer == b"fenced":
+            raise fenced(self._connector.told, grant)
+
+    def _many(self, named: Iterable[tuple[str, bytes]]) -> dict[str, bytes]:
+        found: dict[str, bytes] = {}
+        asked = list(named)
+        for first in range(0, len(asked), FETCHED_AT_ONCE):
+            some = asked[first : first + FETCHED_AT_ONCE]
+            values = self._call("MGET", *(key for _, key in some))
+            found.update((name, value) for (name, _), value in zip(some, values, strict=True) if value is not None)
+        return found
+
+    def _run(self, script: S.Script, keys: list[bytes], told: list[Any]) -> Any:
+        no_script = self._connector.library.exceptions.NoScriptError
+        try:
+            return self._ask("EVALSHA", script.sha, len(keys), *keys, *told)
+        except no_script:
+            return self._call("EVAL", script.text, len(keys), *keys, *told)
+        except self._errors() as error:
+            raise self._sync_error(error) from error
+
+    def _call(self, *command: Any) -> Any:
+        try:
+            return self._ask(*command)
+        except self._errors() as error:
+            raise self._sync_error(error) from error
+
+    def _ask(self, *command: Any) -> Any:
+        """Once more when the connection broke, the reply with it: everything we send may be repeated. A time-out is
+        not repeated: whoever waits has waited long enough."""
+        broken = self._connector.library.exceptions.ConnectionError
+        try:
+            return self._ask_once(*command)
+        except broken:
+            return self._ask_once(*command)
+
+    def _ask_once(self, *command: Any) -> Any:
+        if self._closed:  # a scrape that waited while we were closed must not open a connection that nobody closes
+            raise SyncError(f"{self._connector.told}: closed")
+        if self._pid != os.getpid():  # forked: the parent's connections are the parent's
+            self._client, self._pid = None, os.getpid()
+        if self._client is None:
+            self._client = self._connector.connect()
+        self.round_trips += 1
+        return self._client.execute_command(*command)
+
+    def _errors(self) -> tuple[type[Exception], ...]:
+        exceptions = self._connector.library.exceptions
+        if self._connector.library.__name__ == "redis":
+            return (exceptions.RedisError, exceptions.RedisClusterException, OSError)
+        return (exceptions.ValkeyError, exceptions.ValkeyClusterException, OSError)
+
+    def _sync_error(self, error: Exception) -> SyncError:
+        return SyncError(f"{self._connector.told}: {type(error).__name__}: {error}")
+
+
+def _holder(grant: Grant) -> bytes:
+    return b"%s %s" % (S.digits(grant.token), grant.owner.encode())
+
+
+def _ms(seconds: float) -> int:
+    return max(1, int(seconds * 1000))

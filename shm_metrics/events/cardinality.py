@@ -1,0 +1,104 @@
+"""What a segment holds already: its families' names, how many series they have, with which label values.
+
+Lives here: reading that from the catalog, each record once. May not: know rules, load numpy, or make anything.
+
+A process asks only when an event would make a series that no process has made yet.
+"""
+
+from __future__ import annotations
+
+import _thread
+from array import array
+from collections.abc import Collection
+
+from shm_metrics.errors import SegmentFormatError
+from shm_metrics.segment import catalog_records as records
+from shm_metrics.segment import layout as L
+from shm_metrics.segment.catalog import Catalog
+from shm_metrics.segment.segment import Segment
+from shm_metrics.segment.slot_table import LIVE, SlotTable
+
+__all__ = ["Census"]
+
+
+class _Known:
+    """offsets: of the records of a family's living series. values: label -> its values, in the first `read` of them."""
+
+    __slots__ = ("offsets", "read", "values")
+
+    def __init__(self) -> None:
+        self.offsets = array("Q")
+        self.values: dict[str, set[str]] = {}
+        self.read = 0
+
+
+class Census:
+    """segment: whose catalog is read. A child of fork makes its own: its parent's may be in the middle of reading."""
+
+    def __init__(self, segment: Segment) -> None:
+        self._segment = segment
+        self._catalog = Catalog(segment)
+        self._table = SlotTable(segment)
+        self._reading = _thread.allocate_lock()
+        self._begin(0)
+
+    def _begin(self, changes: int) -> None:
+        self._changes = changes
+        self._cursor = 0
+        self._families: dict[str, _Known] = {}
+        self._by_id: dict[int, _Known] = {}
+
+    def names(self) -> Collection[str]:
+        """Of all families, whoever declared them."""
+        self._read_on()
+        return tuple(self._families)
+
+    def series(self, name: str) -> int:
+        """How many living series the family has."""
+        self._read_on()
+        known = self._families.get(name)
+        return 0 if known is None else len(known.offsets)
+
+    def values(self, name: str, label: str) -> Collection[str]:
+        """The values that the label has in the living series of the family."""
+        self._read_on(name)
+        known = self._families.get(name)
+        return () if known is None else known.values.get(label, ())
+
+    def _read_on(self, wanted: str = "") -> None:
+        # Whoever comes while another thread reads, be it a signal handler on top of it, goes by what is known so far.
+        if not self._reading.acquire(False):
+            return
+        try:
+            self._read_catalog()
+            if wanted in self._families:
+                self._read_values(self._families[wanted])
+        finally:
+            self._reading.release()
+
+    def _read_catalog(self) -> None:
+        changes = self._segment.get(L.CHANGES_OFFSET)
+        if changes != self._changes:  # series were removed, or came back
+            self._begin(changes)
+        for offset, record, following in self._catalog.scan(self._cursor):
+            self._cursor = following
+            if record is None:
+                continue
+            if record.kind == records.FAMILY:
+                try:
+                    name = records.family_of(record).name
+                except SegmentFormatError:
+                    continue
+                self._by_id[record.hash] = self._families.setdefault(name, _Known())
+            elif record.parent in self._by_id and self._table.state(record.slot, record.hash) == LIVE:
+                self._by_id[record.parent].offsets.append(offset)
+
+    def _read_values(self, known: _Known) -> None:
+        for offset in known.offsets[known.read :]:
+            known.read += 1
+            try:
+                pairs, _ = records.labels_of(self._catalog.read(offset))
+            except (SegmentFormatError, ValueError):
+                continue
+            for label, value in pairs:
+                known.values.setdefault(label, set()).add(value)

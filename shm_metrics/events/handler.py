@@ -1,0 +1,297 @@
+"""handle_event: from an event to what it moves, whole or not at all.
+
+Lives here: finding rule, label values and series of an event, and keeping what was found. May not: decide who gets an
+event (the router does).
+
+An event is read and checked in full before a series is made or moved: a value that is no number, a label of 10 MB or a
+name that is taken by another type leave the segment as it was.
+"""
+
+from __future__ import annotations
+
+import logging
+import weakref
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from shm_metrics.errors import InvalidMetricError, MetricConflictError, SegmentError, shown
+from shm_metrics.events.cardinality import Census
+from shm_metrics.events.payload import Read, Refused, as_dict, reader, value_text
+from shm_metrics.events.rules import DEFAULT_RULES, ENTITY, SAMPLING_LABEL, Effect, EventRule, EventRules, entity_of
+from shm_metrics.metrics.family_handle import sample_names
+from shm_metrics.model.families import COUNTER, GAUGE, Family, LabelPairs
+from shm_metrics.model.labels import label_pairs
+from shm_metrics.runtime import forks
+from shm_metrics.runtime.cached_property import cached_property
+
+if TYPE_CHECKING:
+    from shm_metrics.backend import MetricsBackend
+
+__all__ = ["CAPPED", "OTHER", "EventHandler"]
+
+log = logging.getLogger("shm_metrics")
+
+OTHER = "other"
+CAPPED = "shm_metrics_capped_label_values_total"
+MAX_NAME_CHARACTERS = 200
+MAX_ENTITIES = 500  # a segment; an entity names its families, and more of them are label values that lost their way
+MAX_PLANS = 2_048
+
+_KINDS: dict[type[Exception], str] = {InvalidMetricError: "label", MetricConflictError: "conflict"}
+
+
+class Plan:
+    """All that can be known of events of one name before their payload is seen.
+
+    fields: of the labels. reads: what reads the values of the effects that have one, each at least one field.
+    whole, part: label values as they came -> the updates; part: beside them which of the values were left out.
+    """
+
+    __slots__ = (
+        "fields",
+        "labels",
+        "part",
+        "plain",
+        "rate",
+        "reads",
+        "rule",
+        "valued",
+        "whole",
+    )
+
+    def __init__(self, rule: EventRule | None, entity: str, rate: float) -> None:
+        self.rule = rule
+        self.rate = rate
+        self.labels: tuple[tuple[str, str], ...] = () if rule is None else tuple(rule.labels)  # type: ignore[arg-type]
+        self.fields = tuple([field for _, field in self.labels])
+        self.plain: list[tuple[Effect, Family]] = []
+        self.valued: list[tuple[Effect, Family]] = []
+        self.reads: list[Read] = []
+        self.whole: dict[tuple[Any, ...], Any] = {}
+        self.part: dict[tuple[Any, ...], Any] = {}
+        for effect in () if rule is None else rule.effects:
+            assert rule is not None
+            family = effect.family(entity, rule.buckets)  # type: ignore[arg-type]
+            if effect.fields:
+                self.valued.append((effect, family))
+                self.reads.append(reader(effect.kind, effect.fields, 1 / rate, effect.signed, family.name))
+            else:
+                self.plain.append((effect, family))
+
+    def pairs(self, texts: list[str | None]) -> LabelPairs:
+        """The labels of the series. texts: their values, None where there is none. Raises InvalidMetricError."""
+        labels = {label: text for (label, _), text in zip(self.labels, texts, strict=True) if text is not None}
+        if self.rate != 1.0:
+            labels[SAMPLING_LABEL] = format(self.rate, "g")
+        return label_pairs(labels)
+
+
+class EventHandler:
+    """The rules of one backend, and what it has learned of the events that came."""
+
+    def __init__(self, backend: MetricsBackend) -> None:
+        self.backend = backend
+        self.rules = EventRules(DEFAULT_RULES, self.forget)
+        self._plans: dict[str, Plan] = {}
+        self._sampled: dict[tuple[str, float], Plan] = {}
+        self._told: set[str] = set()
+        _handlers.add(self)
+
+    @cached_property
+    def _census(self) -> Census:
+        return Census(self.backend._segment)
+
+    def after_fork(self) -> None:
+        """Another thread of the parent may have been in the middle of a census."""
+        self.__dict__.pop("_census", None)
+
+    def forget(self) -> None:
+        """The series, or the rules, are no longer those that were found before."""
+        self._plans, self._sampled = {}, {}
+
+    def handle(self, event_name: str, payload: Any = None) -> bool:
+        """Do what the first rule that matches says. False: nothing was done; the reason is logged, once a kind."""
+        try:
+            plan = self._plans.get(event_name)
+            if plan is None:
+                plan = self._plan(event_name, 1.0)
+            if type(payload) is not dict:
+                payload = as_dict(payload)
+            return self._apply(plan, payload)
+        except Exception as error:
+            return self._refuse(event_name, error)
+
+    def handle_sampled(self, event_name: str, payload: Any, rate: float) -> bool:
+        """The same for one of 1 / rate events: counters go up by so much, and a label says that they are estimates."""
+        if rate == 1.0:
+            return self.handle(event_name, payload)
+        try:
+            plan = self._sampled.get((event_name, rate)) or self._plan(event_name, rate)
+            return self._apply(plan, as_dict(payload))
+        except Exception as error:
+            return self._refuse(event_name, error)
+
+    def _apply(self, plan: Plan, payload: dict[str, Any]) -> bool:
+        get = payload.get
+        key = tuple(map(get, plan.fields))
+        reads = plan.reads
+        if reads:
+            values = [read(payload) for read in reads]
+            if None in values:
+                left = tuple([value is None for value in values])
+                updates = plan.part.get((key, left)) or self._find(plan, key, left, plan.part, (key, left))
+                values = [value for value in values if value is not None]
+            else:
+                updates = plan.whole.get(key) or self._find(plan, key, (), plan.whole, key)
+            for move, value in zip(updates[1], values):  # noqa: B905  # found for just these; saying strict costs 40 ns
+                move(value)
+        else:
+            updates = plan.whole.get(key) or self._find(plan, key, (), plan.whole, key)
+        for count in updates[0]:
+            count()
+        return True
+
+    # -- the first time -------------------------------------------------------------------------------------------
+
+    def _plan(self, event_name: object, rate: float) -> Plan:
+        if not isinstance(event_name, str):
+            raise Refused("name", f"a name of type {type(event_name).__name__}: give text")
+        if not event_name or len(event_name) > MAX_NAME_CHARACTERS or not event_name.isprintable():
+            raise Refused("name", f"give a name of 1 to {MAX_NAME_CHARACTERS} printable characters")
+        if not 0.0 < rate <= 1.0:
+            raise Refused("rate", f"sampling rate {rate!r}: it is above 0 and at most 1")
+        name = str.__str__(event_name)
+        rule = self.rules.match(name)
+        entity = entity_of(name)
+        plan = Plan(rule, entity, rate)
+        self._check_entity(plan, entity)
+        plans: dict[Any, Plan] = self._plans if rate == 1.0 else self._sampled
+        if len(plans) >= MAX_PLANS:
+            plans.clear()
+        plans[name if rate == 1.0 else (name, rate)] = plan
+        return plan
+
+    def _find(
+        self, plan: Plan, values: tuple[Any, ...], left: tuple[bool, ...], known: dict[Any, Any], key: Any
+    ) -> tuple[list[Any], list[Any]]:
+        """The updates of the effects that are not left out, made if need be."""
+        if plan.rule is None or not plan.rule.effects:
+            return [], []
+        texts = [
+            None if value is None else value_text(value, label)
+            for value, (label, _) in zip(values, plan.labels, strict=True)
+        ]
+        wanted = [*plan.plain, *[each for n, each in enumerate(plan.valued) if not left or not left[n]]]
+        plan.pairs(texts)  # too long a value is an error, and no reason to ask how many there are
+        self._check(plan, [family for _, family in wanted])
+        # From here on nothing is wrong with the event.
+        capped = self._cap(plan, wanted, texts)
+        pairs = plan.pairs(texts)
+        series = [self.backend.families.series(family, self._given(plan, family), pairs) for _, family in wanted]
+        for label in capped:
+            self.backend.counter(CAPPED, rule=plan.rule.pattern, label=label).inc()
+        updates = (
+            [each.inc if plan.rate == 1.0 else partial(each.inc, 1 / plan.rate) for each in series[: len(plan.plain)]],
+            [
+                each.inc if family.type == COUNTER else each.set if family.type == GAUGE else each.observe
+                for each, (_, family) in zip(series[len(plan.plain) :], wanted[len(plan.plain) :], strict=True)
+            ],
+        )
+        # Only what is text already is found again by it: 1, 1.0 and True are one key, and three label values.
+        found_again = not capped and all(value is None or type(value) is str for value in values)
+        if found_again and not any(each.overflowed for each in series):
+            known[key] = updates
+        return updates
+
+    def _cap(self, plan: Plan, wanted: list[tuple[Effect, Family]], texts: list[str | None]) -> list[str]:
+        """Put `other` for what the segment would have too much of; the labels for which that was done."""
+        assert plan.rule is not None
+        if not wanted or self._exists(plan, wanted, texts):
+            return []
+        names = [family.name for _, family in wanted]
+        capped = []
+        for n, (label, _) in enumerate(plan.labels):
+            known = [set(self._census.values(name, label)) - {OTHER} for name in names]
+            is_new = texts[n] not in (None, OTHER) and not any(texts[n] in values for values in known)
+            if is_new and max(map(len, known)) >= plan.rule.max_label_values:
+                texts[n] = OTHER
+                capped.append(label)
+        if capped and self._exists(plan, wanted, texts):
+            return capped
+        if max(map(self._census.series, names)) >= plan.rule.max_label_sets:
+            for n, (label, _) in enumerate(plan.labels):
+                if texts[n] not in (None, OTHER):
+                    texts[n] = OTHER
+                    capped.append(label)
+        return capped
+
+    def _exists(self, plan: Plan, wanted: list[tuple[Effect, Family]], texts: list[str | None]) -> bool:
+        """Whether the segment has a series with these labels already."""
+        pairs = plan.pairs(texts)
+        return any(self.backend.families.has(family, self._given(plan, family), pairs) for _, family in wanted)
+
+    def _check_entity(self, plan: Plan, entity: str) -> None:
+        """Refuse a name whose families would be too many of their kind."""
+        named = [(effect, family) for effect, family in (*plan.plain, *plan.valued) if ENTITY in effect.metric]
+        if not named:
+            return
+        if not entity:
+            raise Refused("name", "there is no text before its first dot, which is to name the metrics")
+        if any(self.backend.families.has(family, self._given(plan, family)) for _, family in named):
+            return
+        effect, family = named[0]
+        before = effect.metric.partition(ENTITY)[0]
+        behind = family.name[len(before) + len(entity) :]
+        alike = [name for name in self._census.names() if name.startswith(before) and name.endswith(behind)]
+        if len(alike) >= MAX_ENTITIES:
+            raise Refused("entities", f"{MAX_ENTITIES} different names before the first dot; others are refused")
+
+    def _check(self, plan: Plan, families: list[Family]) -> None:
+        owners: dict[str, Family] = {}
+        for family in families:
+            self.backend.families.check(family, self._given(plan, family))
+            for name in sample_names(family):
+                other = owners.setdefault(name, family)
+                if other.name != family.name or other.type != family.type:
+                    raise Refused("conflict", f"its {other.type} {other.name} and {family.type} {family.name} clash")
+
+    def _given(self, plan: Plan, family: Family) -> dict[str, Any]:
+        """What the rule says of the family; the rest is as it was declared, if it is."""
+        assert plan.rule is not None
+        given: dict[str, Any] = {}
+        if family.bounds and plan.rule.buckets is not None:
+            given["buckets"] = plan.rule.buckets
+        modes = [effect.mode for effect, each in plan.valued if each is family and effect.mode]
+        if modes:
+            given["multiprocess_mode"] = modes[0]
+        return given
+
+    # -- when it cannot be ----------------------------------------------------------------------------------------
+
+    def _refuse(self, event_name: object, error: Exception) -> bool:
+        if isinstance(error, TypeError) and str(error).startswith("unhashable type"):  # a look-up found it out
+            kind = "label" if isinstance(event_name, str) else "name"
+        elif isinstance(error, Refused):
+            kind = error.kind
+        elif isinstance(error, SegmentError):
+            kind = "segment"
+        else:
+            kind = _KINDS.get(type(error), type(error).__name__)
+        if kind not in self._told:
+            self._told.add(kind)
+            log.warning(
+                "shm_metrics: event %s is not counted: %s (others like it will not be told: %s)",
+                shown(event_name),
+                error,
+                kind,
+            )
+        return False
+
+
+_handlers: weakref.WeakSet[EventHandler] = weakref.WeakSet()
+
+
+@forks.in_child
+def _after_fork_in_child() -> None:
+    for handler in list(_handlers):
+        handler.after_fork()

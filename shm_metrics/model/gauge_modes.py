@@ -1,0 +1,60 @@
+"""The gauge modes, as one table: what each means to a reader, and to the next owner of a dead worker's row.
+
+prometheus_client's ten modes (its documentation, "Multiprocess Mode") and `shared`, the default: one value that any
+worker may set, inc or dec.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from shm_metrics.errors import InvalidMetricError
+
+__all__ = ["MODES", "GaugeMode", "gauge_mode"]
+
+SHARED = "shared"
+DEFAULT_MODE = SHARED
+
+
+@dataclass(frozen=True, slots=True)
+class GaugeMode:
+    """What one mode means.
+
+    combine: how a reader makes one value of the workers' (`each`: none, one series a worker, with a pid label).
+    live: only living workers count.
+    dead: what becomes of a dead worker's value: `inherited` by the next owner of the row, `cleared`, or combined with
+        those of other dead workers (`min`, `max`, `newest`, `shared`).
+    """
+
+    name: str
+    combine: str
+    live: bool
+    dead: str
+    slots: int = 2
+    moves: bool = True  # whether inc and dec make sense
+
+
+MODES = {
+    mode.name: mode
+    for mode in (
+        GaugeMode(SHARED, "shared", False, "shared", slots=6),
+        GaugeMode("all", "each", False, "cleared"),
+        GaugeMode("liveall", "each", True, "cleared"),
+        GaugeMode("min", "min", False, "min"),
+        GaugeMode("livemin", "min", True, "cleared"),
+        GaugeMode("max", "max", False, "max"),
+        GaugeMode("livemax", "max", True, "cleared"),
+        GaugeMode("sum", "sum", False, "inherited"),
+        GaugeMode("livesum", "sum", True, "cleared"),
+        GaugeMode("mostrecent", "newest", False, "newest", moves=False),
+        GaugeMode("livemostrecent", "newest", True, "cleared", moves=False),
+    )
+}
+
+
+def gauge_mode(name: str) -> GaugeMode:
+    """The mode of this name. Raises InvalidMetricError."""
+    mode = MODES.get(name) if isinstance(name, str) else None
+    if mode is None:
+        raise InvalidMetricError(f"gauge mode {name!r}: use one of {', '.join(MODES)}")
+    return mode

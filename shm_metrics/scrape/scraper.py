@@ -1,0 +1,235 @@
+"""What one scrape collects, of a segment that this process writes or only watches.
+
+Lives here: putting snapshot, process metrics, engine figures and custom collectors together; following a segment that
+was replaced by a new incarnation. May not: make text.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from shm_metrics.errors import SegmentError
+from shm_metrics.model.families import AnyFamily, Family, FamilySnapshot, LabelPairs
+from shm_metrics.model.snapshot import Snapshot
+from shm_metrics.reader.catalog_view import SeriesEntry
+from shm_metrics.reader.reader import Reader
+from shm_metrics.runtime import forks
+from shm_metrics.runtime.process_usage import ProcessUsage, WorkerUsage
+from shm_metrics.runtime.procfs import read_worker
+from shm_metrics.scrape.cpu_ledger import CpuLedger
+from shm_metrics.scrape.process_families import process_families
+from shm_metrics.scrape.self_metrics import EngineFigures, self_families
+from shm_metrics.segment import catalog_records as records
+from shm_metrics.segment import layout as L
+from shm_metrics.segment.location import Place
+from shm_metrics.segment.presence import watch
+from shm_metrics.segment.segment import Segment
+from shm_metrics.segment.slot_table import FREE
+from shm_metrics.writer.writer import Writer
+
+__all__ = ["Scraper"]
+
+log = logging.getLogger("shm_metrics")
+
+
+class Scraper:
+    """writer: this process as a writer of the segment, or None to watch it read-only.
+
+    present: watch it and be present, so that the segment's life goes on while no worker lives.
+    """
+
+    def __init__(
+        self,
+        place: Place,
+        writer: Writer | None,
+        *,
+        process_metrics: bool,
+        per_worker: bool,
+        detached: bool = False,
+        present: bool = False,
+    ) -> None:
+        self.place = place
+        self.process_metrics = process_metrics
+        self.per_worker = per_worker
+        self.detached = detached
+        self.present = present
+        self.last_seconds = 0.0
+        self.errors = 0
+        self._writer = writer
+        self._watched: Reader | None = None
+        self._collectors: list[Any] = []
+        self._told: set[str] = set()
+        self._ledger: CpuLedger | None = None
+        if writer is None:
+            self._reader()
+
+    # -- the segment ----------------------------------------------------------------------------------------------
+
+    def segment(self) -> Segment:
+        return self._reader().segment
+
+    def _reader(self) -> Reader:
+        forks.notice()
+        if self._writer is not None:
+            if self._writer.closed:
+                raise SegmentError(f"{self.place.path}: closed by this process; make another MetricsBackend to read it")
+            return self._writer.reader
+        watched = self._watched
+        if watched is not None:
+            watched.segment.check_size()
+        if watched is not None and not watched.segment.in_place:
+            watched.segment.close()
+            watched = self._watched = None
+        if watched is None:
+            watched = self._watched = Reader(watch(self.place, present=self.present))
+        return watched
+
+    def close(self) -> None:
+        if self._watched is not None:
+            self._watched.segment.close()
+            self._watched = None
+
+    def snapshot(self, stamps: bool = False) -> Snapshot:
+        return self._reader().snapshot(time.time(), time.monotonic() if stamps else None)
+
+    def families(self) -> dict[str, Family]:
+        """name -> the newest definition, of all families in the segment."""
+        return {name: entry.family for name, entry in self._reader().refreshed().families.items()}
+
+    def entry(self, family: Family, pairs: LabelPairs) -> SeriesEntry | None:
+        """The catalog's entry of a series of this definition, or None. A removed one has what it counted since."""
+        mirror, key = self._reader().refreshed(), records.family_key(family)
+        for found in (mirror.families.get(family.name), *mirror.older):
+            if found is not None and found.family.name == family.name and records.family_key(found.family) == key:
+                entry = found.series.get(records.series_key(found.id, pairs))
+                if entry is not None and mirror.table.state(entry.slot, entry.hash) != FREE:
+                    return entry
+        return None
+
+    # -- collecting -----------------------------------------------------------------------------------------------
+
+    def collect(self) -> list[AnyFamily]:
+        """Raises SegmentFormatError or FileNotFoundError when there is nothing to read: never half an answer."""
+        began = time.perf_counter()
+        snapshot = self.snapshot()
+        families: list[Any] = list(snapshot.items)
+        if self.process_metrics:
+            families += self._processes(snapshot)
+        families.append(self_families(self.figures(snapshot)))
+        for collector in list(self._collectors):
+            families += self.run(collector)
+        self.last_seconds = time.perf_counter() - began
+        return families
+
+    def _processes(self, snapshot: Snapshot) -> list[AnyFamily]:
+        segment, table = self.segment(), self._reader().workers
+        workers: list[WorkerUsage] = []
+        seen: dict[int, ProcessUsage] = {}
+        for row in snapshot.live_rows:
+            worker = table.read(row)
+            usage = read_worker(row, worker.pid, worker.role, worker.start_ticks)
+            workers.append(usage)
+            if usage.usage is not None:
+                seen[row] = usage.usage
+        if self._ledger is None or self._ledger.segment is not segment:
+            self._ledger = CpuLedger(segment)
+        retired = self._ledger.retired_seconds(snapshot.used_rows, seen)
+        self._ledger.note(seen)
+        return list(process_families(workers, retired, self.per_worker))
+
+    def figures(self, snapshot: Snapshot | None = None) -> EngineFigures:
+        """The segment's own state."""
+        snapshot = snapshot or self.snapshot()
+        reader = self._reader()
+        segment = reader.segment
+        overflowed, dropped = reader.engine_totals(
+            snapshot.used_rows, L.SLOT_OVERFLOWED_UPDATES, L.SLOT_DROPPED_EXEMPLARS
+        )
+        return EngineFigures(
+            rows=segment.layout.rows,
+            rows_used=len(snapshot.used_rows),
+            reaped_rows=reader.workers.reaped(),
+            workers_without_row=reader.workers.rowless() + self._rowless_ourselves(),
+            slots=segment.layout.slots,
+            slots_used=segment.slots_used,
+            series=snapshot.series,
+            shadowed_series=snapshot.shadowed_series,
+            damaged_records=snapshot.damaged_records,
+            counters_near_limit=snapshot.counters_near_limit,
+            overflowed_updates=overflowed,
+            dropped_exemplars=dropped,
+            segment_bytes=segment.allocated_bytes(),
+            detached=self.detached or self._removed(segment),
+            collector_errors=self.errors,
+            last_scrape_seconds=self.last_seconds,
+        )
+
+    def _rowless_ourselves(self) -> int:
+        return int(self._writer is not None and not self._writer.closed and self._writer.lease is None)
+
+    def _removed(self, segment: Segment) -> bool:
+        """Whether the file is gone while we count in it: those to come will count elsewhere, which nobody would see."""
+        if self._writer is None or segment.in_place:  # who only watches follows to the next one
+            return False
+        if "removed" not in self._told:
+            self._told.add("removed")
+            log.error(
+                "shm_metrics: %s was removed while it is in use: processes that start from now on count in another "
+                "one; restart those that run",
+                self.place.path,
+            )
+        return True
+
+    # -- what the application adds --------------------------------------------------------------------------------
+
+    def register(self, collector: Any) -> None:
+        if not callable(collector) and not callable(getattr(collector, "collect", None)):
+            raise TypeError(
+                f"collector {collector!r}: give a callable that returns families, or an object with collect()"
+            )
+        if collector not in self._collectors:
+            self._collectors.append(collector)
+
+    def unregister(self, collector: Any) -> None:
+        self._collectors.remove(collector)
+
+    def run(self, collector: Any) -> list[AnyFamily]:
+        """What a collector gives; nothing, counted and logged once, when it fails."""
+        try:
+            collect: Callable[[], Iterable[AnyFamily]] = getattr(collector, "collect", collector)
+            families = list(collect())
+            for family in families:
+                _check_family(family)
+            return families
+        except Exception as error:
+            self._failed(f"collector {collector!r}", error)
+            return []
+
+    def run_functions(self, functions: Mapping[Any, Callable[[], float]]) -> None:
+        for series, function in list(functions.items()):
+            try:
+                series.set(float(function()))
+            except Exception as error:
+                self._failed(f"function of gauge {series._handle.family.name}", error)
+
+    def _failed(self, what: str, error: Exception) -> None:
+        self.errors += 1
+        if what not in self._told:
+            self._told.add(what)
+            log.warning("shm_metrics: %s failed, the scrape goes on without it: %r", what, error)
+
+
+def _check_family(family: Any) -> None:
+    """Raise an error for what is no family: rendered beside the others, it would cost the whole page."""
+    if isinstance(family, FamilySnapshot):
+        return
+    told = [getattr(family, field, None) for field in ("name", "documentation", "type", "unit")]
+    if not all(isinstance(text, str) for text in told) or not isinstance(getattr(family, "samples", None), Sequence):
+        raise TypeError(f"it gave {family!r}; give SampleFamily or prometheus_client's Metric")
+    for sample in family.samples:
+        if not isinstance(sample.name, str):
+            raise TypeError(f"{family.name}: sample {sample!r}: give its whole name")
+        hash(tuple(sample.labels.items()))

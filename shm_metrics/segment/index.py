@@ -1,0 +1,240 @@
+"""The name+labels hash table: key -> offset of its record in the catalog.
+
+Lives here: look-up without a lock, insertion and rebuilding under the catalog lock. May not: create records.
+
+Open addressing with linear probing over pairs (hash, offset + 1) of 64-bit words; a zero hash is an empty place. The
+table begins small and doubles inside its region, so that a segment with few series takes few pages. The hash is
+blake2b keyed with a random key of the segment's own (RFC 7693): label values chosen by an attacker cannot collide it.
+A reader that comes during a rebuild may miss a key; whoever misses looks again under the lock before creating.
+"""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+from typing import NamedTuple
+
+from shm_metrics.errors import SegmentFullError
+from shm_metrics.runtime.call_lock import CallLock, ForkedCallError
+from shm_metrics.segment import catalog_records as records
+from shm_metrics.segment import layout as L
+from shm_metrics.segment.catalog import Catalog
+from shm_metrics.segment.segment import Segment
+
+__all__ = ["Index"]
+
+_SIZE = L.INDEX_SIZE_OFFSET // L.WORD
+_USED = L.INDEX_USED_OFFSET // L.WORD
+_INDEXED = L.INDEXED_OFFSET // L.WORD
+_SWITCHES = L.INDEX_SWITCHES_OFFSET // L.WORD
+
+
+class Look(NamedTuple):
+    """place: of the entry, or the empty one where it would go. commit, size: of the catalog and the table looked at.
+
+    switches: of the catalog, before and after. whole: the table held all of that catalog.
+    """
+
+    place: int
+    offset: int | None
+    commit: int
+    size: int
+    switches: int
+    whole: bool
+
+
+_NOWHERE = Look(0, None, -1, 0, -1, False)
+
+
+class Index:
+    """lock: of the process' own author; its `poisoned` stops every store."""
+
+    def __init__(self, segment: Segment, catalog: Catalog, lock: CallLock) -> None:
+        lay = segment.layout
+        self._lock = lock
+        self.segment = segment
+        self.catalog = catalog
+        self.capacity = lay.index_entries
+        self.entries = segment.bytes[lay.index : lay.index + self.capacity * L.INDEX_ENTRY_BYTES]
+        self.words = self.entries.cast("Q")
+        self._keyed = blake2b(digest_size=8, key=segment.header.index_key)
+        self._checked = False
+
+    @property
+    def size(self) -> int:
+        """Entries in use, a power of two."""
+        size = self.segment.words[_SIZE]
+        sound = L.INDEX_FIRST_SIZE <= size <= self.capacity and not size & (size - 1)
+        return size if sound else L.INDEX_FIRST_SIZE
+
+    def hash(self, key: bytes) -> int:
+        hasher = self._keyed.copy()
+        hasher.update(key)
+        return int.from_bytes(hasher.digest(), "little") or 1
+
+    def find(self, key: bytes, hash_: int) -> int | None:
+        """Offset of the record with this key, or None. Takes no lock: a rebuild may go on meanwhile."""
+        return self.look(key, hash_).offset
+
+    def look(self, key: bytes, hash_: int) -> Look:
+        """As find(), with what locate() can go on from."""
+        catalog = self.catalog
+        switches = catalog.switches
+        commit, size = catalog.commit, self.size
+        whole = self._checked and self.segment.words[_INDEXED] == commit
+        found = self._sound_way(key, hash_, commit, size)
+        if found is None or catalog.switches != switches:
+            return _NOWHERE
+        return Look(found[0], found[1], commit, size, switches, whole)
+
+    def peek(self, key: bytes, hash_: int) -> int | None:
+        """As find(), past entries that are not checked: for a look that is made at every call and changes nothing.
+
+        In a damaged table it may miss a key.
+        """
+        words, mask = self.words, self.size - 1
+        place = hash_ & mask
+        for _ in range(mask + 1):
+            found = words[2 * place]
+            if not found:
+                return None
+            if found == hash_:
+                offset = words[2 * place + 1] - 1
+                return offset if records.has_key(self.catalog.data, offset, self.catalog.commit, key) else None
+            place = (place + 1) & mask
+        return None
+
+    # -- under the catalog lock -----------------------------------------------------------------------------------
+
+    def make_ready(self) -> None:
+        """Bring the table up to the catalog, and make room for one more entry. Raises SegmentFullError."""
+        if self.segment.words[_SWITCHES] != self.catalog.switches:
+            self.rebuild()
+        if not self._checked:
+            self._checked = True
+            if self._lost_entries():
+                self.rebuild()
+        words = self.segment.words
+        if words[_INDEXED] != self.catalog.commit:
+            self._catch_up()
+        if L.INDEX_ENTRIES_PER_KEY * words[_USED] >= self.size:
+            self._grow()
+
+    def locate(self, key: bytes, hash_: int, look: Look = _NOWHERE) -> tuple[int, int | None]:
+        """(place, offset) of the key, or (the empty place where it goes, None); after make_ready().
+
+        look: what look() gave before the lock was taken; it still holds if nothing was published since, and the table
+            was whole: one that somebody brought up to the catalog meanwhile holds more than was seen.
+        Every entry on the way is checked; if one is not what it says, the table is made anew.
+        """
+        commit, size = self.catalog.commit, self.size
+        same = look.switches == self.catalog.switches and look.commit == commit
+        if look.whole and same and look.size == size:
+            return look.place, look.offset
+        for _ in range(2):
+            found = self._sound_way(key, hash_, self.catalog.commit, self.size)
+            if found is not None:
+                return found
+            self.rebuild()
+        raise SegmentFullError(f"{self.segment.place.path}: the index is full; make the segment with more slots")
+
+    def _sound_way(self, key: bytes, hash_: int, commit: int, size: int) -> tuple[int, int | None] | None:
+        words, data, mask = self.words, self.catalog.data, size - 1
+        place = hash_ & mask
+        for _ in range(mask + 1):
+            found = words[2 * place]
+            if not found:
+                return place, None
+            offset = words[2 * place + 1] - 1
+            if records.hash_at(data, offset, commit) != found:
+                return None
+            if found == hash_ and records.has_key(data, offset, commit, key):
+                return place, offset
+            place = (place + 1) & mask
+        return None
+
+    def put(self, place: int, hash_: int, offset: int, following: int) -> None:
+        """Point the entry at `place`, as locate() gave it, to the record from `offset` to `following`."""
+        words, header, lock = self.words, self.segment.words, self._lock
+        if lock.poisoned:
+            raise ForkedCallError
+        words[2 * place + 1] = offset + 1
+        if not words[2 * place]:
+            # The hash goes last: it is what makes the entry visible.
+            words[2 * place] = hash_
+            header[_USED] += 1
+        header[_INDEXED] = following
+
+    def rebuild(self) -> None:
+        """Make the table anew from the catalog."""
+        switches = self.catalog.switches
+        self._wipe(self.size)
+        self._catch_up()
+        if self._lock.poisoned:
+            raise ForkedCallError
+        self.segment.words[_SWITCHES] = switches
+
+    def _catch_up(self) -> None:
+        """Index what a writer published and did not live to index."""
+        indexed, commit = self.segment.get(L.INDEXED_OFFSET), self.catalog.commit
+        if indexed > commit:
+            self._wipe(self.size)
+            indexed = 0
+        if indexed == commit:
+            return
+        for offset, record, following in self.catalog.scan(indexed):
+            if record is None:
+                continue
+            if L.INDEX_ENTRIES_PER_KEY * self.segment.get(L.INDEX_USED_OFFSET) >= self.size:
+                self._grow()
+            found = self._sound_way(record.key, record.hash, commit, self.size)
+            if found is not None:
+                self.put(found[0], record.hash, offset, following)
+        if self._lock.poisoned:
+            raise ForkedCallError
+        self.segment.words[_INDEXED] = commit
+
+    def _lost_entries(self) -> bool:
+        """Whether the table holds fewer or more entries than were put in. Reads the whole table."""
+        size = self.size
+        empty = self.words[: 2 * size : 2].tolist().count(0)
+        return size - empty != self.segment.get(L.INDEX_USED_OFFSET)
+
+    def _wipe(self, size: int) -> None:
+        # From here until the end a kill leaves a table that says of itself that nothing is indexed.
+        header, zeros, place = self.segment.words, bytes(size * L.INDEX_ENTRY_BYTES), slice(size * L.INDEX_ENTRY_BYTES)
+        if self._lock.poisoned:
+            raise ForkedCallError
+        header[_INDEXED] = 0
+        header[_SIZE] = size
+        self.entries[place] = zeros
+        header[_USED] = 0
+
+    def _grow(self) -> None:
+        """Double the table; a full-sized one may fill up to three quarters. Raises SegmentFullError."""
+        size = 2 * self.size
+        if size > self.capacity:
+            if 4 * self.segment.get(L.INDEX_USED_OFFSET) < 3 * self.size:
+                return
+            raise SegmentFullError(f"{self.segment.place.path}: the index is full; make the segment with more slots")
+        self.segment.reserve(self.segment.layout.index, size * L.INDEX_ENTRY_BYTES)
+        indexed, words = self.segment.get(L.INDEXED_OFFSET), self.words
+        taken = [
+            (hash_, offset)
+            for hash_, offset in zip(words[:size:2].tolist(), words[1:size:2].tolist(), strict=True)
+            if hash_
+        ]
+        self._wipe(size)
+        lock = self._lock
+        for hash_, offset in taken:
+            place = hash_ & (size - 1)
+            while words[2 * place]:
+                place = (place + 1) & (size - 1)
+            if lock.poisoned:
+                raise ForkedCallError
+            words[2 * place + 1] = offset
+            words[2 * place] = hash_
+        header, used = self.segment.words, len(taken)
+        if lock.poisoned:
+            raise ForkedCallError
+        header[_USED] = used
+        header[_INDEXED] = indexed

@@ -1,0 +1,77 @@
+"""Being present at a segment without counting in it.
+
+Lives here: what a gunicorn master and an exporter hold. May not: claim a row, write a number.
+
+While anybody is present a segment's life goes on: all workers may die at once, and the next ones go on counting where
+they stopped.
+"""
+
+from __future__ import annotations
+
+import weakref
+
+from shm_metrics.runtime import forks
+from shm_metrics.segment import layout as L
+from shm_metrics.segment.layout import Layout
+from shm_metrics.segment.location import Place
+from shm_metrics.segment.segment import Segment
+
+__all__ = ["Presence", "watch"]
+
+
+class Presence:
+    """Joins or makes the segment at `place` and stays, in this process only, until close().
+
+    layout, keep: as for Segment.attach, which also says what is raised.
+    """
+
+    def __init__(self, place: Place, layout: Layout, *, keep: bool = False) -> None:
+        self.place = place
+        self._segment: Segment | None = Segment.attach(place, layout, keep=keep)
+        _present.add(self)
+
+    @property
+    def segment(self) -> Segment | None:
+        """None once it is closed, as it is in a forked child."""
+        return self._segment
+
+    @property
+    def in_place(self) -> bool:
+        """Whether whoever comes to the place joins the life that this keeps going."""
+        return self._segment is not None and self._segment.in_place
+
+    def close(self) -> None:
+        """Go. Nothing happens the second time."""
+        segment, self._segment = self._segment, None
+        _present.discard(self)
+        if segment is not None:
+            segment.close()
+
+
+_present: weakref.WeakSet[Presence] = weakref.WeakSet()
+
+
+@forks.in_child
+def _after_fork_in_child() -> None:
+    # An inherited descriptor would keep the parent present for as long as the child lives.
+    for presence in list(_present):
+        presence.close()
+
+
+def watch(place: Place, *, present: bool = False) -> Segment:
+    """The segment, mapped for reading only; present: and be present until it is closed.
+
+    Raises FileNotFoundError when there is none (yet), SegmentFormatError, or SegmentError without permission.
+    """
+    segment = Segment.open_read_only(place)
+    if present and not _stay(segment):
+        segment.close()
+        raise FileNotFoundError(f"the metrics segment at {place.path} is just being replaced; ask again")
+    return segment
+
+
+def _stay(segment: Segment) -> bool:
+    """Be present, unless the segment was left behind before we were: whoever does that holds presence exclusively."""
+    if not segment.locks.try_shared(L.LOCK_PRESENCE):
+        return False
+    return segment.in_place

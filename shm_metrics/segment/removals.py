@@ -1,0 +1,69 @@
+"""Which series were removed, one generation after the other.
+
+Lives here: the ring of removals. May not: touch a row (each row's owner follows the removals there).
+
+A removal is one store: the generation. The ring says before it which series the generation is of. Every worker
+compares the generation at each update; when it has moved, the worker zeroes in its own row what was removed since.
+A process that is more than the ring behind looks at the generation of every slot.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from shm_metrics.segment import layout as L
+from shm_metrics.segment.segment import Segment
+
+__all__ = ["EVERY_SLOT", "Removal", "Removals"]
+
+_GENERATION = L.GENERATION_OFFSET // L.WORD
+
+EVERY_SLOT = L.RESET - 1
+"""In place of a slot: many were given up at once, and the slot table says which."""
+
+
+class Removal(NamedTuple):
+    """slot: the first one of the series. reused: its slots went to another series, or wait for one.
+
+    reset: the series is not hidden, it only counts from 0.
+    """
+
+    generation: int
+    slot: int
+    reused: bool
+    reset: bool = False
+
+
+class Removals:
+    def __init__(self, segment: Segment) -> None:
+        lay = segment.layout
+        self._header = segment.words
+        self._slots = lay.slots
+        self._ring = segment.bytes[lay.removals : lay.removals + L.REMOVALS * L.WORD].cast("Q")
+
+    @property
+    def generation(self) -> int:
+        return self._header[_GENERATION]
+
+    def newest(self) -> Removal | None:
+        """The removal that the generation is of; None before the first."""
+        generation = self._header[_GENERATION]
+        return self._at(generation) if generation else None
+
+    def since(self, generation: int) -> list[Removal] | None:
+        """The removals after `generation`, in their order; None when the ring does not have them all any more."""
+        newest = self._header[_GENERATION]
+        if newest - generation >= L.REMOVALS:
+            return None
+        found = [self._at(each) for each in range(generation + 1, newest + 1)]
+        return found if self._header[_GENERATION] - generation < L.REMOVALS else None
+
+    def _at(self, generation: int) -> Removal:
+        entry = self._ring[generation % L.REMOVALS]
+        slot = entry & ~(L.REUSED | L.RESET)
+        slot = slot if slot < self._slots else EVERY_SLOT
+        return Removal(generation, slot, bool(entry & L.REUSED), bool(entry & L.RESET))
+
+    def note(self, generation: int, slot: int, flags: int) -> None:
+        """Say what `generation` will be of; before the generation is published. Under the catalog lock."""
+        self._ring[generation % L.REMOVALS] = slot | flags
