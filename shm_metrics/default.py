@@ -5,9 +5,7 @@ Lives here: get_backend, configure. May not: anything at import time; the first 
 
 from __future__ import annotations
 
-import itertools
 import logging
-import weakref
 from collections.abc import Callable
 from functools import wraps
 from typing import Any, TypeVar, cast
@@ -15,6 +13,7 @@ from typing import Any, TypeVar, cast
 from shm_metrics.backend import MetricsBackend
 from shm_metrics.environment import cluster_options
 from shm_metrics.errors import InvalidMetricError, MetricConflictError, MetricsError, SegmentError
+from shm_metrics.metrics import default_backend
 from shm_metrics.runtime import forks
 from shm_metrics.runtime.call_lock import ReentrantCallLock
 from shm_metrics.segment.layout import DEFAULT_ROWS, DEFAULT_SLOTS
@@ -24,18 +23,11 @@ __all__ = [
     "configure",
     "current_backend",
     "default_at",
-    "follow_default",
-    "follows_default",
     "get_backend",
     "use_backend",
 ]
 
 log = logging.getLogger("shm_metrics")
-
-declared: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
-"""Metrics declared without a backend of their own, in order: they count in the default one, whichever that is."""
-
-_numbers = itertools.count()
 
 _default: MetricsBackend | None = None
 _lock = ReentrantCallLock()
@@ -148,7 +140,7 @@ def use_backend(backend: MetricsBackend | None, *, move: bool = False) -> Metric
     move = move and previous is not None and _used_by_us_alone(previous)
     if backend is not None:
         _attach_declared(backend, move=move)
-    elif declared:
+    elif default_backend.declared:
         get_backend()  # they are the ones who ask
     if move and previous is not None:
         previous.unlink()
@@ -166,18 +158,8 @@ def default_at(path: str | None) -> MetricsBackend:
     return get_backend()
 
 
-def follows_default(metric: Any) -> bool:
-    """Whether a declared metric counts in the default backend, whichever that is."""
-    return any(each is metric for each in list(declared.values()))
-
-
-def follow_default(metric: Any) -> None:
-    """Have a declared metric attached to every default backend to come, for as long as somebody holds it."""
-    declared[next(_numbers)] = metric
-
-
 def _attach_declared(backend: MetricsBackend, *, move: bool = False) -> None:
-    for metric in list(declared.values()):
+    for metric in list(default_backend.declared.values()):
         try:
             metric.attach(backend, move=move)
         except MetricConflictError as error:
@@ -189,6 +171,6 @@ def _used_by_us_alone(backend: MetricsBackend) -> bool:
     return not backend.read_only and not backend._writer.closed and backend._writer.segment.sole_user()
 
 
-@forks.in_child
+@forks.in_child(forks.LOCKS)
 def _renew_lock() -> None:
     _lock.renew()

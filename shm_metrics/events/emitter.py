@@ -10,8 +10,8 @@ import logging
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from shm_metrics.default import get_backend
 from shm_metrics.errors import InvalidMetricError
+from shm_metrics.metrics.default_backend import get_backend
 
 __all__ = ["connect_all", "emitter", "guarded"]
 

@@ -291,7 +291,7 @@ class EventHandler:
 _handlers: weakref.WeakSet[EventHandler] = weakref.WeakSet()
 
 
-@forks.in_child
+@forks.in_child(forks.STATE)
 def _after_fork_in_child() -> None:
     for handler in list(_handlers):
         handler.after_fork()

@@ -253,7 +253,7 @@ class EventRouter:
 _routers: weakref.WeakSet[EventRouter] = weakref.WeakSet()
 
 
-@forks.in_child
+@forks.in_child(forks.LOCKS)
 def _renew_locks() -> None:
     for router in list(_routers):
         router._lock = RLock()

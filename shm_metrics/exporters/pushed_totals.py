@@ -200,7 +200,7 @@ def _whose(error: OSError) -> str:
 _taken: set[FileLocks] = set()
 
 
-@forks.in_child
+@forks.in_child(forks.STATE)
 def _after_fork_in_child() -> None:
     # A thread of the parent may be in the middle of a push: with the parent dead, this child would hold its lock on.
     for locks in list(_taken):

@@ -12,14 +12,17 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-from shm_metrics.backend import MetricsBackend
-from shm_metrics.default import current_backend
 from shm_metrics.errors import ExportError, InvalidMetricError
 from shm_metrics.exporters.options import check_seconds
 from shm_metrics.exporters.registry import Exporter
+from shm_metrics.metrics.default_backend import current_backend
 from shm_metrics.runtime.periodic_task import LONGEST_WAIT, Recurring
 from shm_metrics.segment.shared_lock import Hold
+
+if TYPE_CHECKING:
+    from shm_metrics.backend import MetricsBackend
 
 __all__ = ["PushSchedule"]
 

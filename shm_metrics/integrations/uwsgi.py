@@ -79,7 +79,7 @@ def setup(
     master.install_drop_in(log)
 
 
-@forks.in_child
+@forks.in_child(forks.STATE)
 def _say_who_it_is() -> None:
     uwsgi: Any = sys.modules.get("uwsgi")
     if uwsgi is None:
@@ -94,7 +94,7 @@ def _say_who_it_is() -> None:
         set_process_role("uwsgi master")
 
 
-@forks.in_child
+@forks.in_child(forks.THREADS)
 def _start_sync() -> None:
     uwsgi: Any = sys.modules.get("uwsgi")
     if uwsgi is not None and uwsgi.worker_id() and cluster_wanted():

@@ -14,11 +14,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from shm_metrics.backend import MetricsBackend
-from shm_metrics.default import follow_default, get_backend
 from shm_metrics.errors import InvalidMetricError
 from shm_metrics.metrics import series as S
 from shm_metrics.metrics.context_managers import LabelledTimer
+from shm_metrics.metrics.default_backend import follow_default, get_backend
+from shm_metrics.metrics.engine import Engine
 from shm_metrics.metrics.family_handle import FamilyHandle
 from shm_metrics.model.buckets import DEFAULT_BUCKETS
 from shm_metrics.model.declarations import define
@@ -107,7 +107,7 @@ class Metric:
         self._family: Family = family
         self._labelnames: tuple[str, ...] = names
         self._order = sorted(range(len(names)), key=names.__getitem__)
-        backend = registry if isinstance(registry, MetricsBackend) else None
+        backend = registry if isinstance(registry, Engine) else None
         theirs = registry if backend is None else None
         if theirs is not None:
             theirs.register(self)  # first: it raises when the name is taken there, and then nothing has been written
@@ -120,7 +120,7 @@ class Metric:
         if backend is None:
             follow_default(self)
 
-    def attach(self, backend: MetricsBackend, *, move: bool = False) -> None:
+    def attach(self, backend: Engine, *, move: bool = False) -> None:
         """Count in `backend` from now on; move: and take along what this process counted so far."""
         raise NotImplementedError
 
@@ -184,7 +184,7 @@ class _Plain(Metric):
 
     __slots__ = _NONE
 
-    def attach(self, backend: MetricsBackend, *, move: bool = False) -> None:
+    def attach(self, backend: Engine, *, move: bool = False) -> None:
         self.start(backend.families.handle(self._family, (), False), (), move=move)  # type: ignore[attr-defined]
 
     def remove(self, *labelvalues: object) -> None:
@@ -207,7 +207,7 @@ class _Labelled(lookup.Children, Metric):
     labels = lookup.labels_method
     __reduce__ = Metric.__reduce__  # not that of Children
 
-    def attach(self, backend: MetricsBackend, *, move: bool = False) -> None:
+    def attach(self, backend: Engine, *, move: bool = False) -> None:
         handle = backend.families.handle(self._family, self._labelnames, bool(self._labelnames))
         known = self._leave(move) if hasattr(self, "_handle") else {}
         self._handle = handle

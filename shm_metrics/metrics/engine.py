@@ -102,7 +102,7 @@ class Engine(lookup.Getters):
     @cached_property
     def _scraper(self) -> Scraper:
         """The reading half. It loads numpy; a process that only counts never comes here."""
-        with forks.held_back():
+        with forks.block_forks():
             from shm_metrics.scrape.scraper import Scraper
 
         return Scraper(

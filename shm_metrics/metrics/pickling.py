@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from shm_metrics.backend import MetricsBackend
-from shm_metrics.default import current_backend, default_at, follows_default
 from shm_metrics.metrics.declared import Metric
+from shm_metrics.metrics.default_backend import current_backend, default_at, follows_default
+from shm_metrics.metrics.engine import Engine
 from shm_metrics.metrics.family_handle import FamilyHandle
 from shm_metrics.model.families import Family, LabelPairs
 
@@ -43,12 +43,12 @@ def _where(handle: FamilyHandle, default: bool) -> Any:
 
 
 def _metric(cls: Any, told: tuple[Any, ...], options: dict[str, Any], where: Any) -> Any:
-    if isinstance(where, MetricsBackend):
+    if isinstance(where, Engine):
         return cls(*told, where, **options)
     default_at(where)
     return cls(*told, **options)
 
 
 def _series(family: Family, labelnames: tuple[str, ...] | None, pairs: LabelPairs, where: Any) -> Any:
-    backend = where if isinstance(where, MetricsBackend) else default_at(where)
+    backend = where if isinstance(where, Engine) else default_at(where)
     return backend.families.handle(family, labelnames, bool(pairs)).child(pairs)

@@ -15,8 +15,8 @@ from threading import RLock
 from typing import Any
 
 from shm_metrics.backend import MetricsBackend
-from shm_metrics.default import follow_default, get_backend
 from shm_metrics.errors import MetricConflictError, MetricsError
+from shm_metrics.metrics.default_backend import follow_default, get_backend
 from shm_metrics.metrics.family_handle import FamilyHandle
 from shm_metrics.model.families import Family
 from shm_metrics.prometheus import binding, workers
@@ -379,7 +379,7 @@ def _instances(base: type) -> list[Any]:
     return [found for found in referrers if issubclass(type(found), base) and "_labelvalues" in vars(found)]
 
 
-@forks.in_child
+@forks.in_child(forks.STATE)
 def _after_fork_in_child() -> None:
     if _installed is not None:
         _installed.after_fork()

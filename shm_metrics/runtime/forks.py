@@ -18,52 +18,74 @@ import logging
 import os
 import sys
 import threading
+from bisect import insort
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from operator import itemgetter
 from types import ModuleType
 from typing import Any
 
-__all__ = ["before_fork", "begin_in_child", "held_back", "in_child", "in_parent", "notice"]
+__all__ = [
+    "LOCKS",
+    "ROWS",
+    "STATE",
+    "TASKS",
+    "THREADS",
+    "before_fork",
+    "block_forks",
+    "detect_unannounced_fork",
+    "in_child",
+    "in_parent",
+]
 
 log = logging.getLogger("shm_metrics")
 
 _HOOK = "post_fork_hook"
 
-_functions: list[Callable[[], None]] = []
-_beginnings: list[Callable[[], None]] = []
-_preparations: list[Callable[[], None]] = []
-_ends: list[Callable[[], None]] = []
+Hook = Callable[[], None]
+
+LOCKS, ROWS, STATE, TASKS, THREADS = range(5)
+"""When a function runs in a child, lowest first.
+
+LOCKS    what the parent's threads held is forgotten
+ROWS     the child takes a row of its own
+STATE    whatever counts or is shown again in the child: it needs the row
+TASKS    periodic tasks are reset: they need all of that
+THREADS  threads start: one that started earlier might meet what another function is about to take from the parent
+"""
+
+_in_child: list[tuple[int, Hook]] = []
+_preparations: list[Hook] = []
+_ends: list[Hook] = []
 _pid = os.getpid()
 
 
-def in_child(function: Callable[[], None]) -> Callable[[], None]:
-    """Decorator: run `function` in every child, before the child's own code, after those that came earlier."""
-    _functions.append(function)
-    return function
+def in_child(priority: int) -> Callable[[Hook], Hook]:
+    """Decorator: run the function in every child, before the child's own code, in the order of the priorities.
 
-
-def begin_in_child(function: Callable[[], None]) -> Callable[[], None]:
-    """Decorator: run `function` in every child when all functions of in_child() have run there.
-
-    For what starts threads: one that began before might meet what a later function is about to take from the parent.
+    priority: LOCKS, ROWS, STATE, TASKS or THREADS; of equal ones the function that was registered first runs first.
     """
-    _beginnings.append(function)
-    return function
+
+    def register(function: Hook) -> Hook:
+        insort(_in_child, (priority, function), key=itemgetter(0))
+        return function
+
+    return register
 
 
-def before_fork(function: Callable[[], None]) -> Callable[[], None]:
+def before_fork(function: Hook) -> Hook:
     """Decorator: run `function` before every fork that CPython knows of."""
     _preparations.append(function)
     return function
 
 
-def in_parent(function: Callable[[], None]) -> Callable[[], None]:
+def in_parent(function: Hook) -> Hook:
     """Decorator: run `function` in the parent after every such fork, one that failed too."""
     _ends.append(function)
     return function
 
 
-def notice() -> None:
+def detect_unannounced_fork() -> None:
     """Run the list now, if this process is a child in which nobody did. Takes 50 ns: nothing for an update."""
     # Twice: a fork between the two sides of the first comparison has run the list, and the sides differ.
     if os.getpid() == _pid or os.getpid() == _pid:
@@ -79,10 +101,11 @@ def notice() -> None:
 def _run() -> None:
     global _pid
     _pid = os.getpid()
-    _run_all((*_functions, *_beginnings))  # one that loads a module may add what is only for the next child
+    # A copy: one that loads a module may add what is only for the next child.
+    _run_all(tuple(function for _, function in _in_child))
 
 
-def _run_all(functions: tuple[Callable[[], None], ...]) -> None:
+def _run_all(functions: tuple[Hook, ...]) -> None:
     for function in functions:
         try:
             function()
@@ -91,7 +114,7 @@ def _run_all(functions: tuple[Callable[[], None], ...]) -> None:
 
 
 @contextmanager
-def held_back() -> Iterator[None]:
+def block_forks() -> Iterator[None]:
     """No fork meanwhile: os.fork() waits, at most a few seconds.
 
     For a thread that imports modules. A child forked in the middle of that would have modules that are half made, and

@@ -24,9 +24,9 @@ import threading
 import time
 import weakref
 from abc import ABC, abstractmethod
+from functools import cache
 from typing import Any, ClassVar
 
-import shm_metrics.writer.writer  # noqa: F401  # first: what is registered later is called earlier at exit, on open segments
 from shm_metrics.errors import MetricsError
 from shm_metrics.runtime import forks
 
@@ -115,7 +115,7 @@ class Recurring(ABC):
     def _load_once(self) -> None:
         """Before the first work, and not before: a worker that never leads needs no numpy."""
         if not self._loaded:
-            with forks.held_back():
+            with forks.block_forks():
                 import encodings.idna  # noqa: F401  # which the first look-up of an address loads
 
                 self._load()
@@ -148,6 +148,7 @@ class Recurring(ABC):
 
     def _start(self) -> None:
         """Begin the thread, if it does not run."""
+        _register_at_exit()
         with self._lock:
             if not self.running:
                 self._stop = threading.Event()
@@ -238,7 +239,7 @@ _living: weakref.WeakSet[Recurring] = weakref.WeakSet()
 _to_start: list[Recurring] = []
 
 
-@forks.in_child
+@forks.in_child(forks.TASKS)
 def _after_fork_in_child() -> None:
     _to_start.clear()
     for each in list(_living):
@@ -249,13 +250,18 @@ def _after_fork_in_child() -> None:
             log.exception("shm_metrics: %s: after fork", each.told_as)
 
 
-@forks.begin_in_child
+@forks.in_child(forks.THREADS)
 def _start_in_child() -> None:
     while _to_start:
         _to_start.pop()._start()
 
 
-@atexit.register
+@cache
+def _register_at_exit() -> None:
+    """At the first start, when there is a segment: what is registered later is called earlier at exit, on open ones."""
+    atexit.register(_at_exit)
+
+
 def _at_exit() -> None:
     threads = {each: thread for each in list(_living) if (thread := each._thread) is not None and thread.is_alive()}
     for each in threads:

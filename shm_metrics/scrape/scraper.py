@@ -72,7 +72,7 @@ class Scraper:
         return self._reader().segment
 
     def _reader(self) -> Reader:
-        forks.notice()
+        forks.detect_unannounced_fork()
         if self._writer is not None:
             if self._writer.closed:
                 raise SegmentError(f"{self.place.path}: closed by this process; make another MetricsBackend to read it")

@@ -391,7 +391,7 @@ class ProcessLocks(FileLocks):
                     descriptor.close()
 
 
-@forks.in_child
+@forks.in_child(forks.LOCKS)
 def _after_fork_in_child() -> None:
     global _lock
     _lock = RLock()  # another thread of the parent may have had it

@@ -51,7 +51,7 @@ class Presence:
 _present: weakref.WeakSet[Presence] = weakref.WeakSet()
 
 
-@forks.in_child
+@forks.in_child(forks.ROWS)
 def _after_fork_in_child() -> None:
     # An inherited descriptor would keep the parent present for as long as the child lives.
     for presence in list(_present):

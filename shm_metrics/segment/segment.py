@@ -136,7 +136,7 @@ class Segment:
         self._root = os.stat("/")
         # Not through self: what is forgotten must be closed at once, and not by the garbage collector.
         self._reopen = partial(_file_by, place, self.status, writable, address_range(self.map))
-        with forks.held_back():  # a child would inherit a page that is not yet marked as ours alone
+        with forks.block_forks():  # a child would inherit a page that is not yet marked as ours alone
             locks.keep(self._reopen)
 
     def _lock_through(self, locks: FileLocks) -> None:

@@ -28,7 +28,7 @@ def tell_in_child(thing: ForkAware) -> None:
     _living.add(thing)
 
 
-@forks.in_child
+@forks.in_child(forks.STATE)
 def _tell_all() -> None:
     for thing in list(_living):
         thing.after_fork_in_child()

@@ -9,8 +9,8 @@ from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 from shm_metrics import serving
-from shm_metrics.default import get_backend
 from shm_metrics.exposition import render_openmetrics, render_text
+from shm_metrics.metrics.default_backend import get_backend
 
 if TYPE_CHECKING:
     from shm_metrics.serving import MetricsServer, Source

@@ -100,7 +100,7 @@ class Writer:
     @cached_property
     def reader(self) -> Reader:
         """Loads numpy; a process that only counts never comes here."""
-        with forks.held_back():
+        with forks.block_forks():
             from shm_metrics.reader.reader import Reader
 
         return Reader(self.segment, self.own_rows)
@@ -186,7 +186,7 @@ class Writer:
 
     def family(self, family: Family, labelled: bool) -> FamilyPlace | None:
         """The family's place in the catalog, or None when it cannot be had now."""
-        forks.notice()  # before the catalog lock: through an inherited description it excludes no other child
+        forks.detect_unannounced_fork()  # before the catalog lock: through an inherited description it excludes no other child
         if self.closed:
             return None
         try:
@@ -228,7 +228,7 @@ class Writer:
         move: the cell has counted in private memory already, and takes it along.
         """
         place_cell = cell.move if move else cell.bind
-        forks.notice()
+        forks.detect_unannounced_fork()
         if self._waiting and not self._repairing:
             self._start_repairs()  # an exception came before it
         if self.closed:
@@ -637,7 +637,7 @@ def _after_fork_in_parent() -> None:
         writer.segment.after_fork_in_parent()
 
 
-@forks.in_child
+@forks.in_child(forks.ROWS)
 def _after_fork_in_child() -> None:
     global _process_role
     _process_role = ""

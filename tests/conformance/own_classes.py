@@ -14,7 +14,7 @@ import prometheus_client.metrics
 import pytest
 
 import shm_metrics
-from shm_metrics.default import declared
+from shm_metrics.metrics.default_backend import declared
 
 CLASSES = ("Counter", "Gauge", "Histogram", "Summary", "Info", "Enum")
 

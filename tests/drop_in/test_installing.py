@@ -323,7 +323,8 @@ def test_two_metrics_of_one_definition_count_together_and_move_once(clean, metri
 
 
 def test_taken_out_it_follows_no_default_backend(clean, metrics_backend, make_backend, tmp_path):
-    from shm_metrics.default import declared, use_backend
+    from shm_metrics.default import use_backend
+    from shm_metrics.metrics.default_backend import declared
 
     shm_metrics.prometheus.install()
     stale = [each for each in declared.values() if hasattr(each, "put_in_place")]

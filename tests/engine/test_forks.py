@@ -93,7 +93,7 @@ from shm_metrics import forks
 held, may_end, order = threading.Event(), threading.Event(), []
 
 def hold():
-    with forks.held_back():
+    with forks.block_forks():
         held.set()
         may_end.wait()
         order.append("held back")
@@ -101,7 +101,7 @@ def hold():
 def fork(what):
     pid = os.fork()
     if pid == 0:
-        with forks.held_back():         # the child's own
+        with forks.block_forks():         # the child's own
             os._exit(0)
     order.append((what, os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])))
 
@@ -115,7 +115,7 @@ threading.Thread(target=hold, daemon=True).start()
 held.wait()
 forks._MOST_SECONDS = 0.01
 fork("not waited for")
-with_its_own = forks.held_back()
+with_its_own = forks.block_forks()
 may_end.set()
 with with_its_own:
     fork("from within")

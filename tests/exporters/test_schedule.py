@@ -217,7 +217,9 @@ def test_what_cannot_lead_or_is_no_exporter_is_refused(backend, tmp_path):
 @pytest.fixture
 def default(tmp_path, monkeypatch):
     """default(name): configure() on a segment of its own."""
-    monkeypatch.setattr("shm_metrics.default.declared", weakref.WeakValueDictionary())  # what earlier tests left
+    monkeypatch.setattr(
+        "shm_metrics.metrics.default_backend.declared", weakref.WeakValueDictionary()
+    )  # what earlier tests left
     made = []
 
     def make(name, **options):

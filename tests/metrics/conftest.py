@@ -6,9 +6,9 @@ import weakref
 
 import pytest
 
-from shm_metrics import default
+from shm_metrics.metrics import default_backend
 
 
 @pytest.fixture(autouse=True)
 def no_declared_metrics(monkeypatch):
-    monkeypatch.setattr(default, "declared", weakref.WeakValueDictionary())
+    monkeypatch.setattr(default_backend, "declared", weakref.WeakValueDictionary())
