@@ -23,7 +23,7 @@ __all__ = ["disk"]
 
 BUCKETS = (1.0, 2.0, 4.0)
 WORKERS = 3
-KILLS = 200 if COMPILED else 50
+KILLS = 60 if COMPILED else 30
 
 
 def count(backend: MetricsBackend, who: str, n: int) -> None:
@@ -144,7 +144,7 @@ def test_rows_that_change_hands_take_no_more_memory_for_exemplars(
 
 @pytest.mark.slow
 @pytest.mark.both_builds
-@pytest.mark.parametrize("kills", [KILLS, pytest.param(20 * KILLS, marks=pytest.mark.torture)])
+@pytest.mark.parametrize("kills", [KILLS, pytest.param(66 * KILLS, marks=pytest.mark.torture)])
 def test_workers_killed_while_they_keep_exemplars_leave_only_whole_ones(
     kills: int, attach: Callable[..., MetricsBackend], fork: Callable[..., Child]
 ) -> None:

@@ -17,7 +17,7 @@ from shm_metrics.runtime.procfs import own_start_ticks
 from shm_metrics.segment import layout as L
 from tests.behaviour.processes import PATIENCE, Child, Link, die
 
-KILLS = 100 if COMPILED else 40
+KILLS = 40 if COMPILED else 20
 LIVE_MODES = ("livesum", "liveall", "livemin", "livemax", "livemostrecent")
 
 
@@ -182,7 +182,7 @@ def counters(backend: MetricsBackend) -> dict[str, float]:
 
 @pytest.mark.slow
 @pytest.mark.both_builds
-@pytest.mark.parametrize("kills", [KILLS, pytest.param(20 * KILLS, marks=pytest.mark.torture)])
+@pytest.mark.parametrize("kills", [KILLS, pytest.param(50 * KILLS, marks=pytest.mark.torture)])
 def test_no_counter_falls_in_any_scrape_while_workers_are_killed_and_recycled(
     kills: int, attach: Callable[..., MetricsBackend], fork: Callable[..., Child]
 ) -> None:
