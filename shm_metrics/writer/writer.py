@@ -186,7 +186,8 @@ class Writer:
 
     def family(self, family: Family, labelled: bool) -> FamilyPlace | None:
         """The family's place in the catalog, or None when it cannot be had now."""
-        forks.detect_unannounced_fork()  # before the catalog lock: through an inherited description it excludes no other child
+        # Before the catalog lock: through an inherited description it excludes no other child.
+        forks.detect_unannounced_fork()
         if self.closed:
             return None
         try:

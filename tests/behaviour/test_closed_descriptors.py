@@ -345,9 +345,9 @@ def test_a_mapping_keeps_no_hidden_descriptor(path: str, tmp_path: Path, of: str
     answer = application(
         """
 before = len(os.listdir("/proc/self/fd"))
-from shm_metrics.layout import Layout
-from shm_metrics.place import Place
-from shm_metrics.segment import Segment
+from shm_metrics.segment.layout import Layout
+from shm_metrics.segment.location import Place
+from shm_metrics.segment.segment import Segment
 layout = Layout(2, 512)
 segment = Segment.attach(Place.at(path), layout) if sys.argv[3:] == ["named"] else Segment.private(layout)
 print(len(os.listdir("/proc/self/fd")) - before)
@@ -363,7 +363,7 @@ print(len(os.listdir("/proc/self/fd")) - before)
 def test_the_library_of_a_leader_keeps_and_gives_back_the_lead(path: str, tmp_path: Path) -> None:
     application(
         """
-from shm_metrics.held_byte import Hold
+from shm_metrics.segment.shared_lock import Hold
 backend, other = attach(), attach()
 hold, theirs = Hold(), Hold()
 segment = backend._writer.segment

@@ -10,8 +10,8 @@ from shm_metrics.native import implementation as cells
 WRITE = """
 import sys
 from shm_metrics import MetricsBackend
-from shm_metrics.cells import COMPILED
-from shm_metrics.gauge_modes import MODES
+from shm_metrics.native.implementation import COMPILED
+from shm_metrics.model.gauge_modes import MODES
 backend = MetricsBackend(sys.argv[1], keep=True)
 backend.counter("jobs", shop="a").inc(2)
 for value in (0.5, 1.5, 99):

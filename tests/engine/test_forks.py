@@ -57,9 +57,9 @@ def test_one_that_fails_does_not_cost_the_others_their_turn(python):
     program = """
 import os, logging, sys
 logging.basicConfig(format="%(message)s", stream=sys.stdout)
-from shm_metrics import forks
-forks.in_child(lambda: 1 / 0)
-forks.in_child(lambda: print("the next one"))
+from shm_metrics.runtime import forks
+forks.in_child(forks.STATE)(lambda: 1 / 0)
+forks.in_child(forks.STATE)(lambda: print("the next one"))
 pid = os.fork()
 if pid == 0:
     sys.stdout.flush()
@@ -74,9 +74,9 @@ os.waitpid(pid, 0)
 def test_what_starts_threads_comes_when_all_else_has_begun_anew(python):
     program = """
 import os, sys
-from shm_metrics import forks
-forks.begin_in_child(lambda: print("a thread begins"))
-forks.in_child(lambda: print("a lock is renewed"))
+from shm_metrics.runtime import forks
+forks.in_child(forks.THREADS)(lambda: print("a thread begins"))
+forks.in_child(forks.LOCKS)(lambda: print("a lock is renewed"))
 pid = os.fork()
 if pid == 0:
     sys.stdout.flush()
@@ -89,7 +89,7 @@ os.waitpid(pid, 0)
 def test_a_fork_waits_while_it_is_held_back_and_not_for_ever(python):
     program = """
 import os, threading
-from shm_metrics import forks
+from shm_metrics.runtime import forks
 held, may_end, order = threading.Event(), threading.Event(), []
 
 def hold():
@@ -147,7 +147,7 @@ from types import ModuleType
 uwsgi = sys.modules["uwsgi"] = ModuleType("uwsgi")
 ran = []
 uwsgi.post_fork_hook = first = lambda: ran.append("first")
-from shm_metrics import forks
+from shm_metrics.runtime import forks
 assert uwsgi.post_fork_hook is first
 called = uwsgi.__dict__["post_fork_hook"]  # as uWSGI looks it up
 called()
@@ -170,17 +170,18 @@ def test_every_module_hears_of_a_fork_through_this_one():
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Attribute) and node.attr == "register_at_fork"
     }
-    assert telling == {"forks"}
+    assert telling == {"runtime.forks"}
 
 
 SLOW_CHILD = """
 import os
-from shm_metrics import Counter, configure, forks, get_backend
+from shm_metrics import Counter, configure, get_backend
+from shm_metrics.runtime import forks
 jobs = Counter("jobs", "")
 jobs.inc()
 before = get_backend()
 wake, told = os.pipe()
-forks._functions.insert(0, lambda: os.read(wake, 1))  # the child has got no further than this when the parent goes on
+forks._in_child.insert(0, (forks.LOCKS, lambda: os.read(wake, 1)))  # the child has got no further than this when the parent goes on
 files = len(os.listdir("/proc/self/fd"))
 pid = os.fork()
 if pid == 0:

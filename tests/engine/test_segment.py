@@ -364,7 +364,8 @@ def test_a_segment_of_another_user_is_refused_by_name(open_directory, python):
     path.touch()
     path.chmod(0o666)
     code = (
-        "import os, sys; from shm_metrics import layout, segment, place, errors; p = place.Place.at(sys.argv[1])\n"
+        "import os, sys; from shm_metrics import errors; from shm_metrics.segment import layout, location, segment\n"
+        "p = location.Place.at(sys.argv[1])\n"
         "os.setuid(65534)\n"
         "try: segment.Segment.attach(p, layout.Layout(2, 512))\n"
         "except errors.SegmentError as error: print(error)\n"

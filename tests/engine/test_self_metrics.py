@@ -40,7 +40,8 @@ def test_every_figure_has_a_family_with_its_value():
 
 
 def test_no_name_is_one_of_the_process_metrics():
-    from shm_metrics.scrape.process import ProcessUsage, WorkerUsage, process_families
+    from shm_metrics.runtime.process_usage import ProcessUsage, WorkerUsage
+    from shm_metrics.scrape.process_families import process_families
 
     workers = [WorkerUsage(1, 100, "", ProcessUsage(100, 1, 1.0, 1, 1, 1, 1, 1.0, 1.0))]
     ours = {found.family.name for found in self_families(FIGURES).split()}

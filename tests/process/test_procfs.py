@@ -146,7 +146,7 @@ def test_descriptors_closed_to_us_leave_the_other_figures(child, monkeypatch):
 def test_another_users_process_is_read_all_the_same(child):
     reader = f"""
 import os
-from shm_metrics.process import read_process
+from shm_metrics.runtime.procfs import read_process
 os.setgroups([]), os.setgid(65534), os.setuid(65534)
 usage = read_process({child.pid})
 assert usage.resident_bytes > 0 and usage.max_fds > 0

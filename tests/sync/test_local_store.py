@@ -79,10 +79,10 @@ def test_the_lease_goes_with_its_holder(make_writer, path):
 
 HOLDER = """
 import os, signal, sys
-from shm_metrics.layout import Layout
-from shm_metrics.place import Place
-from shm_metrics.sync.stores.local_store import LocalStore
-from shm_metrics.writer import Writer
+from shm_metrics.segment.layout import Layout
+from shm_metrics.segment.location import Place
+from shm_metrics.cluster.stores.local_store import LocalStore
+from shm_metrics.writer.writer import Writer
 path, shm, snapshot, scope, instance = sys.argv[1:]
 writer = Writer(Place(path, shm), Layout(8, 2048))
 store = LocalStore(snapshot, writer.segment)

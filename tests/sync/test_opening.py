@@ -241,10 +241,10 @@ settings.configure(CACHES={
     "used": {"BACKEND": sys.argv[1], "LOCATION": sys.argv[2], "KEY_PREFIX": "app"},
 })
 from django.core.cache import cache, caches
-from shm_metrics.layout import Layout
-from shm_metrics.segment import Segment
-from shm_metrics.sync.opening import check_cache, open_store
-from shm_metrics.sync.strategy import CacheStrategy
+from shm_metrics.segment.layout import Layout
+from shm_metrics.segment.segment import Segment
+from shm_metrics.cluster.store_factory import check_cache, open_store
+from shm_metrics.cluster.strategy import CacheStrategy
 from tests.sync.kinds import exercise
 segment = Segment.private(Layout(2, 64))
 print(type(open_store(cache, namespace="django", segment=segment)).__name__, CacheStrategy.detect(cache).store_class)
@@ -283,7 +283,7 @@ class Missing:
 sys.meta_path.insert(0, Missing())
 """
 CONNECTS = """
-from shm_metrics.sync.opening import check_cache, open_store
+from shm_metrics.cluster.store_factory import check_cache, open_store
 print(type(open_store(sys.argv[1], namespace="shop", segment=None)._connector.connect()).__module__)
 """
 ROUND = """
@@ -331,11 +331,11 @@ def test_no_library_of_a_cache_is_loaded_before_it_is_asked_for(python):
     code = """
 import sys
 import shm_metrics
-from shm_metrics.sync import opening
-from shm_metrics.layout import Layout
-from shm_metrics.segment import Segment
+from shm_metrics.cluster import store_factory
+from shm_metrics.segment.layout import Layout
+from shm_metrics.segment.segment import Segment
 shm_metrics.CacheStrategy.detect("redis://h")
-opening.open_store(None, namespace="shop", segment=Segment.private(Layout(2, 64)))
+store_factory.open_store(None, namespace="shop", segment=Segment.private(Layout(2, 64)))
 print(sorted({name.partition(".")[0] for name in sys.modules} & {"redis", "valkey", "pymemcache", "numpy"}))
 """
     assert python(code) == "[]\n"

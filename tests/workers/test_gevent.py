@@ -38,7 +38,7 @@ while not backend._writer.repair():
     gevent.sleep(0.01)
 print(backend.snapshot().family("jobs").values.sum(), backend.snapshot().family("seconds").values.sum(), flush=True)
 """
-IMPORT = "from shm_metrics import backend, reader"
+IMPORT = "from shm_metrics import backend\nfrom shm_metrics.reader import reader"
 PATCH = "from gevent import monkey; monkey.patch_all()"
 
 
