@@ -19,7 +19,7 @@ from multiprocessing.connection import wait
 from typing import Any
 
 from shm_metrics import Counter, MetricsBackend
-from tests.behaviour.processes import Child, Link, die
+from tests.support.processes import Child, Link, die
 
 WORKERS = 4
 PARTS = 40  # of the work; a worker does one

@@ -16,7 +16,7 @@ import time
 from typing import Any
 
 from shm_metrics import Counter, MetricsBackend
-from tests.behaviour.processes import Child, Link
+from tests.support.processes import Child, Link
 
 OPTIONS: dict[str, Any] = {"rows": 16, "process_metrics": False}
 BATCH = 250  # in a row: the first call after a wait measures cold caches, several times the cost of the others

@@ -13,7 +13,7 @@ import subprocess
 import sys
 from typing import Any
 
-from tests.behaviour.processes import ROOT, interpreter
+from tests.support.processes import ROOT, interpreter
 
 __all__ = ["budget", "campaign", "seed"]
 

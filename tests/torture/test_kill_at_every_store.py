@@ -15,7 +15,7 @@ import pytest
 
 from shm_metrics import MetricsBackend
 from shm_metrics.segment.layout import Layout
-from tests.behaviour.processes import Child, Link
+from tests.support.processes import Child, Link
 from tests.torture import operations, stepping
 from tests.torture.next_life import Course, attach, differences, live, live_on, peers, series
 from tests.torture.operations import OPERATIONS, Act, Operation, count

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from tests.behaviour.processes import ROOT, interpreter
+from tests.support.processes import ROOT, interpreter
 from tests.torture.sequences import SEQUENCES
 
 
