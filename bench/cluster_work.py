@@ -1,7 +1,4 @@
-"""What capturing, encoding, decoding, merging and folding cost, without the network.
-
-Lives here: the pure side of the cluster's figures. May not: talk to a server.
-"""
+"""What capturing, encoding, decoding, merging and folding cost, without the network."""
 
 from __future__ import annotations
 

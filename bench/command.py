@@ -1,7 +1,4 @@
-"""A benchmark as a command: its arguments, what stands above its table, and its results as a file.
-
-Lives here: what every `python -m bench....` does. May not: know what is measured.
-"""
+"""A benchmark as a command: its arguments, what stands above its table, and its results as a file."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Figures of one program, each with its target, as one table of text.
-
-Lives here: timing, and the table. May not: know what is measured.
-"""
+"""Figures of one program, each with its target, as one table of text."""
 
 from __future__ import annotations
 

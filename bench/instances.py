@@ -1,7 +1,4 @@
-"""What the instances of one application publish: made-up series with realistic labels, and their blobs.
-
-Lives here: series and numbers, the same in every run. May not: measure anything.
-"""
+"""What the instances of one application publish: made-up series with realistic labels, and their blobs."""
 
 from __future__ import annotations
 

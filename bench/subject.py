@@ -1,8 +1,4 @@
-"""One peer in a process of its own, which measures what it is asked to: `python -m bench.subject PEER`.
-
-Lives here: both ends of the conversation, one line of JSON for a question and one for its answer, so that the
-parent can ask several peers in turn, and only one of them runs at a time.
-"""
+"""One peer in a process of its own, which measures what it is asked to: `python -m bench.subject PEER`."""
 
 from __future__ import annotations
 

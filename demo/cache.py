@@ -1,7 +1,4 @@
-"""A cache server of the demo's own.
-
-Lives here: finding a program, starting it on a free port, ending it. May not: know what is kept there.
-"""
+"""A cache server of the demo's own."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""A SIGKILL whose consequences are known exactly.
-
-Lives here: the one kill of the demo. May not: count.
-"""
+"""A SIGKILL whose consequences are known exactly."""
 
 from __future__ import annotations
 

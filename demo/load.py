@@ -1,7 +1,4 @@
-"""Clients: threads that ask one page after another and remember what became of each request.
-
-Lives here: HTTP over the standard library. May not: know metrics.
-"""
+"""Clients: threads that ask one page after another and remember what became of each request."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""What the demo found, as text.
-
-Lives here: the comparison and its words [pure]. May not: send, count or wait.
-"""
+"""What the demo found, as text."""
 
 from __future__ import annotations
 

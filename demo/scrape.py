@@ -1,7 +1,4 @@
-"""One look at /metrics.
-
-Lives here: fetching the text and finding numbers in it. May not: judge them.
-"""
+"""One look at /metrics."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""A real gunicorn as a child process.
-
-Lives here: starting it on a socket that listens already, its log, its workers' pids, ending it. May not: send requests.
-"""
+"""A real gunicorn as a child process."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""MetricsBackend: one segment, and all that can be done with what is counted there.
-
-Lives here: the façade over engine, documents, events and cluster. May not: know HTTP, text formats or declared metrics.
-"""
+"""MetricsBackend: one segment, and all that can be done with what is counted there."""
 
 from __future__ import annotations
 

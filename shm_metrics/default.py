@@ -1,7 +1,4 @@
-"""The default backend, and the declared metrics that follow it.
-
-Lives here: get_backend, configure. May not: anything at import time; the first metric or call decides.
-"""
+"""The default backend, and the declared metrics that follow it."""
 
 from __future__ import annotations
 

@@ -1,11 +1,9 @@
 """What the environment says about the cluster: for the default backend, and from a server's master to its workers.
 
-Lives here: the variables, reading and setting them. May not: read them at import time.
-
-    SHM_METRICS_CACHE             cache=, as a URL or a path; without it the others say nothing
-    SHM_METRICS_NAMESPACE         namespace=
-    SHM_METRICS_SYNC_INTERVAL     sync_interval=
-    SHM_METRICS_EXPORT_PORT       sync_options={"export_port": ...}, and so on for the other fields of SyncConfig
+SHM_METRICS_CACHE             cache=, as a URL or a path; without it the others say nothing
+SHM_METRICS_NAMESPACE         namespace=
+SHM_METRICS_SYNC_INTERVAL     sync_interval=
+SHM_METRICS_EXPORT_PORT       sync_options={"export_port": ...}, and so on for the other fields of SyncConfig
 """
 
 from __future__ import annotations

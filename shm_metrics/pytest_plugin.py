@@ -1,6 +1,6 @@
 """The pytest plugin: a private segment for each test.
 
-Lives here: fixtures. May not: import numpy or the engine before a test asks for them. pytest loads this module in every
+pytest loads this module in every
 run of every project that has us installed.
 
     def test_orders_are_counted(metrics_backend):

@@ -1,7 +1,4 @@
-"""`dump`: a segment's metrics on standard output, once.
-
-Lives here: one look, read only. May not: be present, or claim a row: a look must not keep anything alive.
-"""
+"""`dump`: a segment's metrics on standard output, once."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""`push`: a segment's metrics to a receiver, once: at the end of a job, or from cron.
-
-Lives here: the options of an exporter as words of a command line. May not: go on pushing (a PushSchedule in the
-application does, and knows who of many leads).
-"""
+"""`push`: a segment's metrics to a receiver, once: at the end of a job, or from cron."""
 
 from __future__ import annotations
 

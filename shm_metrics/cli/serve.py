@@ -1,7 +1,4 @@
-"""`serve`: the exporter process.
-
-Lives here: its life from the first look to SIGTERM. May not: count, or claim a row.
-"""
+"""`serve`: the exporter process."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""The arguments that say which segment is meant and what of it, the same for every command.
-
-Lives here: NAME, opening it to be read, and what to say when there is no such segment. May not: write to one.
-"""
+"""The arguments that say which segment is meant and what of it, the same for every command."""
 
 from __future__ import annotations
 

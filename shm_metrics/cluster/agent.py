@@ -1,7 +1,5 @@
 """SyncAgent: what in each worker keeps the cluster informed, if it is this worker's turn.
 
-Lives here: when to do what. May not: know how anything is published or folded, or what a thread needs (recurring.py).
-
 Every worker has one. All ask for their segment's lease, one has it, and that one works.
 """
 

@@ -1,8 +1,5 @@
 """What is known of caches: what their classes declare, what detectors say, what we know, what a look at them shows.
 
-Lives here: the four sources, and the one rule how they are put together. May not: import a library of a cache, or call
-anything of a cache but what it declared.
-
 The sources are asked in this order, and the first that says something of a capability is believed: so a False that a
 class declares explicitly stands against any True of those after it. Where one source speaks twice (two detectors, a
 decorator over a decorator), a False wins.

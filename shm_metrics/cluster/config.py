@@ -1,7 +1,4 @@
-"""How a backend takes part in a cluster.
-
-Lives here: the options and their checks. May not: act on them.
-"""
+"""How a backend takes part in a cluster."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""What export_distributed_metrics() says.
-
-Lives here: the schema of the cluster's export. May not: publish or merge.
-"""
+"""What export_distributed_metrics() says."""
 
 from __future__ import annotations
 

@@ -1,7 +1,5 @@
 """The port that a segment's leader serves: its host, and the cluster.
 
-Lives here: binding and letting go, and which path shows what. May not: leases.
-
     /metrics            this host: as from any of its workers
     /cluster/metrics    all hosts, every name with the prefix `cluster:`, so that no sum counts a host twice
 

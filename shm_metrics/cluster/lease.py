@@ -1,8 +1,5 @@
 """A lease as its contender sees it: when to ask, when to renew, and when it is over.
 
-Lives here: states, events and deadlines, on this process' monotonic clock. May not: know what the lease is for, or talk
-to a cache in any other way than by the store's three calls.
-
 A lease is held from the moment *before* the request that got it was sent, for its time to live: never longer here than
 in the cache, whatever the network does. Nobody has to answer for it to end.
 

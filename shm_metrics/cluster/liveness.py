@@ -1,8 +1,5 @@
 """What this process has seen of the instances: which sequence since when, and the last blob of each that it has read.
 
-Lives here: silence and copies, by a monotonic clock that comes in as an argument. May not: stores, or decide what
-becomes of an instance.                                                                                          [pure]
-
 Silence is watched. Each look adds the time since the one before, but no more than `interval` of it: in an hour without
 an answer from the cache nobody could have been heard, and nobody may be taken for gone because of it.
 

@@ -1,7 +1,5 @@
 """One process as a member of the cluster: what it does when it holds a lease.
 
-Lives here: the order of reading, publishing, observing and folding. May not: threads, or when to do what (agent.py).
-
 Two leases. Who holds that of its segment publishes the segment's absolute aggregate. Who holds the cluster's folds the
 instances that nobody publishes any more into the retired totals.
 

@@ -1,8 +1,5 @@
 """What an incarnation has sent, as its own host remembers it: for one that comes back when the record has forgotten it.
 
-Lives here: the file beside the segment, how one knows that one was forgotten, and what of a blob lies beyond its base.
-May not: ask a store.
-
     1. A publishes 7 and is cut off; the leader folds it: the record says 7, and that A is in it
     2. A stays away for longer than `return_within`: the record says 7, and nothing of A; A's tomb is gone
     3. A comes back with 9. As a new instance it would count 7 twice

@@ -1,7 +1,4 @@
-"""What sync_to_cache() says of a round.
-
-Lives here: the dict that users get. May not: sync.
-"""
+"""What sync_to_cache() says of a round."""
 
 from __future__ import annotations
 

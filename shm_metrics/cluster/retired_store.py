@@ -1,8 +1,5 @@
 """The retired record and the tombs that it names, as one process knows them.
 
-Lives here: reading them no oftener than they change, and putting back what the cache has lost. May not: fold, or know
-who is silent.
-
 Who has met a record never goes back to an older one: the cache was flushed then, or fell back to an older state. The
 record is put back, and until it is, its copy counts. A tomb never changes, so one that was read is not read again.
 """

@@ -1,7 +1,5 @@
 """From what a user gives as `cache` to the store behind it.
 
-Lives here: telling URLs, clients and paths apart. May not: connect; the first call does.
-
 What cannot be meant is an InvalidMetricError of check_cache(), which needs no library of a cache, so that it is said
 where the backend is made. What is wrong only with this machine, a package that is missing, is a SyncError of
 open_store(): a failure of the rounds to come, like a cache that is down.

@@ -1,7 +1,4 @@
-"""CacheStrategy: what a cache can do, and how hosts coordinate by it.
-
-Lives here: the public face of capabilities.py. May not: open the cache (see opening.py).
-"""
+"""CacheStrategy: what a cache can do, and how hosts coordinate by it."""
 
 from __future__ import annotations
 

@@ -1,7 +1,5 @@
 """What a segment holds already: its families' names, how many series they have, with which label values.
 
-Lives here: reading that from the catalog, each record once. May not: know rules, load numpy, or make anything.
-
 A process asks only when an event would make a series that no process has made yet.
 """
 

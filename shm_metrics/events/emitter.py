@@ -1,7 +1,4 @@
-"""Where publishers send their events, so that whatever fails there does not reach the application.
-
-Lives here: finding who takes events, and catching. May not: know what publishes.
-"""
+"""Where publishers send their events, so that whatever fails there does not reach the application."""
 
 from __future__ import annotations
 

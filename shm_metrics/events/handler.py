@@ -1,8 +1,5 @@
 """handle_event: from an event to what it moves, whole or not at all.
 
-Lives here: finding rule, label values and series of an event, and keeping what was found. May not: decide who gets an
-event (the router does).
-
 An event is read and checked in full before a series is made or moved: a value that is no number, a label of 10 MB or a
 name that is taken by another type leave the segment as it was.
 """

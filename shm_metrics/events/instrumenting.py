@@ -1,7 +1,4 @@
-"""instrument(): functions and blocks that say when they begin, and how they end.
-
-Lives here: emitting started, completed, failed and cancelled around a call. May not: know what becomes of an event.
-"""
+"""instrument(): functions and blocks that say when they begin, and how they end."""
 
 from __future__ import annotations
 

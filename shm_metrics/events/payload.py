@@ -1,7 +1,4 @@
-"""What a payload says: numbers and label values, or why it cannot be recorded.
-
-Lives here: reading and checking [pure]. May not: know rules or backends.
-"""
+"""What a payload says: numbers and label values, or why it cannot be recorded."""
 
 from __future__ import annotations
 

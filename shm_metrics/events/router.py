@@ -1,7 +1,5 @@
 """Which backends get an event: by its name, with one sampling draw for all of them.
 
-Lives here: mappings, and passing events on. May not: know what a backend does with an event.
-
 An exact name wins over every glob; among globs the highest priority wins, then the one mapped first.
 """
 

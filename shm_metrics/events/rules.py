@@ -1,8 +1,6 @@
 """The table from events to metrics, as plain data; the first rule whose pattern matches is the one.
 
-Lives here: rules, their checking, and the default table [pure]. May not: count.
-
-    EventRule("order.shipped", [counts("orders_shipped_total"), observes("order_weight_kg", "weight")], ["carrier"])
+EventRule("order.shipped", [counts("orders_shipped_total"), observes("order_weight_kg", "weight")], ["carrier"])
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Snapshots as plain dictionaries.
-
-Lives here: the schema of all_metrics(), export() and stats() [pure]. May not: read a segment.
-"""
+"""Snapshots as plain dictionaries."""
 
 from __future__ import annotations
 

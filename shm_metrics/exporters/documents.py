@@ -1,7 +1,4 @@
-"""The exporters that give a document: text, openmetrics, json, jsonl and csv.
-
-Lives here: a scrape, an optional choice of names, the renderer. May not: make text itself (the exposition does).
-"""
+"""The exporters that give a document: text, openmetrics, json, jsonl and csv."""
 
 from __future__ import annotations
 

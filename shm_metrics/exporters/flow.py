@@ -1,7 +1,4 @@
-"""Families series by series, each number with what it means: what a push needs to know, whoever it is for.
-
-Lives here: grouping samples, telling what only grows from what is as it is. May not: remember anything, or make text.
-"""
+"""Families series by series, each number with what it means: what a push needs to know, whoever it is for."""
 
 from __future__ import annotations
 

@@ -1,8 +1,5 @@
 """One HTTP request that is answered in time with a success, or an ExportError.
 
-Lives here: the request, its answer, and one deadline for all of it. May not: know what is sent, follow redirects, or
-try again (the schedule does).
-
 A socket's own time-out begins anew with each byte that comes or goes, so that a receiver that drips one a second would
 hold a push for as long as it likes. Hence each step here gets what is left of the whole.
 """

@@ -1,7 +1,5 @@
 """What an exporter may be told, looked at when it is made: a bad option is an error there, and not in a push at night.
 
-Lives here: the checks that several exporters share. May not: know one exporter, or read anything.
-
 Each gives the value as it is used, or raises InvalidMetricError with the option, the value and what to give. What may
 be a secret is not in the message.
 """

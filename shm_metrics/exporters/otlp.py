@@ -1,6 +1,5 @@
 """The exporter `otlp`: a scrape as OTLP/HTTP, protobuf, to a collector.
 
-Lives here: the request, and what the collector says of it. May not: know what a family becomes (otlp_mapping does).
 https://opentelemetry.io/docs/specs/otlp/#otlphttp
 """
 

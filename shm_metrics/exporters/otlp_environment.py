@@ -1,6 +1,5 @@
 """What OpenTelemetry's environment variables say of metrics by OTLP/HTTP.
 
-Lives here: names of variables, and how their lists are written. May not: decide between them and an option.
 https://opentelemetry.io/docs/specs/otel/protocol/exporter/
 https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/
 An empty variable is one that is not set. Read when an exporter is made, never at import.

@@ -1,7 +1,5 @@
 """Families as OTLP metrics.
 
-Lives here: what becomes of each type, and of labels, units and exemplars. May not: send.
-
     counter                     Sum, monotonic, cumulative, named as on the page (`x_total`)
     gauge, info, stateset, ...  Gauge
     histogram                   Histogram, cumulative, with explicit bounds; no sum where a bound is below 0

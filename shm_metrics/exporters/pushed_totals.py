@@ -1,7 +1,5 @@
 """How much of each total was sent already: a file beside the segment, because the next to send is another process.
 
-Lives here: the file, its lock, and the difference to what a scan finds. May not: know where the differences go.
-
 The rule is that nothing is sent twice, whatever dies. So the lock is held for the whole of a push, and the file says
 that something was sent before it is:
 

@@ -1,6 +1,5 @@
 """The exporter `pushgateway`: a scrape's page to a Prometheus Pushgateway.
 
-Lives here: its HTTP API. May not: know when to push.
 https://github.com/prometheus/pushgateway#api
 """
 

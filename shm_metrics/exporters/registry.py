@@ -1,7 +1,5 @@
 """Which exporters there are: ours, those of installed packages, and those that the application registers.
 
-Lives here: names, and making an exporter by its name. May not: load one that nobody asked for.
-
 A name that the application registers goes before ours, ours before a package's. A package offers one by an entry point:
 
     [project.entry-points."shm_metrics.exporters"]

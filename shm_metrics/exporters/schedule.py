@@ -1,7 +1,5 @@
 """PushSchedule: what in each worker pushes now and then, if this worker leads its segment.
 
-Lives here: who pushes and when. May not: know what is pushed, or where, or what a thread needs (recurring.py).
-
 All workers of a segment ask; one leads, and that one pushes. With a cache the leader is whoever holds the segment's
 lease (sync/agent.py); without, whoever has the segment's leader byte, which the kernel drops when its holder dies.
 It is asked again before each push: a worker that no longer leads does not push.

@@ -1,7 +1,4 @@
-"""The exporter `statsd`: what totals grew by since the last push, and gauges as they are, as StatsD datagrams.
-
-Lives here: the sockets, and what becomes of a push that ends in the middle. May not: make lines (statsd_lines does).
-"""
+"""The exporter `statsd`: what totals grew by since the last push, and gauges as they are, as StatsD datagrams."""
 
 from __future__ import annotations
 

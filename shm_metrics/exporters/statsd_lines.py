@@ -1,9 +1,7 @@
 """Points as lines of the StatsD protocol, and lines as datagrams.
 
-Lives here: names, tags, numbers and packing. May not: sockets, or know what was sent before.
-
-    statsd      shop.orders_total.shop.berlin:3|c              labels become parts of the name
-    dogstatsd   shop.orders_total:3|c|#shop:berlin,env:prod    labels become tags
+statsd      shop.orders_total.shop.berlin:3|c              labels become parts of the name
+dogstatsd   shop.orders_total:3|c|#shop:berlin,env:prod    labels become tags
 """
 
 from __future__ import annotations

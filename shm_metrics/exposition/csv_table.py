@@ -1,7 +1,4 @@
-"""Families as CSV: a row for each sample, for spreadsheets and scripts.
-
-Lives here: the CSV renderer. May not: text formats of Prometheus.
-"""
+"""Families as CSV: a row for each sample, for spreadsheets and scripts."""
 
 from __future__ import annotations
 

@@ -1,14 +1,12 @@
 """What differs between the two text formats: the head of a family, and how types and names are written.
 
-Lives here: one Dialect for each format. May not: values, caches, or the walk over families.
-
-    type             0.0.4: name, type           OpenMetrics: name, type
-    counter          x_total  counter            x  counter
-    info             x_info   gauge              x  info
-    stateset         x        gauge              x  stateset
-    gaugehistogram   x        histogram          x  gaugehistogram
-    unknown          x        untyped            x  unknown
-    others           x        as they are        x  as they are
+type             0.0.4: name, type           OpenMetrics: name, type
+counter          x_total  counter            x  counter
+info             x_info   gauge              x  info
+stateset         x        gauge              x  stateset
+gaugehistogram   x        histogram          x  gaugehistogram
+unknown          x        untyped            x  unknown
+others           x        as they are        x  as they are
 """
 
 from __future__ import annotations

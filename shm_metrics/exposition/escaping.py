@@ -1,7 +1,4 @@
-"""Names, labels and help text as both text formats quote them.
-
-Lives here: str -> str. May not: numbers, families, or a choice between formats.
-"""
+"""Names, labels and help text as both text formats quote them."""
 
 from __future__ import annotations
 

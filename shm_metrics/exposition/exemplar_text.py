@@ -1,7 +1,4 @@
-"""An exemplar as OpenMetrics writes it behind a counter or bucket.
-
-Lives here: Exemplar -> text. May not: decide which sample may have one.
-"""
+"""An exemplar as OpenMetrics writes it behind a counter or bucket."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Numbers as the text formats write them: one float, or a whole array at once.
-
-Lives here: float -> text. May not: anything that knows of families, labels or lines.
-"""
+"""Numbers as the text formats write them: one float, or a whole array at once."""
 
 from __future__ import annotations
 

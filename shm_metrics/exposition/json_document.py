@@ -1,7 +1,5 @@
 """Families as JSON: one object a family, one object a series.
 
-Lives here: the JSON renderer. May not: text formats of Prometheus.
-
     {"families": [
       {"name": "jobs", "type": "counter", "help": "..", "unit": "", "series": [
         {"labels": {"queue": "a"}, "value": 3.0}]},

@@ -1,9 +1,7 @@
 """Families as JSON Lines: one object a series and line, for log shippers and `jq`.
 
-Lives here: the renderer. May not: know a series' figures, which are those of json_document.
-
-    {"name": "jobs", "type": "counter", "unit": "", "labels": {"queue": "a"}, "value": 3.0}
-    {"name": "latency_seconds", "type": "histogram", "unit": "seconds", "labels": {}, "buckets": {"+Inf": 3.0}, ...}
+{"name": "jobs", "type": "counter", "unit": "", "labels": {"queue": "a"}, "value": 3.0}
+{"name": "latency_seconds", "type": "histogram", "unit": "seconds", "labels": {}, "buckets": {"+Inf": 3.0}, ...}
 """
 
 from __future__ import annotations

@@ -1,7 +1,5 @@
 """The fast path: snapshots and runs to bytes, where a repeated scrape formats only the numbers that changed.
 
-Lives here: what is kept between two scrapes of one set of series. May not: the choice of families, other formats.
-
 A page is its lines, each a prefix that never changes and a number:
 
     b'# HELP a_total ..\\n# TYPE a_total counter\\na_total{x="1"} '   b'17.0\\n'

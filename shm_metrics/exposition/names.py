@@ -1,7 +1,4 @@
-"""One owner for each name on a page: families of one name are merged, clashing ones dropped and reported.
-
-Lives here: who may show a name. May not: text, or anything that logs or counts (the caller is told, and does).
-"""
+"""One owner for each name on a page: families of one name are merged, clashing ones dropped and reported."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Which format a scraper gets, by its Accept header.
-
-Lives here: the list of formats and RFC 9110's rules. May not: HTTP beyond the one header.
-"""
+"""Which format a scraper gets, by its Accept header."""
 
 from __future__ import annotations
 

@@ -1,6 +1,5 @@
 """OpenMetrics text format 1.0.0.
 
-Lives here: the format's public renderer. May not: anything that the other formats could use.
 https://github.com/prometheus/OpenMetrics/blob/main/specification/OpenMetrics.md
 """
 

@@ -1,7 +1,4 @@
-"""The walk over the families of a page, and the lines of a family given sample by sample.
-
-Lives here: what both text formats have in common. May not: caches, or what differs between them (that is a Dialect).
-"""
+"""The walk over the families of a page, and the lines of a family given sample by sample."""
 
 from __future__ import annotations
 

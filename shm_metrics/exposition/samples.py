@@ -1,7 +1,4 @@
-"""Families sample by sample: the general and slow form, into which every family can be turned.
-
-Lives here: what a Metric is to us, sample names, FamilySnapshot -> samples. May not: text.
-"""
+"""Families sample by sample: the general and slow form, into which every family can be turned."""
 
 from __future__ import annotations
 

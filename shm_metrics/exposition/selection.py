@@ -1,7 +1,4 @@
-"""The `name[]` filter of a scrape.
-
-Lives here: which families and samples a list of names asks for. May not: text.
-"""
+"""The `name[]` filter of a scrape."""
 
 from __future__ import annotations
 

@@ -1,6 +1,5 @@
 """Prometheus text format 0.0.4.
 
-Lives here: the format's public renderer. May not: anything that the other formats could use.
 https://prometheus.io/docs/instrumenting/exposition_formats/
 """
 

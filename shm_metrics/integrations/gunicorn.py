@@ -8,8 +8,6 @@ or, by the names under which gunicorn looks for them in that file:
 
     from shm_metrics.integrations.gunicorn import on_exit, on_reload, on_starting, post_fork, post_worker_init
 
-Lives here: what a gunicorn master does for its workers. May not: import gunicorn; what is handed in is enough.
-
 No count depends on them. What they add:
 
     on_starting, on_reload   the master is present at the segment: its workers may all die at once, and the next ones go

@@ -1,6 +1,6 @@
 """What a server's master does for its workers, and a worker at its start, whichever server it is.
 
-Lives here: the steps that all servers have. May not: know a server. Nothing here stops an application: what cannot be
+Nothing here stops an application: what cannot be
 done is said in the log.
 """
 

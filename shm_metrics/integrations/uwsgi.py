@@ -7,8 +7,6 @@
     # uwsgi.ini
     shared-import = metrics_conf
 
-Lives here: what a uWSGI master does for its workers. May not: anything that counting depends on; forks.py has that.
-
 No count depends on it. What it adds:
 
     drop-in    with SHM_METRICS_PROMETHEUS=1 in the environment it is installed in the master, before the application

@@ -1,7 +1,4 @@
-"""Context managers that are decorators too, for functions and async functions.
-
-Lives here: wrapping. May not: know metrics; each class needs one small protocol (`observe`, `inc`, `inc` and `dec`).
-"""
+"""Context managers that are decorators too, for functions and async functions."""
 
 from __future__ import annotations
 

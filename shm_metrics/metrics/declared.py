@@ -1,7 +1,5 @@
 """Declared metrics: Counter, Gauge, Histogram, Summary, Info, Enum, with prometheus_client's constructors and methods.
 
-Lives here: the public classes. May not: read or write a segment (handles and series do).
-
 A metric without labels is a series itself, so that `COUNTER.inc()` is one call into the hot path; one with labels is a
 family that gives out series. Both are instances of the public class.
 """

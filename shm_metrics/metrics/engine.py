@@ -1,8 +1,4 @@
-"""Engine: one segment as this process has it, with metrics made by asking for them, and what a scrape collects.
-
-Lives here: writer, reader and families of a segment as one object. May not: know declared metrics, documents, events,
-pushes or a cluster (the backend brings them in).
-"""
+"""Engine: one segment as this process has it, with metrics made by asking for them, and what a scrape collects."""
 
 from __future__ import annotations
 

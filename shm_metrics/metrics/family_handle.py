@@ -1,8 +1,4 @@
-"""One family in one backend of this process: its definition, its catalog place, the series this process has met.
-
-Lives here: making, reading and removing series by labels. May not: know the public classes (it is given the one to
-make).
-"""
+"""One family in one backend of this process: its definition, its catalog place, the series this process has met."""
 
 from __future__ import annotations
 

@@ -1,7 +1,5 @@
 """Metrics and series through pickle: what arrives counts where the one that was sent does.
 
-Lives here: what is sent of them, and what is made of it. May not: send a number; what was counted is in the segment.
-
 joblib, Dask and their like pickle a function of the main script with the globals that it uses, metrics among them.
 """
 

@@ -1,8 +1,4 @@
-"""The families that this process has met in one backend, by name; asked for the first time, a family is made.
-
-Lives here: that a name, and each name of a family's samples, has one definition. May not: count, read or remove
-(handles and series do).
-"""
+"""The families that this process has met in one backend, by name; asked for the first time, a family is made."""
 
 from __future__ import annotations
 

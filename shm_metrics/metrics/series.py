@@ -1,7 +1,4 @@
-"""One series as users hold it: a cell of the hot path with the methods that are not hot.
-
-Lives here: the classes that `labels()` and the get-or-create calls give out. May not: declare families.
-"""
+"""One series as users hold it: a cell of the hot path with the methods that are not hot."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""The array types of the reading side.
-
-Lives here: aliases. May not: be imported by what a process needs to count; it brings numpy.
-"""
+"""The array types of the reading side."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Histogram buckets.
-
-Lives here: the default bounds and the checking of a user's. May not: count anything.
-"""
+"""Histogram buckets."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""What a user declares, checked and made into a Family.
-
-Lives here: prometheus_client's naming rules and the checks of each type. May not: touch a backend.
-"""
+"""What a user declares, checked and made into a Family."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""The vocabulary between reading and exposition: families, their series, and what one scan read of them.
-
-Lives here: immutable value types. May not: anything that reads a segment, a clock or /proc, or makes text.
-"""
+"""The vocabulary between reading and exposition: families, their series, and what one scan read of them."""
 
 from __future__ import annotations
 

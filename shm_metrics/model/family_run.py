@@ -1,7 +1,5 @@
 """A run: many families of one shape whose values lie in one array.
 
-Lives here: the value type, and splitting it into snapshots. May not: text.
-
 Ten thousand unlabelled counters are ten thousand families of one series. Handed over one by one, each costs an object
 and a dictionary look-up; as one run they cost what one family of ten thousand series costs:
 

@@ -1,7 +1,5 @@
 """Names and labels: what is valid, and their canonical form.
 
-Lives here: checking and ordering. May not: store anything.
-
 The rules are Prometheus' (its documentation, "Data model"): metric names [a-zA-Z_:][a-zA-Z0-9_:]*, label names
 [a-zA-Z_][a-zA-Z0-9_]* and not beginning with two underscores, label values any text.
 """

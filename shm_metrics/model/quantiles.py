@@ -1,7 +1,5 @@
 """Quantiles estimated from buckets, as Prometheus' histogram_quantile() estimates them.
 
-Lives here: the interpolation. May not: know series.
-
 The observations of a bucket are taken to be spread evenly over it, and those of the first bucket to begin at 0 if its
 bound is above 0. So an estimate is off by less than the width of the bucket that the quantile falls into: it and the
 true value lie in the same bucket. Beyond the last finite bound there is nothing to interpolate, and that bound is

@@ -1,7 +1,4 @@
-"""What one scan of a segment found.
-
-Lives here: an immutable value and its look-ups. May not: scan.
-"""
+"""What one scan of a segment found."""
 
 from __future__ import annotations
 

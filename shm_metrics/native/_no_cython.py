@@ -1,6 +1,6 @@
 """What the compiled modules need of the `cython` module to run interpreted where Cython is not installed.
 
-Lives here: decorators that do nothing, and types that annotate. Nothing else may import it.
+Nothing else may import it.
 """
 
 from __future__ import annotations

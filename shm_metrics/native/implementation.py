@@ -1,6 +1,6 @@
 """Chooses the build of the hot path: compiled where it is there, interpreted otherwise.
 
-Lives here: the choice, and nothing else. SHM_METRICS_INTERPRETED=1 asks for the interpreted build (to test it, or to
+SHM_METRICS_INTERPRETED=1 asks for the interpreted build (to test it, or to
 rule the compiled one out); it is the one thing that is decided by the environment at import, since it is about code.
 """
 

@@ -1,7 +1,5 @@
 """A prometheus_client metric and its series in the segment.
 
-Lives here: what family a metric is, its series, and carrying over what was counted before. May not: replace anything.
-
 A metric holds its family in `_shm_family`, decided once. One that can be counted (without labels, or a child) holds its
 series in `_shm_series`, where the methods that stand in its class find it.
 """

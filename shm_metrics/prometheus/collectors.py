@@ -1,7 +1,5 @@
 """What prometheus_client's platform and GC collectors tell, of all workers.
 
-Lives here: counting it into the segment. May not: /proc (the engine reads processes itself).
-
 A worker's garbage collector can be asked by that worker only, so each worker counts its own collections as they happen,
 from install() on. The callback runs inside the collector: it takes no lock and keeps nothing.
 """

@@ -1,8 +1,4 @@
-"""What is installed, and where it counts.
-
-Lives here: putting everything in its place and back, adopting metrics, following fork and the default backend. May not:
-know how a metric counts or is read.
-"""
+"""What is installed, and where it counts."""
 
 from __future__ import annotations
 

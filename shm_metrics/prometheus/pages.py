@@ -1,7 +1,5 @@
 """generate_latest, of the text format and of OpenMetrics.
 
-Lives here: the engine's renderer where a registry stands for the whole segment. May not: build Metric objects.
-
 The engine writes names that are not Prometheus' with underscores. Where somebody asks for another escaping and such a
 name is there, prometheus_client writes the page itself, from the same families.
 """

@@ -1,7 +1,5 @@
 """What stands in prometheus_client's metric classes while the drop-in is installed.
 
-Lives here: the methods. May not: put themselves there (installation), or read (reading).
-
 An update is one call of the series' own method, found in the instance. Everything else is off that way: a parent
 without labels, a metric whose worker is told apart at each update, an amount that prometheus_client takes and the
 series does not (True, text of a number).

@@ -1,7 +1,5 @@
 """Replacing what a foreign module has, so that it can be put back.
 
-Lives here: attributes of classes and modules, and functions in place. May not: know what is replaced, or by what.
-
 A function is replaced in place, by its code: `from prometheus_client import generate_latest` has the function itself,
 and whoever imported it before us must get the new one too. The old one lives on as a function of its own.
 """

@@ -1,8 +1,5 @@
 """The segment as prometheus_client's Metric objects, for its registries and collectors.
 
-Lives here: what stands in CollectorRegistry, RestrictedRegistry, MultiProcessCollector and the metrics' collect().
-May not: make text (pages).
-
 Two kinds of registry:
     whole     the default one, and any with a MultiProcessCollector: everything in the segment, whichever process
               declared it, the workers' processes, and the custom collectors of this process

@@ -1,8 +1,5 @@
 """What stands where prometheus_client's ValueClass stands: one number of a series.
 
-Lives here: the numbers one by one, for whoever asks a metric for its `_value`, `_sum` or `_buckets`, or makes a value
-without a metric. May not: be on the way of an update; `methods` goes to the series itself.
-
 A histogram is one series and many of these. Moved one by one, as a metric class of somebody else may do it, bucket and
 sum are two steps; moved by observe() they are one.
 """

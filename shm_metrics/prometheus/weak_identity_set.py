@@ -1,7 +1,5 @@
 """Objects that are known for as long as somebody else holds them.
 
-Lives here: the set of them. May not: know what they are.
-
 By identity: a subclass of a metric may say anything of equality. And not a WeakSet, which cannot be gone through while
 another thread adds to it, as a request that meets a new label does during a scrape.
 """

@@ -1,7 +1,5 @@
 """Who counts: this process, or one of several workers in it that prometheus_client's process_identifier tells apart.
 
-Lives here: identifier -> backend. May not: know metrics.
-
 `MultiProcessValue(process_identifier=uwsgi.worker_id)` names workers in its own way, and a test may name two of them in
 one process. Each name is then a worker with a row of its own in the same segment.
 """

@@ -1,7 +1,4 @@
-"""Rules that make one value of many workers'.
-
-Lives here: arithmetic on arrays. May not: read anything.
-"""
+"""Rules that make one value of many workers'."""
 
 from __future__ import annotations
 

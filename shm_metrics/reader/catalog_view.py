@@ -1,7 +1,5 @@
 """The catalog as objects: which families and series a segment has, kept up to date by a cursor.
 
-Lives here: following the catalog. May not: read the matrix, write anything.
-
 Each record is parsed once. What changes behind the cursor stands in the slot table and in the ranks of families; the
 number of changes in the header says when to look again. After the catalog was copied all is read again.
 """

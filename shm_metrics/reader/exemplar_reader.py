@@ -1,7 +1,5 @@
 """Reading the exemplar tables of all rows.
 
-Lives here: which entries changed, which are whole, and the newest of each slot. May not: know series, write anything.
-
 Where nobody keeps exemplars this costs one look at a number a row. Where somebody does, the sequences of a table are
 read at once and only entries with another sequence than last time are parsed. Entries beyond those that the row says to
 have memory for are never touched.

@@ -1,7 +1,4 @@
-"""What to read for whom: the shown families of a mirror, arranged for reading by whole columns.
-
-Lives here: turning catalog entries into index arrays, once per change of the catalog. May not: read the matrix.
-"""
+"""What to read for whom: the shown families of a mirror, arranged for reading by whole columns."""
 
 from __future__ import annotations
 

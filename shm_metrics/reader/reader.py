@@ -1,7 +1,4 @@
-"""Segment -> Snapshot.
-
-Lives here: one scan of the matrix by a plan. May not: write anything, anywhere; a scraper can do no harm.
-"""
+"""Segment -> Snapshot."""
 
 from __future__ import annotations
 

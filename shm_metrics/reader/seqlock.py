@@ -1,7 +1,5 @@
 """Reading the matrix: rows into sums, with every series read whole.
 
-Lives here: which pages may be touched, the order of loads, looking again at what moved. May not: know names, write.
-
 A page that nobody reserved is never touched: it would be allocated by the mere look, or be a SIGBUS on a full file
 system. It counts as zeros.
 

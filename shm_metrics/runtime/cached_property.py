@@ -1,7 +1,5 @@
 """cached_property, without the lock that functools' has before Python 3.12.
 
-Lives here: that one descriptor. May not: anything else.                                                        [pure]
-
 That lock is one for all instances of a class, and held while a value is made. Whoever forks while another thread (the
 sync agent's, a scrape's) makes one leaves its child a lock that nobody will ever open: the child's next scrape hangs.
 Two threads may make the value here; the first one to be done decides, and both get that one.

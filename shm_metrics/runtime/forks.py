@@ -1,8 +1,5 @@
 """What is to be done in the child of a fork, and whoever forks without telling CPython.
 
-Lives here: the list of functions to run in a child, the ways they come to run, and what a fork has to wait for. May
-not: know what any of it does.
-
 A child that goes on writing in its parent's row loses counts, its own and its parent's, and nobody sees it. So:
 
     os.fork(), multiprocessing   CPython runs the list (os.register_at_fork)

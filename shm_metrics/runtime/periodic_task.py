@@ -1,7 +1,5 @@
 """What every worker does again and again in a thread of its own, and one of them for all.
 
-Lives here: the thread and its end, fork, the end of the process, failures. May not: know what is done, or who leads.
-
 The thread has its owner by a weak reference only, so that it ends when nobody wants the owner any more. Nothing that
 fails in it reaches the application: it is counted, and logged once until it goes right again.
 

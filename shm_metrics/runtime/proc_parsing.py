@@ -1,6 +1,5 @@
 """The texts of /proc, read (man 5 proc_pid_stat, proc_pid_limits, proc_stat).
 
-Lives here: text in, numbers out [pure]. May not: opening a file, or knowing ticks from seconds and pages from bytes.
 Each function raises ValueError for a text that is not what the manual page says.
 """
 

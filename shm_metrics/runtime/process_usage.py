@@ -1,7 +1,4 @@
-"""What one look at /proc says of one process.
-
-Lives here: immutable value types [pure]. May not: reading anything.
-"""
+"""What one look at /proc says of one process."""
 
 from __future__ import annotations
 

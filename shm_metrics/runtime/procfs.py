@@ -1,7 +1,5 @@
 """Reading processes from /proc: what a scraper sees of a worker without the worker's help.
 
-Lives here: opening and reading [I/O]. May not: the meaning of the texts (`parsing`), sums and names (`families`).
-
 A process may die between any two reads, and may belong to somebody else. Gone at the first read: None. Gone or closed
 to us later: the figure is None, and the others stand.
 

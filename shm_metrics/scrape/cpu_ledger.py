@@ -1,7 +1,5 @@
 """CPU seconds that outlive their workers.
 
-Lives here: what scrapers note down of /proc in the worker table. May not: read /proc (the figures come in).
-
 A worker that is gone takes its CPU seconds with it; a sum over the living would fall. So each scrape notes what it saw
 of each row's process, in the segment if it may write there (under the ledger lock), and in its own memory; when another
 process is seen on the row, the last figure of the one before is retired into the row's total. What a worker used after

@@ -1,7 +1,4 @@
-"""A source of scrapes for a process that does not count: the exporter.
-
-Lives here: being present at a segment that comes, goes and is replaced. May not: serve (the serving package does).
-"""
+"""A source of scrapes for a process that does not count: the exporter."""
 
 from __future__ import annotations
 

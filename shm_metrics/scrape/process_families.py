@@ -1,7 +1,5 @@
 """Process metrics of all live workers, as families.
 
-Lives here: sums and names [pure]. May not: /proc, a clock, or the question who is alive.
-
 | family | over the live workers |
 |---|---|
 | `process_cpu_seconds_total` | sum, and what the dead ones used: it never falls |

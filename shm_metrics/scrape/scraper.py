@@ -1,8 +1,4 @@
-"""What one scrape collects, of a segment that this process writes or only watches.
-
-Lives here: putting snapshot, process metrics, engine figures and custom collectors together; following a segment that
-was replaced by a new incarnation. May not: make text.
-"""
+"""What one scrape collects, of a segment that this process writes or only watches."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""What the engine says of itself: the `shm_metrics_*` families.
-
-Lives here: names and documentation [pure]. May not: read a segment; the figures come in.
-"""
+"""What the engine says of itself: the `shm_metrics_*` families."""
 
 from __future__ import annotations
 

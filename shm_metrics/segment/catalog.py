@@ -1,8 +1,5 @@
 """The list of families and series in a segment.
 
-Lives here: appending and copying (under the catalog lock, which the caller holds), reading, skipping damage.
-May not: allocate slots or decide what a record should say.
-
 A record is there once the commit offset has passed it; a writer killed before that leaves bytes that the next
 append overwrites. The catalog is the truth: index and readers are made from it.
 

@@ -1,7 +1,5 @@
 """Catalog records: bytes to meaning and back.
 
-Lives here: encoding, decoding, checksums. May not: know where a record is stored or who may write it.
-
     +--------+-------+------+------+---------+---------+------+--------+------+-------+---------+-----+------+
     | length | crc32 | rank | kind | padding | key len | hash | parent | slot | count | created | key | tail |
     | u32    | u32   | u64  | u16  | u16     | u32     | u64  | u64    | u64  | u64   | f64     |     |      |

@@ -1,7 +1,5 @@
 """Exemplars: what is valid, and the bytes of an entry in a row's exemplar table.
 
-Lives here: checking, packing, unpacking. May not: know which row or page an entry is in.
-
 The rules are OpenMetrics' (1.0, section Exemplars): names and values have at most 128 characters together. A name may
 be any text that does not begin with two underscores, as in prometheus_client; a page shows an underscore for each
 character that its format does not know.

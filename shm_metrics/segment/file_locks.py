@@ -1,8 +1,5 @@
 """The kernel's byte-range locks, one set per open file description.
 
-Lives here: taking, dropping and probing single bytes; descriptors that code of others may close. May not: know what a
-byte means (see layout.LOCK_*).
-
 Open-file-description locks (fcntl(2), F_OFD_SETLK) are dropped when the last reference to the *description* goes:
 a file descriptor inherited by fork is such a reference, and so is a mapping made from it. Hence two rules, kept by
 segment.py: the description that holds locks is mapped by its Pin only, which no child inherits, and a forked child

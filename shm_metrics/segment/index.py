@@ -1,7 +1,5 @@
 """The name+labels hash table: key -> offset of its record in the catalog.
 
-Lives here: look-up without a lock, insertion and rebuilding under the catalog lock. May not: create records.
-
 Open addressing with linear probing over pairs (hash, offset + 1) of 64-bit words; a zero hash is an empty place. The
 table begins small and doubles inside its region, so that a segment with few series takes few pages. The hash is
 blake2b keyed with a random key of the segment's own (RFC 7693): label values chosen by an attacker cannot collide it.

@@ -1,8 +1,5 @@
 """Where every byte of a segment lies.
 
-Lives here: offsets as named sums, the codes stored in the slot map, and the parsing of a header given as bytes.
-May not: open, map or lock anything.
-
     0                                                                     ascending offsets
     +--------------------------------------------------------------------------------------+
     | header        one page: what this file is, and the few numbers that move              |

@@ -1,7 +1,4 @@
-"""Where a segment is: a POSIX shared memory name, or a file path.
-
-Lives here: naming, by what the environment says too; opening, unlinking. May not: look inside the file.
-"""
+"""Where a segment is: a POSIX shared memory name, or a file path."""
 
 from __future__ import annotations
 

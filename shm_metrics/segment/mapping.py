@@ -1,7 +1,5 @@
 """Mappings of a file that hold no descriptor.
 
-Lives here: mapping a file, and keeping an open file description alive. May not: know what is in the file.
-
 `mmap.mmap` duplicates the descriptor, and closes the duplicate when the mapping goes. Where code of others has closed
 that number (daemons close all they find), it may lead to a file of the application by then, which would be closed.
 `trackfd=False` prevents this from Python 3.13 on; libc's mmap() does for all versions.

@@ -1,7 +1,5 @@
 """Being present at a segment without counting in it.
 
-Lives here: what a gunicorn master and an exporter hold. May not: claim a row, write a number.
-
 While anybody is present a segment's life goes on: all workers may die at once, and the next ones go on counting where
 they stopped.
 """

@@ -1,8 +1,4 @@
-"""A segment that is carried over from an earlier boot of the host.
-
-Lives here: which boot this is, and making the stamps in the file older than every stamp of this one. May not: decide
-whether the segment is carried over, or take a lock (who attaches does).
-"""
+"""A segment that is carried over from an earlier boot of the host."""
 
 from __future__ import annotations
 

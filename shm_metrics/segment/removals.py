@@ -1,7 +1,5 @@
 """Which series were removed, one generation after the other.
 
-Lives here: the ring of removals. May not: touch a row (each row's owner follows the removals there).
-
 A removal is one store: the generation. The ring says before it which series the generation is of. Every worker
 compares the generation at each update; when it has moved, the worker zeroes in its own row what was removed since.
 A process that is more than the ring behind looks at the generation of every slot.

@@ -1,8 +1,5 @@
 """One mapped segment: making it, joining it, reserving its pages.
 
-Lives here: creation and take-over, presence, incarnations, the mapping and its views. May not: know families,
-series or rows beyond their offsets.
-
 Two open file descriptions a segment: one is mapped and holds no lock, the other holds locks and is mapped by its Pin
 only. Any other mapping survives fork in the child, and with it the description it was made from; a lock on that
 description would outlive its owner for as long as any child lives.

@@ -1,8 +1,5 @@
 """A lock byte of a segment, and who in this process wants it.
 
-Lives here: holding the byte as long as somebody here wants it, and what a fork or a close makes of that. May not: know
-what the byte stands for (see layout.LOCK_*).
-
 The kernel gives the byte to an open file description, which all holders in one process share: the first one to want it
 takes it, the last one to let go gives it back. A child of fork has another description, as has a segment that is
 reopened, and so another HeldByte, which nobody holds.

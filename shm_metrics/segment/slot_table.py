@@ -1,7 +1,5 @@
 """What a series is now, by its first slot: whose it is, since when, and which removals its rows must have followed.
 
-Lives here: the slot table of a segment. May not: decide when a series is removed (the allocator does).
-
 A record in the catalog says which series was given which slots; the slot table says whether it still has them:
     LIVE      the slot's owner is the series (the hash of its key)
     REMOVED   the same, and the slot map's code has SLOT_REMOVED; it counts from 0 when it is used again

@@ -1,8 +1,5 @@
 """Rows: claiming one, what its new owner inherits, and who is alive.
 
-Lives here: the row leases and the worker table. May not: create series, or write a row this process does not own
-(but for the ledger row, under the catalog lock).
-
 Claiming a row, and why each step is where it is:
     1. lock the claim byte        from here on the row is ours; a dead owner's lock is gone, whatever killed it
     2. put the row in order       follow removals; fold, clear and repair what the dead owner left (below)

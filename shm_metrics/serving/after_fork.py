@@ -1,7 +1,4 @@
-"""What must be renewed in the child of a fork, and by whom.
-
-Lives here: one function for all of them and the weak list of those it tells. May not: any knowledge of what they renew.
-"""
+"""What must be renewed in the child of a fork, and by whom."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""The ASGI edge (ASGI 3.0: scopes http and lifespan).
-
-Lives here: scope and messages to `Endpoint.answer_async`, `Response` to messages. May not: any decision about the
-answer, or work that holds up the event loop.
-"""
+"""The ASGI edge (ASGI 3.0: scopes http and lifespan)."""
 
 from __future__ import annotations
 

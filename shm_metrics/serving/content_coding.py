@@ -1,7 +1,4 @@
-"""Which content coding a client takes, by its Accept-Encoding header (RFC 9110, section 12.5.3).
-
-Lives here: the reading of the header, pure. May not: the compressing, or any input and output.
-"""
+"""Which content coding a client takes, by its Accept-Encoding header (RFC 9110, section 12.5.3)."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""The serving calls with the default backend filled in.
-
-Lives here: defaults. May not: serve (the serving package does).
-"""
+"""The serving calls with the default backend filled in."""
 
 from __future__ import annotations
 

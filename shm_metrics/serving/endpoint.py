@@ -1,8 +1,5 @@
 """The answer to a scrape, the same whether it came by WSGI, ASGI or our own server.
 
-Lives here: methods, negotiation, `name[]` filters, compression and failure, as request in, response out. May not:
-sockets, environ dicts, ASGI messages; the three edges translate those and decide nothing.
-
 A scrape is answered in full or fails: a source that raises gives status 500 and the reason as text (503 where it is
 FileNotFoundError: nothing there yet), never a 200 with part of the families. Prometheus then shows `up == 0` with that
 reason instead of series that silently end. Only a family whose name another one has already taken is left out of an

@@ -1,7 +1,5 @@
 """A small HTTP/1.1 server of its own thread, for programs that have no web server.
 
-Lives here: sockets, TLS, keep-alive and shutdown. May not: any decision about the answer (`endpoint`).
-
 What is dealt with here because metrics servers run unwatched for months:
 
 - a client that connects and sends nothing (not even its TLS handshake) holds one thread for IDLE_SECONDS, and never

@@ -1,7 +1,5 @@
 """Callers that ask for the same thing at the same time share one run of the work.
 
-Lives here: who runs, who waits, and what they may rely on. May not: HTTP, families, or anything about the work.
-
 Guarantees:
 
 - of one key, at most one run is under way in a process at any moment (a run that asks for its own key excepted);

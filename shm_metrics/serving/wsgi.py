@@ -1,7 +1,4 @@
-"""The WSGI edge (PEP 3333).
-
-Lives here: environ to `Endpoint.answer`, `Response` to start_response. May not: any decision about the answer.
-"""
+"""The WSGI edge (PEP 3333)."""
 
 from __future__ import annotations
 

@@ -1,8 +1,5 @@
 """Creating, removing and reusing families and series: the catalog's only author.
 
-Lives here: what happens under the catalog lock. May not: touch a worker's row, know about forks or threads of the
-application (the writer does).
-
 What a kill, an exception or a fork between any two steps leaves:
     creation    slot map, slots used      slots that nobody has; never served
                 slot table                the same

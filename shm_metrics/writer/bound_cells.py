@@ -1,7 +1,4 @@
-"""Which cells of this process write to which slot.
-
-Lives here: finding them again, without keeping them alive. May not: bind a cell (the writer does).
-"""
+"""Which cells of this process write to which slot."""
 
 from __future__ import annotations
 

@@ -1,7 +1,5 @@
 """The exemplar table of the row that this process owns.
 
-Lives here: which entry an exemplar goes to, and how it is written. May not: be read by scrapes (exemplar_scan does).
-
 One process writes a table, and what a kill at any moment leaves is an entry with an odd sequence, which nobody shows
 and which the row's next owner uses again. Writing an entry:
     sequence = odd      from here on a reader looks again, or leaves it out

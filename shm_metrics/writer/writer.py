@@ -1,7 +1,5 @@
 """This process as a writer of one segment: its row, its cells, and what becomes of them when things go wrong.
 
-Lives here: which place a cell gets, fork, the way back from private memory. May not: decide what is in the catalog.
-
 Where a cell writes:
     the usual                            this process' row, the series' slots
     no slot left                         this process' row, the family's overflow series

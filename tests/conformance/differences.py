@@ -1,6 +1,6 @@
 """What of prometheus_client's API our own classes do otherwise: which of its tests show it, and why it is so.
 
-Lives here: the table. docs/differences.md tells it to users; a test checks that the two name the same tests.
+docs/differences.md tells it to users; a test checks that the two name the same tests.
 """
 
 from __future__ import annotations

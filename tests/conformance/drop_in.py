@@ -1,7 +1,4 @@
-"""A pytest plugin: prometheus_client's metrics count in our segment, each test in a segment of its own.
-
-Lives here: installing the drop-in around a test. May not: know the tests, or touch what they assert.
-"""
+"""A pytest plugin: prometheus_client's metrics count in our segment, each test in a segment of its own."""
 
 from __future__ import annotations
 

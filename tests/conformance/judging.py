@@ -1,7 +1,4 @@
-"""What a run says: which outcomes were promised, and which are a failure.
-
-Lives here: comparing [pure]. May not: run anything.
-"""
+"""What a run says: which outcomes were promised, and which are a failure."""
 
 from __future__ import annotations
 

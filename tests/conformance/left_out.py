@@ -1,6 +1,6 @@
 """The tests of prometheus_client that the drop-in is not held to: each with its reason, and no others.
 
-Lives here: the lists, which the runner prints. docs/differences.md names the same tests; a test checks that it does.
+docs/differences.md names the same tests; a test checks that it does.
 """
 
 from __future__ import annotations

@@ -1,9 +1,7 @@
 """A pytest plugin that writes down what became of each test: `--outcomes FILE`, a JSON object.
 
-    version    of the prometheus_client that was tested
-    tests      node id -> [outcome, reason]
-
-Lives here: recording. May not: judge (judging.py does).
+version    of the prometheus_client that was tested
+tests      node id -> [outcome, reason]
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""A pytest plugin: what their tests import as prometheus_client's Counter, Gauge, ... are our own classes.
-
-Lives here: putting ours in their place, and a fresh segment for each test. May not: know the tests.
-"""
+"""A pytest plugin: what their tests import as prometheus_client's Counter, Gauge, ... are our own classes."""
 
 from __future__ import annotations
 

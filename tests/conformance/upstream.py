@@ -1,7 +1,4 @@
-"""prometheus_client's own tests, as its authors publish them, and the library of a version that is not installed.
-
-Lives here: fetching from the package index, once, into a cache; unpacking. May not: change what is published.
-"""
+"""prometheus_client's own tests, as its authors publish them, and the library of a version that is not installed."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Reading from outside what jobs counted: by an exporter, which is a process of its own.
-
-Lives here: the exporter, what a page says of the jobs, what lies in the segment's directory. May not: count.
-"""
+"""Reading from outside what jobs counted: by an exporter, which is a process of its own."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""What came from the cache -> blobs and the record, as far as they can be read.
-
-Lives here: what cannot be read, said once and remembered while it is there. May not: stores, or what a blob means.
-"""
+"""What came from the cache -> blobs and the record, as far as they can be read."""
 
 from __future__ import annotations
 

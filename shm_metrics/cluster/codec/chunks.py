@@ -1,7 +1,5 @@
 """Bytes in pieces, for stores that take no more than so much in one value.
 
-Lives here: cutting and putting together. May not: know what is cut.
-
     4s magic "SHMC" | u8 version | 3 bytes 0 | 16s digest of the whole | u32 bytes of the whole
     | u32 number | u32 of how many | u32 crc32 of all but itself | the piece
 

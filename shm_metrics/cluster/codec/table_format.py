@@ -1,7 +1,5 @@
 """Table -> bytes and back, as docs/wire.md draws them.
 
-Lives here: the layout within a table's bytes, and believing none of it. May not: compress, add checksums.
-
 All numbers are little-endian. Texts are written once each, and named by their place in the list.
 
     u32 texts | u32 bytes | the texts in UTF-8, each followed by 0xFF, which UTF-8 never contains

@@ -1,14 +1,12 @@
 """Blobs and the retired record -> bytes and back, as docs/wire.md draws them.
 
-Lives here: the frame (magic, version, checksum), the heads, compression, and the tables that are kept. May not: merge.
-
-    frame    4s magic "SHMW" | u8 version | u8 kind | u16 parts | u32 length of all | u32 crc32 of all but itself
-    head     of a blob: 16s instance | u64 sequence | u64 token | f64 created | f64 published | f64 interval
-                        | u32 pid | u32 bytes of host | host
-             of the retired record: u64 version | u64 token | u64 forgotten | u32 instances
-                                    | each: 16s instance | u64 sequence | f64 at
-    part     16s digest of the table | u32 table's bytes, u32 of them compressed | u32 values' bytes, u32 compressed
-             | table | values
+frame    4s magic "SHMW" | u8 version | u8 kind | u16 parts | u32 length of all | u32 crc32 of all but itself
+head     of a blob: 16s instance | u64 sequence | u64 token | f64 created | f64 published | f64 interval
+                    | u32 pid | u32 bytes of host | host
+         of the retired record: u64 version | u64 token | u64 forgotten | u32 instances
+                                | each: 16s instance | u64 sequence | f64 at
+part     16s digest of the table | u32 table's bytes, u32 of them compressed | u32 values' bytes, u32 compressed
+         | table | values
 """
 
 from __future__ import annotations

@@ -1,7 +1,5 @@
 """Sums that come out the same in any order.
 
-Lives here: adding arrays of pairs of float64. May not: know what is added.
-
 Cluster totals may not fall, not by a last bit, when an instance moves from the blobs to the retired totals and so to
 another place in the sum: a rate would take it for a counter that began anew. Rounding after each addition makes the
 last bit depend on the order. So a sum is kept as a pair, high + low, where high is the sum as float64 has it and low is

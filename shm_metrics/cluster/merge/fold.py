@@ -1,7 +1,5 @@
 """An instance that is gone -> the retired totals, exactly once.
 
-Lives here: the arithmetic of a fold, and what of a blob is not in the totals yet. May not: stores, leases, clocks.
-
 An instance moves through these states; `sequence` is that of its newest blob, `folded` that of the one in the totals:
 
     nothing folded              counted      its blob is counted

@@ -1,7 +1,4 @@
-"""Infos of many instances.
-
-Lives here: which of the things that were said of the same thing was said last. May not: sum anything.
-"""
+"""Infos of many instances."""
 
 from __future__ import annotations
 

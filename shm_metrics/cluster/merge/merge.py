@@ -1,7 +1,4 @@
-"""The blobs of all instances, and the totals of those that are gone -> what the cluster shows.
-
-Lives here: who is counted, whose definition is shown, and the view. May not: stores, clocks, bytes.
-"""
+"""The blobs of all instances, and the totals of those that are gone -> what the cluster shows."""
 
 from __future__ import annotations
 

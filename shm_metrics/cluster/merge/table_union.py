@@ -1,7 +1,4 @@
-"""Many tables as one, and the sums of their parts.
-
-Lives here: which series of which table go where, and by what rule values meet there. May not: know instances.
-"""
+"""Many tables as one, and the sums of their parts."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""What is published: an instance's absolute aggregate, and the totals of the instances that are gone.
-
-Lives here: immutable value types. May not: bytes, arithmetic, clocks.
-"""
+"""What is published: an instance's absolute aggregate, and the totals of the instances that are gone."""
 
 from __future__ import annotations
 

@@ -1,7 +1,5 @@
 """Snapshot -> Blob.
 
-Lives here: putting the series of a scan in the order in which they are published. May not: clocks, segments, bytes.
-
 The order is by name and labels, not by who asked for a series first: two instances with the same series then have the
 same table, byte for byte.
 """

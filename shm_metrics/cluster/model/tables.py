@@ -1,7 +1,5 @@
 """Which series a blob has, apart from their values.
 
-Lives here: the table, an immutable value, and where the values of each series lie. May not: bytes, values.
-
 The values of a table are two arrays. `cells`, family after family: what is counted or set. `stamps`, family after
 family: when it was set, in Unix seconds.
 

@@ -1,7 +1,5 @@
 """Blobs, leases and the retired record on one host: a file beside the segment, and the segment's publisher byte.
 
-Lives here: which grant has the byte, and what a write does to the file's content. May not: know the file's bytes.
-
 The kernel drops the byte when its holder dies, so the lease needs no term: `ttl` is not looked at, and a holder that
 is stopped keeps it. Who holds it for one scope can have the other one, too: one host has one leader.
 """

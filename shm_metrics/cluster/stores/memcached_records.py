@@ -1,7 +1,5 @@
 """The few records that the Memcached store compares and sets, and the names they are kept under.
 
-Lives here: bytes to values and back, and keys. May not: send anything.                                          [pure]
-
     lease   token (20 digits), renewals, seconds of its term, owner
     fence   the last token of a scope
     head    number (20 digits; the sequence of a blob, the version of the retired record), token (20 digits),

@@ -1,7 +1,5 @@
 """The Memcached servers of a cluster: which one has a key, and one connection to each.
 
-Lives here: where a client's settings are taken from, errors, time-outs, fork. May not: know what a key means.
-
 A key stays with its server. pymemcache's HashClient takes a server that fails out of its ring, and asks another one for
 its keys; hosts that fail at different moments would then keep the same lease on two servers. Here it is an error until
 the server is back, empty as a flushed one.

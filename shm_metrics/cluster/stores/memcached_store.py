@@ -1,7 +1,5 @@
 """Blobs, leases and the retired record in Memcached, by add, gets and cas.
 
-Lives here: the loops around one compare-and-set, and their order. May not: decide who leads, or when.
-
 A lease is a record that its holder renews by changing it. It expires by itself; but Memcached counts in seconds, and
 whoever waits can do better: a record that it has watched unchanged for a whole term is of a holder that did not renew
 it, and is taken over by compare-and-set. Only durations of one's own clock are compared, never two hosts' clocks.

@@ -1,7 +1,5 @@
 """What a store promises, whatever is behind it.
 
-Lives here: the protocol and its small values. May not: know Redis, Memcached or files, or import their libraries.
-
 Every call may raise SyncError: the cache is down, slow, full, or answers with an error. A call that raised may have
 been carried out all the same, so each can be repeated with the same arguments without doing anything twice.
 

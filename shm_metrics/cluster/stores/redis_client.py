@@ -1,7 +1,5 @@
 """A client of our own, of redis-py or valkey-py, made from a URL or from the one that an application uses.
 
-Lives here: what is taken over from a client, what is set otherwise, and whose errors are whose. May not: know keys.
-
 An application's client is read, never used: ours answers in bytes, waits no longer than the time-out, repeats nothing
 by itself (its library may retry for half a minute), and keeps its connections to itself.
 """

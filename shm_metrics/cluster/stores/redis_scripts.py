@@ -1,7 +1,5 @@
 """What the Redis store does in one step on the server.
 
-Lives here: the Lua, and the layout of the values that it reads. May not: send anything.
-
     {ns}:lease:<scope>          token (20 digits), a space, owner; expires
     {ns}:fence:<scope>          the last token
     {ns}:blob:<instance>        sequence (20 digits), token (20 digits), blob; expires

@@ -1,7 +1,5 @@
 """Blobs, leases and the retired record in Redis or Valkey: each write is one script, one step, one round trip.
 
-Lives here: keys, and what a script's answer means. May not: decide who leads, or when.
-
 All keys of a namespace share a hash tag: a Redis Cluster keeps them in one slot, and a script may touch several.
 """
 

@@ -1,7 +1,4 @@
-"""What a store says when it refuses a write: the same words, whichever store it is.
-
-Lives here: the errors. May not: find out whether there is one; each store compares in its own way.
-"""
+"""What a store says when it refuses a write: the same words, whichever store it is."""
 
 from __future__ import annotations
 

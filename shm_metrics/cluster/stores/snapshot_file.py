@@ -1,7 +1,5 @@
 """The file of the local store: everything that a cache would keep, replaced as a whole.
 
-Lives here: its bytes, and reading and replacing them. May not: know leases, or what a blob holds.
-
     +----------+----------------+-------------+-------------------------------+------------------------+
     | SHMSNAP1 | u32 of header  | header JSON | the values, one after another | crc32 of all before it |
     +----------+----------------+-------------+-------------------------------+------------------------+

@@ -1,7 +1,4 @@
-"""Clients that know exactly what became of each request, though a worker dies in the middle of them.
-
-Lives here: the load. May not: know metrics.
-"""
+"""Clients that know exactly what became of each request, though a worker dies in the middle of them."""
 
 from __future__ import annotations
 

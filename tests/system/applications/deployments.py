@@ -1,7 +1,4 @@
-"""How an application is deployed, and the running deployment as a test sees it from outside.
-
-Lives here: servers, their options, scraping. May not: know what a package counts.
-"""
+"""How an application is deployed, and the running deployment as a test sees it from outside."""
 
 from __future__ import annotations
 

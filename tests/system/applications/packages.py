@@ -1,7 +1,4 @@
-"""What each package counts of requests whose answers are known.
-
-Lives here: a package's families, and arithmetic on a tally. May not: start anything.
-"""
+"""What each package counts of requests whose answers are known."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""A scraped page, read by prometheus_client's own parser.
-
-Lives here: looking samples up. May not: know which application it came from.
-"""
+"""A scraped page, read by prometheus_client's own parser."""
 
 from __future__ import annotations
 
