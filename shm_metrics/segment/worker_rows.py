@@ -238,11 +238,13 @@ def follow_removals(
     start: int | None = None,
     let_go: Callable[[int, bool], None] = lambda slot, carry: None,
     let_all_go: Callable[[int | None], None] = lambda since: None,
+    private_ledger: memoryview[float] | None = None,
 ) -> None:
     """Zero in a row what was removed since the generation in `followed`, up to `newest`. Only the row's owner may.
 
     view: the row. pages: its part of the page map; None: the whole row may be touched. A handler or another thread may
     come in at any call: a slot is zeroed only while the row has not followed its removal, as one step.
+    private_ledger: what private memory keeps beside the row, and goes with it.
     start: the cells have followed up to there. let_go(slot, carry) is called for each series that was removed since;
     carry: its slots were reused, and what the row has there is still the cells'. let_all_go(None) is called where many
     slots were given up at once, and let_all_go(generation) where all that were removed since are to be found.
@@ -255,22 +257,27 @@ def follow_removals(
                 return
             if slot == EVERY_SLOT:
                 let_all_go(None)
-                _zero_removed(segment, view, pages, followed, generation)
+                _zero_removed(segment, view, pages, followed, generation, private_ledger)
             else:
                 if not reset:
                     let_go(slot, reused and followed[0] < generation)
-                _zero(segment, view, pages, followed, slot, generation)
+                _zero(segment, view, pages, followed, slot, generation, private_ledger)
             if followed[0] < generation:
                 followed[0] = generation
         return
     let_all_go(begun)
-    _zero_removed(segment, view, pages, followed, newest)
+    _zero_removed(segment, view, pages, followed, newest, private_ledger)
     if followed[0] < newest:
         followed[0] = newest
 
 
 def _zero_removed(
-    segment: Segment, view: memoryview[float], pages: memoryview | None, followed: memoryview, newest: int
+    segment: Segment,
+    view: memoryview[float],
+    pages: memoryview | None,
+    followed: memoryview,
+    newest: int,
+    private_ledger: memoryview[float] | None,
 ) -> None:
     """Zero every series whose slot has a generation that the row has not followed."""
     lay, used, begun = segment.layout, segment.slots_used, followed[0]
@@ -278,11 +285,17 @@ def _zero_removed(
     generations = table[L.SLOT_GENERATION_OFFSET // L.WORD :: L.SLOT_ENTRY_BYTES // L.WORD].tolist()
     for slot, generation in enumerate(generations):
         if generation > begun:
-            _zero(segment, view, pages, followed, slot, min(generation, newest))
+            _zero(segment, view, pages, followed, slot, min(generation, newest), private_ledger)
 
 
 def _zero(
-    segment: Segment, view: memoryview[float], pages: memoryview | None, followed: memoryview, slot: int, until: int
+    segment: Segment,
+    view: memoryview[float],
+    pages: memoryview | None,
+    followed: memoryview,
+    slot: int,
+    until: int,
+    private_ledger: memoryview[float] | None,
 ) -> None:
     count = _series_slots(segment, slot)
     if slot + count > segment.layout.slots:
@@ -291,6 +304,8 @@ def _zero(
         return
     place, zeros = slice(slot, slot + count), memoryview(bytes(count * L.WORD)).cast("d")
     # Compared and stored without a call in between: what comes in on top has followed, and counted, or has not begun.
+    if private_ledger is not None and followed[0] < until:
+        private_ledger[place] = zeros
     if followed[0] < until:
         view[place] = zeros
 

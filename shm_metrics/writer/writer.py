@@ -143,7 +143,7 @@ class Writer:
         followed = memoryview(bytearray(L.WORD)).cast("Q")
         followed[0] = self.segment.get(L.GENERATION_OFFSET)
         generation = followed if self.closed else self._generation()
-        self.row.point(view, ledger, generation, _Content(view, None, followed), True)
+        self.row.point(view, ledger, generation, _Content(view, None, followed, ledger), True)
         if self.closed:
             self.row.settle()
 
@@ -444,7 +444,8 @@ class Writer:
         content, _ = self.row.memory()
         newest, start = self.segment.get(L.GENERATION_OFFSET), self.row.followed()
         follow_removals(
-            self.segment, content.view, content.pages, content.followed, newest, start, self._let_go, self._let_all_go
+            *(self.segment, content.view, content.pages, content.followed, newest, start),
+            *(self._let_go, self._let_all_go, content.private_ledger),
         )
         if self.row.followed() < newest:
             self.row.follow(newest)
@@ -556,11 +557,16 @@ class Writer:
 
 
 class _Content(NamedTuple):
-    """The memory of a row. pages: its part of the page map, None if all may be touched. followed: one word."""
+    """The memory of a row.
+
+    pages: its part of the page map, None if all may be touched. followed: one word.
+    private_ledger: what private memory has in place of the segment's ledger row.
+    """
 
     view: memoryview[float]
     pages: memoryview | None
     followed: memoryview
+    private_ledger: memoryview[float] | None = None
 
 
 def _reader_of(writer: Writer) -> Callable[[], Reader]:

@@ -270,3 +270,22 @@ def test_a_fork_on_top_of_taking_a_row_leaves_the_parents_row_intact(
     late.counter("jobs_total", of="a").inc()
     assert shown(late) == {"a": 1006.0, "child": 5.0}
     late.close()
+
+
+def test_the_sum_of_a_removed_histogram_is_of_what_was_observed_since(attach: Callable[..., MetricsBackend]) -> None:
+    """Private memory keeps a sum for each bucket beside the row; a removal takes both."""
+    holder, backend = attach(rows=1), attach()
+    first = Histogram("seconds", "", ["of"], buckets=[1, 5, 10], registry=holder)
+    second = Histogram("seconds", "", ["of"], buckets=[1, 5, 10], registry=backend)
+    first.labels("a")
+    assert backend.row is None
+    second.labels("a").observe(1000)
+    first.remove("a")
+    for amount in (8, 2):
+        second.labels("a").observe(amount)
+    holder.close()
+    get_row(backend)
+    family = backend.snapshot().family("seconds")
+    assert family is not None
+    assert family.sums is not None
+    assert (family.values.tolist(), family.sums.tolist()) == ([[0.0, 1.0, 1.0, 0.0]], [10.0])
