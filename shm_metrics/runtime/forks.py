@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 import threading
 from bisect import insort
@@ -21,6 +22,8 @@ from contextlib import contextmanager
 from operator import itemgetter
 from types import ModuleType
 from typing import Any
+
+from shm_metrics.runtime.signals import DEFERRED
 
 __all__ = [
     "LOCKS",
@@ -103,11 +106,20 @@ def _run() -> None:
 
 
 def _run_all(functions: tuple[Hook, ...]) -> None:
+    interruption: BaseException | None = None
     for function in functions:
-        try:
-            function()
-        except Exception:  # the process must live, and the others have their turn
-            log.exception("shm_metrics: at a fork")
+        for _ in range(_MOST_TRIES):
+            try:
+                function()
+            except Exception:  # the process must live, and the others have their turn
+                log.exception("shm_metrics: at a fork")
+            except BaseException as error:
+                # A KeyboardInterrupt of a signal handler: without the rest, a child writes in its parent's row.
+                interruption = error
+                continue
+            break
+    if interruption is not None:
+        raise interruption
 
 
 @contextmanager
@@ -121,21 +133,52 @@ def block_forks() -> Iterator[None]:
         yield
 
 
+_MOST_TRIES = 3  # of a function that is interrupted: who presses Ctrl-C again and again wants to end
 _MOST_SECONDS = 10.0  # more than any import takes; a fork that never comes would be worse than what it waits for
 _no_fork = threading.RLock()  # re-entrant: what is imported may fork
 
 
+# Blocked from before a fork until parent and child have run their functions: CPython drops an exception that a signal
+# handler raises in one of them, and the process goes on with what was left undone.
+_masks = threading.local()
+
+
+def _defer_signals() -> None:
+    _masks.before = None
+    # In two steps: a handler may come in on top of each, and what is blocked must not stay so.
+    _masks.before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    signal.pthread_sigmask(signal.SIG_BLOCK, DEFERRED)
+
+
+def _deliver_signals() -> None:
+    before, _masks.before = getattr(_masks, "before", None), None
+    if before is not None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _before() -> None:
+    _defer_signals()
     _no_fork.acquire(timeout=_MOST_SECONDS)
     _run_all(tuple(_preparations))
 
 
 def _after_in_parent() -> None:
-    _run_all(tuple(_ends))
-    _after()
+    try:
+        _run_all(tuple(_ends))
+        _allow_forks()
+    finally:
+        _deliver_signals()
 
 
-def _after() -> None:
+def _after_in_child() -> None:
+    try:
+        _allow_forks()  # first: _run() starts threads
+        _run()
+    finally:
+        _deliver_signals()
+
+
+def _allow_forks() -> None:
     global _no_fork
     try:
         _no_fork.release()
@@ -183,10 +226,7 @@ def _join_uwsgi(module: ModuleType) -> None:
 
 _THEIRS = "_shm_metrics_post_fork_hook_of_others"
 
-os.register_at_fork(
-    before=_before, after_in_parent=_after_in_parent, after_in_child=_after
-)  # first: _run() starts threads
-os.register_at_fork(after_in_child=_run)
+os.register_at_fork(before=_before, after_in_parent=_after_in_parent, after_in_child=_after_in_child)
 _uwsgi = sys.modules.get("uwsgi")  # a process of uWSGI has it from the start; elsewhere it may be some test's stand-in
 if isinstance(_uwsgi, ModuleType):
     _join_uwsgi(_uwsgi)

@@ -130,6 +130,11 @@ class FileLocks:
     def closed(self) -> bool:
         return self._closed
 
+    @property
+    def file(self) -> tuple[int, int]:
+        """Device and inode."""
+        return self._descriptor.file
+
     def inherited_fd(self) -> int:
         """The same without opening anything: for a child that is about to have a description of its own."""
         return self._descriptor.number()
@@ -276,8 +281,19 @@ class FileLocks:
 
     def _asks(self, number: int, byte: int, count: int) -> bool:
         asked = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, byte, count, 0)
-        answer = fcntl.fcntl(number, self._get_command, asked)
-        return bool(_FLOCK.unpack(answer)[0] != fcntl.F_UNLCK)
+        while True:
+            try:
+                answer = fcntl.fcntl(number, self._get_command, asked)
+            except OSError as error:
+                # Code of others has closed the number since its proof, or this is the child of a fork on top of this
+                # call, which has another description.
+                if error.errno != errno.EBADF:
+                    raise
+                number = self.fd
+                if number < 0:
+                    return False
+            else:
+                return bool(_FLOCK.unpack(answer)[0] != fcntl.F_UNLCK)
 
     def close(self) -> None:
         if self._closed:

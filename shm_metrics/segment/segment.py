@@ -34,6 +34,7 @@ from typing import TYPE_CHECKING
 from shm_metrics.errors import SegmentError, SegmentFormatError, SegmentFullError
 from shm_metrics.runtime import forks
 from shm_metrics.runtime.cached_property import cached_property
+from shm_metrics.runtime.signals import deferred_signals
 from shm_metrics.segment import layout as L
 from shm_metrics.segment import reboot
 from shm_metrics.segment.file_locks import Descriptor, FileLocks, ProcessLocks
@@ -103,6 +104,9 @@ def _reserve(fd: int, offset: int, length: int, where: str) -> None:
         ) from error
 
 
+_MOST_LOST = 8  # times that a descriptor is lost on the way, before it is an error
+
+
 class Segment:
     """A mapped segment.
 
@@ -114,8 +118,9 @@ class Segment:
     leader, publisher: the bytes of whoever pushes for all workers, and of whoever writes the snapshot file.
     """
 
-    def __init__(self, place: Place, header: Header, locks: FileLocks, map_fd: int, writable: bool) -> None:
+    def __init__(self, place: Place, header: Header, locks: FileLocks, mapped: Descriptor, writable: bool) -> None:
         lay = header.layout
+        map_fd = mapped.number()
         self.place = place
         self.header = header
         self.layout: Layout = lay
@@ -123,6 +128,9 @@ class Segment:
         self.status = os.fstat(map_fd)
         self.writable = writable
         self.map = self.bytes = map_file(map_fd, lay.total, write=writable)
+        if mapped.number() != map_fd or mapped.file != locks.file:
+            # A handler on top of this call closed descriptors: what is mapped may be a shorter file of the application.
+            raise SegmentError(f"{place.path}: something closed its descriptor while the file was being mapped")
         self.words = self.bytes[: L.HEADER_END].cast("Q")
         self.doubles = self.bytes[lay.matrix : lay.exemplars].cast("d")
         self.page_bytes = self.bytes[lay.page_map : lay.page_map + lay.matrix_rows * lay.pages_per_row]
@@ -186,10 +194,18 @@ class Segment:
 
         Raises SegmentFormatError, SegmentFullError, or SegmentError (another owner, no permission).
         """
+        lost = 0
         while True:
             locks = FileLocks(place.open(create=True, write=True))
             try:
                 segment = cls._attach_once(place, locks, layout, keep)
+            except (OSError, SegmentError):
+                ours = locks.fd >= 0
+                locks.close()
+                lost += 1
+                if ours or lost == _MOST_LOST:
+                    raise
+                continue  # code of others closed the descriptor on the way: whatever failed says nothing
             except BaseException:
                 locks.close()
                 raise
@@ -218,7 +234,8 @@ class Segment:
                 raise SegmentFormatError(
                     f"{place.path}: its header is damaged while processes use it; restart the processes that use it"
                 )
-            header = cls._make(place, locks.fd, layout)
+            with deferred_signals():
+                header = cls._make(place, locks.fd, layout)
         else:
             alone = locks.try_exclusive(L.LOCK_PRESENCE)
             try:
@@ -231,11 +248,13 @@ class Segment:
                 return None
             abandoned = L.word(start, L.STATE_OFFSET) == L.ABANDONED
             if abandoned or (alone and not keep):
-                os.pwrite(locks.fd, L.ABANDONED.to_bytes(L.WORD, "little"), L.STATE_OFFSET)
+                with deferred_signals():
+                    os.pwrite(locks.fd, L.ABANDONED.to_bytes(L.WORD, "little"), L.STATE_OFFSET)
                 place.unlink()
                 return None
             if alone:
-                reboot.age_stamps(locks.fd, header)
+                with deferred_signals():
+                    reboot.age_stamps(locks.fd, header)
         if not locks.try_shared(L.LOCK_PRESENCE):
             raise SegmentError(f"{place.path}: presence could not be taken")
         segment = cls._map(place, header, locks, writable=True)
@@ -320,7 +339,7 @@ class Segment:
             # Owned, as code of others may close this number, too.
             mapped = Descriptor(_same_file_again(fd, place, os.fstat(fd), writable))
             try:
-                return cls(place, header, locks, mapped.number(), writable)
+                return cls(place, header, locks, mapped, writable)
             finally:
                 mapped.close()
         except OSError as error:
@@ -433,9 +452,11 @@ class Segment:
 
     def _status_now(self) -> os.stat_result:
         """What fstat says of the file; without a descriptor, what its path says. Raises SegmentError."""
-        fd = self.locks.fd
-        if fd >= 0:
-            return os.fstat(fd)
+        while (fd := self.locks.fd) >= 0:
+            try:
+                return os.fstat(fd)
+            except OSError:
+                pass  # closed since the proof, by a fork or a handler on top of this call
         if self.locks.closed:
             raise SegmentError(f"{self.place.path}: closed by this process; make another MetricsBackend to read it")
         if self.status.st_nlink == 0:
@@ -462,10 +483,11 @@ class Segment:
 
     def reserve(self, offset: int, length: int) -> None:
         """Make sure that bytes of the file are really there. Raises SegmentFullError."""
-        fd = self.locks.fd
-        if fd < 0:
-            raise SegmentFullError(f"{self.place.path}: no room for {length} more bytes: it cannot be opened again")
-        _reserve(fd, offset, length, self.place.path)
+        with deferred_signals():
+            fd = self.locks.fd
+            if fd < 0:
+                raise SegmentFullError(f"{self.place.path}: no room for {length} more bytes: it cannot be opened again")
+            _reserve(fd, offset, length, self.place.path)
 
     def reserve_slots(self, row: int, first: int, count: int) -> None:
         """Reserve the pages of `row` that hold `count` slots from `first`, before anybody touches them."""

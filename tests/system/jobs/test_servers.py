@@ -101,7 +101,7 @@ def start(segment_name: str, tmp_path: Path) -> Iterator[Callable[..., Hypercorn
 
     def start(kind: type[Hypercorn], app: str) -> Hypercorn:
         required(kind.name)
-        running.append(kind(f"tests.jobs.{app}:app", segment_name, tmp_path, environ=environ()))
+        running.append(kind(f"tests.system.jobs.{app}:app", segment_name, tmp_path, environ=environ()))
         until(running[-1].answers, "it answers")
         return running[-1]
 

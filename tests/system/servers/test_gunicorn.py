@@ -26,7 +26,7 @@ WORKER_CLASSES = {"sync": {}, "gthread": {"threads": 4}, "gevent": {}, UVICORN_W
 
 def settings_of(worker_class: str) -> dict[str, object]:
     app = "asgi_app" if worker_class == UVICORN_WORKER else "wsgi_app"
-    return {"worker_class": worker_class, "app": f"tests.integrations.{app}:app", **WORKER_CLASSES[worker_class]}
+    return {"worker_class": worker_class, "app": f"tests.system.servers.{app}:app", **WORKER_CLASSES[worker_class]}
 
 
 @pytest.mark.parametrize("preload_app", [False, True], ids=["loaded by each worker", "preloaded"])

@@ -1,7 +1,7 @@
 """Children that CPython was not told of: no count may go unseen into the parent's row.
 
 Forked by a call of libc's fork() with the interpreter's lock held, which is what uWSGI does. The real uWSGI is in
-tests/jobs.
+tests/system/jobs.
 """
 
 from __future__ import annotations
