@@ -285,7 +285,11 @@ class _Labelled(lookup.Children, Metric):
         self._forget()
 
     def _forget(self) -> None:
-        left = {values: child for values, child in self.known_children().items() if child._pairs in self._handle.series}
+        left = {
+            values: child
+            for values, child in dict(self.known_children()).items()
+            if child._pairs in self._handle.series
+        }
         self.name_labels(self._labelnames)
         self.known_children().update(left)
 

@@ -121,8 +121,13 @@ class FamilyHandle:
         self._remove([pairs for pairs in self.labels() if {label for label, _ in pairs} != told])
 
     def clear(self) -> None:
-        """Hide all series."""
+        """Hide all series, the overflow among them."""
         self._remove(self.labels())
+        writer = self.writer
+        overflow = writer.allocator.find_overflow(self.family)
+        if overflow is not None:
+            # Its slots stay the overflow's: it counts from 0, and shows again when there is something to show.
+            writer.allocator.reset(overflow, time.time(), time.monotonic())
 
     def labels(self) -> list[LabelPairs]:
         """The label sets of all living series in the segment, whichever process made them."""

@@ -89,6 +89,15 @@ class SeriesMethods:
         if self.overflowed and not counts_itself:
             self._handle.writer.count_overflow()
 
+    def seek_place(self) -> None:
+        """Take the place of an overflowed series, if there may be room by now.
+
+        What it counted where nothing is shown goes along; what it counted in the overflow stays there.
+        """
+        writer = self._handle.writer
+        if writer.may_have_room(self._handle.family):
+            self.start(self._handle, self._pairs, move=self.place()[0] is not writer.row)  # type: ignore[attr-defined]
+
     def told(self) -> str:
         """What messages call this series: the family's name, and its labels."""
         labels = ", ".join(f"{name}={shown(text)}" for name, text in self._pairs)
@@ -124,6 +133,7 @@ def _overflow_variant(cls: type) -> type:
 
 def _counted(update: Callable[..., Any]) -> Callable[..., Any]:
     def counted(self: Any, *args: Any, **kwargs: Any) -> Any:
+        self.seek_place()
         result = update(self, *args, **kwargs)
         if self.overflowed:  # still, and not given a place of its own on the way
             self._handle.writer.count_overflow()

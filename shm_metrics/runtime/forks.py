@@ -165,8 +165,8 @@ def _before() -> None:
 def _after_in_parent() -> None:
     try:
         _run_all(tuple(_ends))
-        _allow_forks()
     finally:
+        _allow_forks()
         _deliver_signals()
 
 

@@ -35,6 +35,7 @@ from time import monotonic, sleep  # see "Under gevent"
 
 from shm_metrics.errors import SegmentError
 from shm_metrics.runtime import forks
+from shm_metrics.runtime.signals import deferred_signals
 from shm_metrics.segment.mapping import Pin
 
 __all__ = ["Descriptor", "FileLocks", "ProcessLocks"]
@@ -87,16 +88,17 @@ class Descriptor:
 
     def close(self) -> None:
         """Close it, if it is ours; later, if closing it would drop the process' record locks of the file."""
-        number = self.number()
-        if number < 0:
-            return
-        with _lock:
-            records = _records.get(self.file)
-            if records is not None and records.users:
-                records.waiting.append(self)
+        with deferred_signals():  # no handler between proof and use
+            number = self.number()
+            if number < 0:
                 return
-        self._forget()
-        os.close(number)
+            with _lock:
+                records = _records.get(self.file)
+                if records is not None and records.users:
+                    records.waiting.append(self)
+                    return
+            self._forget()
+            os.close(number)
 
 
 _owners: dict[int, Descriptor] = {}
@@ -206,13 +208,19 @@ class FileLocks:
         self._left = kept
 
     def _set(self, number: int, kind: int, byte: int) -> bool:
-        try:
-            fcntl.fcntl(number, self._set_command, _request(kind, byte))
-        except OSError as error:
-            if error.errno in _REFUSED or self._closed:  # closed: by a fork on top of this very call
-                return False
-            raise
-        return True
+        while True:
+            try:
+                fcntl.fcntl(number, self._set_command, _request(kind, byte))
+            except OSError as error:
+                if error.errno in _REFUSED or self._closed:  # closed: by a fork on top of this very call
+                    return False
+                if error.errno != errno.EBADF:
+                    raise
+                number = self._descriptor.number()  # closed by code of others since its proof
+                if number < 0:
+                    return False
+            else:
+                return True
 
     def _take(self, byte: int, exclusive: bool) -> bool:
         number = self.fd

@@ -104,6 +104,12 @@ def _reserve(fd: int, offset: int, length: int, where: str) -> None:
         ) from error
 
 
+def _check_process(place: Place, pid: int) -> None:
+    """Raise SegmentError in a child that was forked since: its parent goes on through the same description."""
+    if os.getpid() != pid:
+        raise SegmentError(f"{place.path}: this process was forked while it attached")
+
+
 _MOST_LOST = 8  # times that a descriptor is lost on the way, before it is an error
 
 
@@ -196,16 +202,19 @@ class Segment:
         """
         lost = 0
         while True:
+            pid = os.getpid()
             locks = FileLocks(place.open(create=True, write=True))
             try:
-                segment = cls._attach_once(place, locks, layout, keep)
+                segment = cls._attach_once(place, locks, layout, keep, pid)
             except (OSError, SegmentError):
-                ours = locks.fd >= 0
+                ours = locks.fd >= 0 and os.getpid() == pid
                 locks.close()
                 lost += 1
                 if ours or lost == _MOST_LOST:
                     raise
-                continue  # code of others closed the descriptor on the way: whatever failed says nothing
+                # Code of others closed the descriptor on the way, and whatever failed says nothing; or this is the child
+                # of a fork on top of this call, which goes on with a description of its own.
+                continue
             except BaseException:
                 locks.close()
                 raise
@@ -214,7 +223,8 @@ class Segment:
             locks.close()
 
     @classmethod
-    def _attach_once(cls, place: Place, locks: FileLocks, layout: Layout, keep: bool) -> Segment | None:
+    def _attach_once(cls, place: Place, locks: FileLocks, layout: Layout, keep: bool, pid: int) -> Segment | None:
+        """Attach by `locks`, which the process `pid` opened; None: the file was replaced meanwhile."""
         status = os.fstat(locks.fd)
         if status.st_uid != os.geteuid() and os.geteuid() != 0:
             raise SegmentError(
@@ -235,6 +245,7 @@ class Segment:
                     f"{place.path}: its header is damaged while processes use it; restart the processes that use it"
                 )
             with deferred_signals():
+                _check_process(place, pid)
                 header = cls._make(place, locks.fd, layout)
         else:
             alone = locks.try_exclusive(L.LOCK_PRESENCE)
@@ -249,11 +260,13 @@ class Segment:
             abandoned = L.word(start, L.STATE_OFFSET) == L.ABANDONED
             if abandoned or (alone and not keep):
                 with deferred_signals():
+                    _check_process(place, pid)
                     os.pwrite(locks.fd, L.ABANDONED.to_bytes(L.WORD, "little"), L.STATE_OFFSET)
-                place.unlink()
+                    place.unlink()
                 return None
             if alone:
                 with deferred_signals():
+                    _check_process(place, pid)
                     reboot.age_stamps(locks.fd, header)
         if not locks.try_shared(L.LOCK_PRESENCE):
             raise SegmentError(f"{place.path}: presence could not be taken")
@@ -483,7 +496,7 @@ class Segment:
 
     def reserve(self, offset: int, length: int) -> None:
         """Make sure that bytes of the file are really there. Raises SegmentFullError."""
-        with deferred_signals():
+        with deferred_signals():  # no handler between proof and use
             fd = self.locks.fd
             if fd < 0:
                 raise SegmentFullError(f"{self.place.path}: no room for {length} more bytes: it cannot be opened again")

@@ -110,6 +110,8 @@ class _CatalogLock(CallLock):
 
     def _wait(self) -> None:
         """Wait for the byte; if another process has kept it that long before, not again, for a while."""
+        if self.segment.locks.closed:
+            raise CatalogBusyError("this process has closed the segment")
         seconds = CATALOG_SECONDS if monotonic() >= self._patient_from else 0.0
         if not self.segment.locks.wait_exclusive(L.LOCK_CATALOG, seconds):
             self._patient_from = monotonic() + IMPATIENT_SECONDS
@@ -251,6 +253,13 @@ class Allocator:
         key = records.family_key(family)
         return self._read_family(self.index.find(key, self.index.hash(key)), key)
 
+    def find_overflow(self, family: Family) -> SeriesPlace | None:
+        """Return the overflow series of a family that is there and has one. Takes no lock."""
+        place = self.find_family(family)
+        if place is None or place.overflow is None:
+            return None
+        return SeriesPlace(self.table.owner(place.overflow), place.overflow, len(slot_codes(family)))
+
     def find(self, family: FamilyPlace, labels: LabelPairs, payload: LabelPairs = ()) -> SeriesPlace | None:
         """The series if it is there, and alive or in use since it was removed. Takes no lock."""
         key = records.series_key(family.id, labels, payload)
@@ -284,7 +293,7 @@ class Allocator:
 
         True only while nothing changed since a search found none.
         """
-        if not self._full or self._full.get(slot_codes(definition)) != self._fullness():
+        if not self._full or self._full.get(slot_codes(definition)) != self.fullness():
             return False
         key = records.series_key(family.id, labels, payload)
         return self.index.peek(key, self.index.hash(key)) is None
@@ -424,7 +433,8 @@ class Allocator:
         words[_SLOTS_USED] = used
         return first
 
-    def _fullness(self) -> tuple[int, int]:
+    def fullness(self) -> tuple[int, int]:
+        """Return what changes whenever a series is removed, or takes slots."""
         return self.segment.words[_CHANGES], self.segment.words[_SLOTS_USED]
 
     def no_slots(self) -> SegmentFullError:
@@ -443,7 +453,7 @@ class Allocator:
             if slot < 0 and at:
                 slot = map_.find(wanted)
             if slot < 0:
-                self._full[codes] = self._fullness()
+                self._full[codes] = self.fullness()
                 break
             at = slot + len(codes)
             self._search_from[codes] = at

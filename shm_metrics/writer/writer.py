@@ -26,6 +26,7 @@ from shm_metrics.runtime import forks
 from shm_metrics.runtime.cached_property import cached_property
 from shm_metrics.runtime.call_lock import BusyCallError, CallLock, ForkedCallError
 from shm_metrics.runtime.procfs import own_start_ticks
+from shm_metrics.runtime.signals import deferred_signals
 from shm_metrics.segment import layout as L
 from shm_metrics.segment.layout import Layout
 from shm_metrics.segment.location import Place
@@ -42,6 +43,9 @@ if TYPE_CHECKING:
 __all__ = ["Writer", "set_process_role"]
 
 log = logging.getLogger("shm_metrics")
+
+_SEARCH_SECONDS = 1.0
+_MOST_LOGGED = 20  # messages of a process, where each names another metric
 
 REPAIR_SECONDS = 1.0
 
@@ -64,6 +68,7 @@ class Writer:
         role: str = "",
         pid: int | None = None,
     ) -> None:
+        pid_before = os.getpid()
         self.segment = Segment.private(layout) if private else Segment.attach(place, layout, keep=keep)
         self.role = role
         self._shown_pid = pid
@@ -81,11 +86,16 @@ class Writer:
         self._waiting: list[tuple[Any, Family, LabelPairs, LabelPairs]] = []
         self._exemplars: ExemplarTable | None = None
         self._told: set[str] = set()
+        self._no_room: dict[bytes, tuple[tuple[int, int], float]] = {}  # shape -> fullness and time of a vain search
         self._repairing = False
         self._repair_lock = CallLock(patient=False)
-        self._take_row()
-        self.row.follow(self.row.memory()[0].followed[0])  # there are no cells yet that would have to follow
-        _writers.add(self)
+        # No fork on top of this: its child would have the same row. One before it shares the segment's description.
+        with deferred_signals():
+            if os.getpid() != pid_before:
+                self.segment.new_description()()
+            self._take_row()
+            self.row.follow(self.row.memory()[0].followed[0])  # there are no cells yet that would have to follow
+            _writers.add(self)
 
     @property
     def pid(self) -> int:
@@ -291,7 +301,17 @@ class Writer:
         if self.lease is not None:
             self.segment.reserve_slots(self.lease.row, slot, count)
 
+    def may_have_room(self, family: Family) -> bool:
+        """Return whether an overflowed series of the family is worth another search, as an update asks each time.
+
+        It is when a series was removed, or took slots, since the last search in vain; and once a second, for what else
+        may give room: memory of the file system, another writer's end.
+        """
+        last = self._no_room.get(slot_codes(family))
+        return last is None or last[0] != self.allocator.fullness() or time.monotonic() >= last[1] + _SEARCH_SECONDS
+
     def _bind_overflow(self, cell: Any, place_cell: Any, family: Family, found: FamilyPlace | None, move: bool) -> None:
+        self._no_room[slot_codes(family)] = self.allocator.fullness(), time.monotonic()
         cell.overflowed = True
         if found is not None and found.overflow is not None:
             try:
@@ -302,6 +322,8 @@ class Writer:
                 self._remember(cell, found.overflow, self.allocator.table.owner(found.overflow))
                 place_cell(self.row, found.overflow)
                 return
+        if len(self._told) < _MOST_LOGGED:
+            self._tell(f"nowhere {family.name}", f"{family.name}: nothing of it is shown until there is room for it")
         if move:
             cell.place()[0].settle()
         else:
@@ -366,7 +388,8 @@ class Writer:
         if self._without_row() and not self.closed:
             if self.segment.locks.fd < 0:
                 self.segment.reopen()
-            lease = self.lease or self._claim()
+            with deferred_signals():  # a child forked on top of a claim would go on in its parent's row
+                lease = self.lease or self._claim()
             if lease is not None:
                 self._adopt(lease)
         for _ in range(0 if self.closed else len(self._waiting)):

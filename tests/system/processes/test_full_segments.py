@@ -128,3 +128,37 @@ def test_another_shape_finds_room_that_the_first_one_does_not(full: MetricsBacke
     assert full.gauge("level", of="a").overflowed
     assert full.gauge("level", of="b").overflowed
     assert not jobs.labels("another").overflowed
+
+
+def test_metrics_that_begin_in_a_full_segment_count_once_there_is_room(full: MetricsBackend) -> None:
+    """A module declares its metrics once: what was declared too late must not be lost for the life of the process."""
+    late = Counter("late", "", registry=full)
+    jobs = full.families.handles["jobs"]
+    held = Counter("jobs", "", ["of"], registry=full).labels("held")
+    late.inc(3)
+    held.inc()
+    assert (late.overflowed, held.overflowed) == (True, True)
+    jobs.remove((("of", "0"),))
+    jobs.remove((("of", "1"),))
+    late.inc(5)
+    held.inc(2)
+    snapshot = full.snapshot()
+    assert (late.overflowed, held.overflowed) == (False, False)
+    assert (snapshot.value("late_total"), snapshot.value("jobs_total", of="held")) == (8.0, 2.0)
+
+
+def test_a_metric_that_is_not_shown_is_named_once(full: MetricsBackend, caplog: pytest.LogCaptureFixture) -> None:
+    for _ in range(3):
+        Counter("late", "", registry=full).inc()
+    assert [record.getMessage() for record in caplog.records if "late: nothing" in record.getMessage()] == [
+        "shm_metrics: late: nothing of it is shown until there is room for it"
+    ]
+
+
+def test_clear_hides_the_overflow(full: MetricsBackend) -> None:
+    jobs = Counter("jobs", "", ["of"], registry=full)
+    jobs.labels("unknown").inc()
+    assert full.snapshot().value("jobs_total", overflow="true") is not None
+    jobs.clear()
+    assert full.snapshot().value("jobs_total", overflow="true") is None
+    assert full.snapshot().value("jobs_total", of="0") is None
