@@ -212,8 +212,8 @@ class Segment:
                 lost += 1
                 if ours or lost == _MOST_LOST:
                     raise
-                # Code of others closed the descriptor on the way, and whatever failed says nothing; or this is the child
-                # of a fork on top of this call, which goes on with a description of its own.
+                # Code of others closed the descriptor on the way, and whatever failed says nothing; or this is the
+                # child of a fork on top of this call, which goes on with a description of its own.
                 continue
             except BaseException:
                 locks.close()

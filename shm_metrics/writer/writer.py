@@ -389,6 +389,8 @@ class Writer:
             if self.segment.locks.fd < 0:
                 self.segment.reopen()
             with deferred_signals():  # a child forked on top of a claim would go on in its parent's row
+                if self._repair_lock.poisoned:
+                    raise ForkedCallError
                 lease = self.lease or self._claim()
             if lease is not None:
                 self._adopt(lease)
