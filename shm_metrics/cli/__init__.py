@@ -57,8 +57,8 @@ def _parser() -> argparse.ArgumentParser:
         prog="shm-metrics",
         description="Look into metrics segments, serve and send them.",
         epilog=(
-            "Exit status: 0 done; 1 it could not be done; 2 an invalid command line, or no such segment (serve waits for "
-            "it instead)."
+            "Exit status: 0 done; 1 it could not be done; 2 an invalid command line, or no such segment (serve waits "
+            "for it instead)."
         ),
     )
     cells = "compiled" if COMPILED else "interpreted"
