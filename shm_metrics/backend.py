@@ -28,16 +28,17 @@ __all__ = ["MetricsBackend"]
 class MetricsBackend(Engine):
     """The metrics of all processes that use one segment.
 
-    name: of the segment, in /dev/shm; default: what SHM_METRICS_SEGMENT says, else "default". Or path: any file.
-    rows: workers at once; slots: numbers to keep (a counter takes 1, a gauge 2 or 3, a histogram its buckets + 3).
-        They count when the segment is made; one that is joined keeps its own.
-    keep: carry the totals over when nobody was using the segment; otherwise it begins anew.
+    name: the segment's name, in /dev/shm; default: SHM_METRICS_SEGMENT, else "default". path: any file instead.
+    rows: the greatest number of workers at once. slots: the capacity in numbers (a counter takes 1, a gauge 2 or 6, a
+        histogram its buckets + 3). Both take effect when the segment is made; a segment that exists keeps its own.
+    keep: carry the totals over when no process was using the segment; otherwise they start from zero.
     read_only: claim no row, write nothing. Raises FileNotFoundError when there is no segment.
-    role: what people should read about this worker (`gunicorn worker`).
-    cache: where the cluster meets: a URL (redis://, valkey://, memcached://), a client of redis-py, valkey-py or
-        pymemcache, a file (its path has a slash), or None. sync_interval: seconds between two publishes; namespace: of
-        the cluster, the same on all hosts; sync_options: any other field of SyncConfig. See docs/cluster.md.
-    process_metrics: CPU, memory, descriptors and threads of the live workers; per_worker: also one series a worker.
+    role: a description of this worker for people (`gunicorn worker`).
+    cache: the cluster's cache: a URL (redis://, valkey://, memcached://), a client of redis-py, valkey-py or
+        pymemcache, a file (its path has a slash), or None. sync_interval: seconds between two publishes. namespace: the
+        cluster's name, the same on all hosts. sync_options: any other field of SyncConfig. See docs/cluster.md.
+    process_metrics: show CPU, memory, descriptors and threads of the live workers. per_worker: also one series per
+        worker.
 
     Raises InvalidMetricError, SegmentFormatError, SegmentFullError or SegmentError.
     """
@@ -106,13 +107,16 @@ class MetricsBackend(Engine):
     # -- documents ------------------------------------------------------------------------------------------------
 
     def all_metrics(self) -> dict[str, dict[str, Any]]:
-        """key -> name, type, labels and value(s) of every series; the key is `name{label="value",...}`."""
+        """Return name, type, labels and value(s) of every series, by its key `name{label="value",...}`."""
         from shm_metrics.exporters.dictionaries import metrics_of
 
         return metrics_of(self.snapshot())
 
     def export(self) -> dict[str, Any]:
-        """timestamp, backend_created_at, total_metrics and metrics (as all_metrics gives them)."""
+        """Return a dict of `timestamp`, `backend_created_at`, `total_metrics` and `metrics` (see all_metrics).
+
+        Times are Unix seconds. Histograms have estimates `p50`, `p90` and `p99`.
+        """
         metrics = self.all_metrics()
         return {
             "timestamp": time.time(),
@@ -122,25 +126,26 @@ class MetricsBackend(Engine):
         }
 
     def export_as(self, name: str, **options: Any) -> bytes:
-        """What the exporter of this name makes of a scrape (`text`, `json`, ...), or what it sent and was taken.
+        """Run an exporter once; return its document (`text`, `json`, ...), or what it sent and the receiver accepted.
 
-        options: the exporter's own, see docs/exporters.md. Raises InvalidMetricError for a name or option that there
-        is not, ExportError when not all of it could be delivered.
+        name: of the exporter. options: its own, see docs/exporters.md.
+
+        Raises InvalidMetricError for an unknown name or option, ExportError when not everything was delivered.
         """
         from shm_metrics.exporters.registry import exporter
 
         return exporter(name, **options).export(self)
 
     def stats(self) -> dict[str, Any]:
-        """How many metrics of which type, and the segment's own figures."""
+        """Return the number of metrics of each type, and the segment's own figures."""
         from shm_metrics.exporters.dictionaries import stats_of
 
         return stats_of(self.snapshot(), self._scraper.figures(), self.created_at, time.time())
 
     def another_worker(self, *, pid: int | None = None, role: str = "") -> MetricsBackend:
-        """One more worker on the same segment, with a row of its own, in this process.
+        """Return one more worker on the same segment, with a row of its own, in this process.
 
-        pid: as which process it is shown; this one if left out.
+        pid: the process id that pages show for it; default: this process.
         """
         if self.detached:
             return self
@@ -155,28 +160,31 @@ class MetricsBackend(Engine):
         return EventHandler(self)
 
     def handle_event(self, event_name: str, payload: Mapping[str, Any] | None = None) -> bool:
-        """Count an event by the first of `event_rules` that matches it; an event that none matches does nothing.
+        """Count an event by the first of `event_rules` that matches it; without a match do nothing.
 
-        False: it is not valid, and nothing was counted; one warning is logged for each kind of reason. Never raises.
-        See docs/events.md.
+        Returns True if the event was counted or matched no rule. Returns False if the event is invalid: nothing was
+        counted, and one warning is logged for each kind of reason. Never raises. See docs/events.md.
         """
         return self._events.handle(event_name, payload)
 
     def handle_sampled_event(self, event_name: str, payload: Mapping[str, Any] | None, sampling_rate: float) -> bool:
-        """Count an event that stands for 1 / sampling_rate of them; what it moves has the label `sampling_rate`."""
+        """Count an event that stands for 1 / sampling_rate events; its metrics have the label `sampling_rate`.
+
+        Returns what handle_event() returns.
+        """
         return self._events.handle_sampled(event_name, payload, sampling_rate)
 
     @property
     def event_rules(self) -> EventRules:
-        """What events do, in this process; add, replace and remove rules here."""
+        """The rules of events in this process; add, replace and remove rules here."""
         return self._events.rules
 
     def register_event_router(self, router: EventRouter, name: str = "metrics") -> None:
-        """Take part in `router` under this name: mappings that name it send their events here."""
+        """Register with `router` under this name: mappings with this name send their events here."""
         router.register_backend(name, self)
 
     def forget_series(self) -> None:
-        """Look everything up anew: some series were removed."""
+        """Forget all looked-up series, because some were removed."""
         super().forget_series()
         events = self.__dict__.get("_events")
         if events is not None:
@@ -186,7 +194,7 @@ class MetricsBackend(Engine):
 
     @cached_property
     def sync_config(self) -> SyncConfig:
-        """How this backend takes part in its cluster."""
+        """The options of the cluster. Raises InvalidMetricError for an invalid one."""
         from shm_metrics.cluster.config import SyncConfig
 
         told = self._arguments
@@ -199,7 +207,7 @@ class MetricsBackend(Engine):
 
     @cached_property
     def sync_agent(self) -> SyncAgent:
-        """What publishes this segment and reads the cluster; its thread runs after start_sync().
+        """The agent that publishes this segment and reads the cluster; its thread runs after start_sync().
 
         Raises SyncError when the package that the cache needs is not installed, SegmentError after close().
         """
@@ -211,20 +219,22 @@ class MetricsBackend(Engine):
 
     @property
     def has_cache(self) -> bool:
-        """Whether this backend was given a cache, and so the segment's leader is whoever holds its lease there."""
+        """Whether this backend has a cache. The segment's leader is then the worker that holds its lease there."""
         return self._arguments["cache"] is not None
 
     @property
     def syncing(self) -> bool:
-        """Whether start_sync() was called, and its thread runs."""
+        """Whether the thread that start_sync() started runs."""
         agent = self.__dict__.get("sync_agent")
         return agent is not None and bool(agent.running)
 
     def start_sync(self) -> SyncAgent | None:
-        """Begin the thread that keeps the cluster informed, if a cache is configured; in a child of fork it begins by
-        itself. The hooks for gunicorn and uWSGI call this; elsewhere call it in each process, or before the fork.
+        """Start the thread that publishes to the cluster, if a cache is configured; return its agent, else None.
 
-        Raises what sync_agent raises; nothing when the cache does not answer.
+        In a child of fork the thread starts by itself. The hooks for gunicorn and uWSGI call this method; elsewhere
+        call it in each process, or before the fork.
+
+        Raises what sync_agent raises. A cache that does not answer raises nothing.
         """
         if self._arguments["cache"] is None or self.read_only:
             return None
@@ -232,8 +242,10 @@ class MetricsBackend(Engine):
         return self.sync_agent
 
     def sync_to_cache(self) -> dict[str, Any]:
-        """Publish now; what came of it (see sync/report.py): success, or False and an `error`. Never raises, and never
-        claims success. A cache that cannot be meant was refused when the backend was made."""
+        """Publish now and return a report: `success`, `error`, bytes, round trips (see cluster/report.py).
+
+        Never raises: a failure is `success: False` with an `error`. An invalid cache raised when the backend was made.
+        """
         from shm_metrics.cluster.report import no_round
         from shm_metrics.cluster.strategy import CacheStrategy
 
@@ -246,11 +258,12 @@ class MetricsBackend(Engine):
         return agent.sync_now()
 
     def export_distributed_metrics(self, *, include_instances: bool = False) -> dict[str, Any]:
-        """As export(), over all instances that the cache knows, as they were published last.
+        """Return what export() returns, over all instances in the cache, as they were published last.
 
-        distributed: whether it is that, and not this segment alone, for want of a cache, of the package that it needs,
-        or of its answer (`warning`). include_instances: also each instance's own metrics. See docs/cluster.md.
-        Raises nothing else than export().
+        include_instances: add each instance's own metrics.
+
+        The key `distributed` is False, with a `warning`, if the result is this segment alone: there is no cache, its
+        package is missing, or it does not answer. See docs/cluster.md. Raises only what export() raises.
         """
         from shm_metrics.cluster.distributed import export_distributed
 
@@ -258,30 +271,30 @@ class MetricsBackend(Engine):
 
     @cached_property
     def cache_strategy(self) -> CacheStrategy:
-        """What the cache can do."""
+        """The capabilities of the cache."""
         from shm_metrics.cluster.strategy import CacheStrategy
 
         return CacheStrategy.detect(self._arguments["cache"], instance_id=self.instance_id)
 
     @property
     def cache_capabilities(self) -> dict[str, Any]:
-        """The same as a dict."""
+        """The capabilities of the cache, as a dict."""
         return self.cache_strategy.export_capabilities()
 
     @property
     def sync_strategy(self) -> str:
-        """distributed_atomic, distributed_basic or local_only."""
+        """The cache's strategy: distributed_atomic, distributed_basic or local_only."""
         return self.cache_strategy.coordination_mode
 
     # -- ending ---------------------------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Give this process' row up; its totals stay in the segment. Series still held count nowhere from here on."""
+        """Release this process' row; its totals stay in the segment. Series that are still held no longer count."""
         self._stop_sync()
         super().close()
 
     def unlink(self) -> None:
-        """Close, and remove the segment; processes that still have it count on, unseen."""
+        """Close, and remove the segment's file; no scrape sees what processes that still have it count."""
         self._stop_sync()
         super().unlink()
 

@@ -33,7 +33,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def _locked(function: F) -> F:
-    """Decorator: one at a time, and those that it calls."""
+    """Serialise the calls of `function`; a call may call another one."""
 
     @wraps(function)
     def locked(*args: Any, **options: Any) -> Any:
@@ -44,13 +44,13 @@ def _locked(function: F) -> F:
 
 @_locked
 def get_backend() -> MetricsBackend:
-    """The default backend; made at the first call, on the segment that SHM_METRICS_SEGMENT names, else "default".
+    """Return the default backend; the first call makes it, on the segment SHM_METRICS_SEGMENT, else "default".
 
-    SHM_METRICS_CACHE names the cache of its cluster, if it is in one; see docs/cluster.md.
+    SHM_METRICS_CACHE names the cache of its cluster, if any; see docs/cluster.md.
 
-    If the segment cannot be had, the application must not suffer: the error is logged, and this process (with its
-    children) counts in a segment of its own, which its scrapes show with `shm_metrics_detached 1`. Under a limit of
-    address space (RLIMIT_AS) that one is as large as there is room for.
+    Never raises: without a segment the error is logged, and this process (with its children) counts in a private
+    segment, which its scrapes show with `shm_metrics_detached 1`. Under a limit of address space (RLIMIT_AS) the
+    private segment is as large as the limit allows.
     """
     global _default
     if _default is None:
@@ -89,20 +89,21 @@ def _for_this_process(options: dict[str, Any]) -> MetricsBackend:
 
 
 def current_backend() -> MetricsBackend | None:
-    """The default backend if there is one already. Makes none."""
+    """Return the default backend if it exists, else None; make none."""
     return _default
 
 
 @_locked
 def configure(name: str | None = None, **options: Any) -> MetricsBackend:
-    """Make `MetricsBackend(name, **options)` the default one. May come before or after metrics are declared.
+    """Make `MetricsBackend(name, **options)` the default backend and return it, before or after metrics are declared.
 
-    Metrics that exist already count there from now on. What was counted before goes along if nobody else was using
-    the segment they counted in, and no cluster knows of it; otherwise it stays there.
-    Without `cache` among the options the environment says in which cluster the backend is, as for get_backend(). If the
-    one before was syncing, this one begins to.
+    name, options: those of MetricsBackend. Without `cache` the environment selects the cluster, as for get_backend().
 
-    Raises what MetricsBackend raises; then everything stays as it was.
+    Existing metrics count in the new backend from now on. Earlier counts move along if no other process was using the
+    old segment, and no cluster knows of it; otherwise they stay there. If the old backend was syncing, the new one
+    starts to.
+
+    Raises what MetricsBackend raises; then nothing has changed.
     """
     backend = MetricsBackend(name, **_with_the_environments(options))
     goes_on = _default is not None and _default.syncing
@@ -128,9 +129,10 @@ def _with_the_environments(options: dict[str, Any]) -> dict[str, Any]:
 
 @_locked
 def use_backend(backend: MetricsBackend | None, *, move: bool = False) -> MetricsBackend | None:
-    """Make `backend` the default one (None: none, until somebody asks); the one before, still open.
+    """Make `backend` the default backend; return the previous one, still open.
 
-    move: metrics take along what they counted, if nobody else uses the segment before; that one is then removed.
+    backend: None for no default backend until the next use.
+    move: move the earlier counts of the metrics, if no other process uses the previous segment, and remove that one.
     """
     global _default
     previous, _default = _default, backend
@@ -146,7 +148,7 @@ def use_backend(backend: MetricsBackend | None, *, move: bool = False) -> Metric
 
 @_locked
 def default_at(path: str | None) -> MetricsBackend:
-    """The default backend. A process that has none yet gets it at `path`; None: where get_backend() makes it."""
+    """Return the default backend. If there is none yet, make it at `path`; None: where get_backend() makes it."""
     if _default is None and path is not None:
         try:
             return configure(path=path)

@@ -56,7 +56,10 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="shm-metrics",
         description="Look into metrics segments, serve and send them.",
-        epilog="Exit status: 0 done; 1 it could not be done; 2 no such segment, or a command line that makes no sense.",
+        epilog=(
+            "Exit status: 0 done; 1 it could not be done; 2 an invalid command line, or no such segment (serve waits "
+            "for it instead)."
+        ),
     )
     cells = "compiled" if COMPILED else "interpreted"
     version = f"shm_metrics {__version__}, {cells} cells, Python {platform.python_version()}"

@@ -19,7 +19,10 @@ from shm_metrics.serving.httpd import MAX_PORT
 
 __all__ = ["HELP", "add_arguments", "run"]
 
-HELP = "answer Prometheus for a segment, and keep its totals while no worker lives"
+HELP = (
+    "answer Prometheus for a segment, and keep its totals while no worker lives; a segment that does not exist is "
+    "waited for, and scrapes get 503 meanwhile"
+)
 
 PORT = 9464
 LOOK_SECONDS = 0.25

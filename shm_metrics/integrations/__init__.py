@@ -1,4 +1,4 @@
-"""Thin edges to the programs that run workers.
+"""Hooks and signals of the programs that run workers: gunicorn, uWSGI, Celery, Django, blinker.
 
-Lives here: hooks that add names and presence. May not: anything that counting depends on; without them it is as exact.
+Counting does not depend on any module here; without them it is as exact.
 """

@@ -4,7 +4,7 @@
     blinker_signals.connect_flask(app)                        # request.started, .completed, .failed
     blinker_signals.connect(orders.signal("order.shipped"))   # any named signal is an event
 
-Each function gives one that disconnects again. Importing this needs neither package.
+Each function returns one that disconnects again. Importing this module needs neither package.
 """
 
 from __future__ import annotations
@@ -29,11 +29,13 @@ def connect(
     payload: Callable[..., Any] = dict,
     asynchronous: bool = False,
 ) -> Callable[[], None]:
-    """Have each `signal.send(sender, **fields)` be an event of this name (the signal's own if left out).
+    """Turn each `signal.send(sender, **fields)` into an event; return a function that disconnects again.
 
-    payload: called with the fields, gives the event's payload. sender: only its signals. to: as instrument() has it.
-    asynchronous: for a signal that is sent by send_async(), which takes async receivers only, as send() takes others.
-    Raises InvalidMetricError for a signal without a name when no other is given.
+    event_name: default: the signal's own name. to: a router, a backend or a callable, as for instrument().
+    sender: only its signals. payload: called with the fields, returns the event's payload.
+    asynchronous: for a signal that is sent by send_async(), which accepts async receivers only; send() accepts others.
+
+    Raises InvalidMetricError for a signal without a name if `event_name` is not given.
     """
     name = getattr(signal, "name", None) if event_name is None else event_name
     if not isinstance(name, str):
@@ -53,10 +55,13 @@ def connect(
 
 
 def connect_flask(app: Any, *, entity: str = "request", to: Any = None) -> Callable[[], None]:
-    """Have the requests of a Flask application be events, with the duration up to the end of the request's context.
+    """Turn the requests of a Flask application into events; return a function that disconnects again.
 
-    status: of the response; handler_class: the endpoint; namespace: its blueprint. A request whose view raised, so that
-    Flask answers 500 or the exception goes on, failed; any other was completed, whatever its status.
+    entity: the first part of the events' names. to: a router, a backend or a callable, as for instrument().
+
+    The payload's `duration` is in seconds, up to the end of the request's context; `status` is the response's,
+    `handler_class` the endpoint, `namespace` its blueprint. A request whose view raised, so that Flask answers 500 or
+    the exception propagates, has failed; any other is completed, whatever its status.
     """
     import flask
 

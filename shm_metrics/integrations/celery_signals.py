@@ -3,17 +3,17 @@
     from shm_metrics.integrations import celery_signals
     celery_signals.connect()          # where the Celery application is made; every pool
 
-task.started; task.completed and task.failed with the duration; task.cancelled for one that was revoked or ignored;
-task.retried and task.rejected, which the default rules leave alone. handler_class is the task's name; `queue` is there
-for rules of your own.
+The events are task.started; task.completed and task.failed with the duration in seconds; task.cancelled for a task that
+was revoked or ignored; task.retried and task.rejected, which the default rules ignore. handler_class is the task's
+name; `queue` is available for rules of your own.
 
-Who tells the end of a run:
+The end of a run is reported by:
 
     it returned, failed, retried, was ignored or rejected     the process that ran it, with the duration
     its child was killed, or left by SystemExit; revoked      the worker, without; the child may get as far as postrun,
-                                                              with no state, and must not tell it too
+                                                              with no state, and must not report it too
     a hard time limit                                         the worker; of prefork, twice
-    a child that was killed, and the message requeued         nobody; it is started anew
+    a child that was killed, and the message requeued         no process; the task starts again
 """
 
 from __future__ import annotations
@@ -33,7 +33,10 @@ _MOST_TIMED_OUT = 1_000
 
 
 def connect(*, entity: str = "task", to: Any = None) -> Callable[[], None]:
-    """Have tasks be events; gives a function that disconnects again. to: as instrument() has it."""
+    """Turn Celery's tasks into events; return a function that disconnects again.
+
+    entity: the first part of the events' names. to: a router, a backend or a callable, as for instrument().
+    """
     from celery import signals
     from celery.exceptions import Retry, TimeLimitExceeded, WorkerLostError
 
@@ -41,7 +44,7 @@ def connect(*, entity: str = "task", to: Any = None) -> Callable[[], None]:
     began: WeakKeyDictionary[Any, float] = WeakKeyDictionary()
     """When each run under way in this process began. By its request: a task that is retried has one id for its runs."""
     timed_out: dict[Any, None] = {}
-    """Ids of tasks that were told to have failed at a hard time limit, and will be told so once more."""
+    """Ids of tasks whose failure at a hard time limit was reported, and will be reported once more."""
 
     def fields(task: Any, request: Any = None, **more: Any) -> dict[str, Any]:
         request = getattr(task, "request", None) if request is None else request
@@ -101,6 +104,6 @@ def connect(*, entity: str = "task", to: Any = None) -> Callable[[], None]:
 
 
 def _in_a_child() -> bool:
-    """Whether this is a child of the pool `prefork`, whose worker tells when it is lost."""
+    """Return whether this is a child of the pool `prefork`, whose worker reports its loss."""
     billiard: Any = sys.modules.get("billiard")
     return billiard is not None and billiard.current_process().name != "MainProcess"

@@ -4,7 +4,7 @@
     django_signals.connect_requests()                         # request.started, .completed, .failed
     django_signals.connect(order_shipped, "order.shipped")    # any signal
 
-Each function gives one that disconnects again; call them once, for example in an AppConfig's ready().
+Each function returns one that disconnects again; call them once, for example in an AppConfig's ready().
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ __all__ = ["connect", "connect_requests"]
 def connect(
     signal: Any, event_name: str, *, to: Any = None, sender: Any = None, payload: Callable[..., Any] = dict
 ) -> Callable[[], None]:
-    """Have each `signal.send(sender, **fields)` be an event of this name.
+    """Turn each `signal.send(sender, **fields)` into an event of this name; return a function that disconnects again.
 
-    payload: called with the fields, gives the event's payload. sender: only its signals. to: as instrument() has it.
+    to: a router, a backend or a callable, as for instrument(). sender: only its signals.
+    payload: called with the fields, returns the event's payload.
     """
     emit = emitter(to)
 
@@ -39,10 +40,13 @@ _request: ContextVar[dict[str, Any] | None] = ContextVar("shm_metrics_request", 
 
 
 def connect_requests(*, entity: str = "request", to: Any = None) -> Callable[[], None]:
-    """Have requests be events, with the duration until the response is closed; under WSGI and ASGI.
+    """Turn requests into events, under WSGI and ASGI; return a function that disconnects again.
 
-    status: `success`, or `error` for a request that failed: its view raised. Django's signals do not tell the response,
-    so a view that answers 404 succeeded, and so did one whose client went away.
+    entity: the first part of the events' names. to: a router, a backend or a callable, as for instrument().
+
+    The payload's `duration` is in seconds, until the response is closed; `status` is `success`, or `error` for a
+    request whose view raised. Django's signals do not include the response, so a view that answers 404 succeeds, and so
+    does one whose client went away.
     """
     from django.core.signals import got_request_exception, request_finished, request_started
 

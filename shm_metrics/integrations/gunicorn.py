@@ -8,14 +8,14 @@ or, by the names under which gunicorn looks for them in that file:
 
     from shm_metrics.integrations.gunicorn import on_exit, on_reload, on_starting, post_fork, post_worker_init
 
-No count depends on them. What they add:
+Counting works without the hooks. They add:
 
-    on_starting, on_reload   the master is present at the segment: its workers may all die at once, and the next ones go
-                             on where they stopped; a rolling reload (HUP) and a new binary (USR2) keep the counters too
+    on_starting, on_reload   the master is present at the segment: its workers may all die at once, and the next ones
+                             continue their totals; a rolling reload (HUP) and a new binary (USR2) keep the totals, too
     post_fork                the worker table and per-worker metrics say `gunicorn worker 3`
-    post_worker_init         with a cache, the thread that keeps the cluster informed; and a warning if the application
+    post_worker_init         with a cache, start the thread that publishes to the cluster; warn if the application
                              counts in another segment than the one the master holds
-    on_exit                  with a cache, what was counted since the last publish is published: all workers are gone
+    on_exit                  with a cache, publish what was counted since the last publish: all workers are gone
 
 With SHM_METRICS_PROMETHEUS=1 in the environment, on_starting also installs the drop-in for prometheus_client, in the
 master, so that every worker has it before its application is loaded.
@@ -68,17 +68,17 @@ def setup(
     namespace: str | None = None,
     sync_options: Mapping[str, Any] | None = None,
 ) -> None:
-    """Put the hooks into a gunicorn configuration; hooks that it has already run first.
+    """Put the hooks into a gunicorn configuration. Hooks that the configuration has already run first.
 
     conf: the file's globals().
-    segment: name, or path if it has a slash; becomes SHM_METRICS_SEGMENT, so that the application need not say it
-        again. Left out: what the variable says, else "default".
-    rows, slots, keep: of the segment, which the master makes, being the first; see MetricsBackend.
-    cache, sync_interval, namespace, sync_options: of the cluster; see MetricsBackend. They become variables of the
-        environment, from SHM_METRICS_CACHE on, and the workers publish without being asked. The cache is a URL here.
+    segment: the segment's name, or a path if it has a slash; becomes SHM_METRICS_SEGMENT, which the application reads.
+        Default: that variable, else "default".
+    rows, slots, keep: options of the segment, which the master makes as the first process; see MetricsBackend.
+    cache, sync_interval, namespace, sync_options: options of the cluster; see MetricsBackend. They become environment
+        variables (SHM_METRICS_CACHE and related), and the workers publish by themselves. The cache must be a URL here.
 
-    Raises InvalidMetricError for options that cannot be meant. What the environment says of the cluster stops nothing:
-    it is logged, and the application goes on without one.
+    Raises InvalidMetricError for invalid options. Invalid cluster variables of the environment are logged, and the
+    application continues without a cluster.
     """
     global _options
     if not isinstance(conf, dict):
@@ -106,7 +106,7 @@ def _chained(theirs: Callable[..., Any] | None, ours: Callable[..., Any]) -> Cal
 
 
 def on_starting(server: Any) -> None:
-    """In the master, before its first worker: be present."""
+    """Be present, in the master, before its first worker."""
     set_process_role("gunicorn master")
     _hold(server)
     with _acting_as(server.cfg):
@@ -114,18 +114,20 @@ def on_starting(server: Any) -> None:
 
 
 def on_reload(server: Any) -> None:
-    """In the master, before the new workers: be present where the new configuration says."""
+    """Be present at the segment of the new configuration, in the master, before the new workers."""
     _hold(server)
 
 
 def post_fork(server: Any, worker: Any) -> None:
-    """In the worker, before it has the application: say who it is."""
+    """Set the worker's role, before it has the application."""
     set_process_role(f"gunicorn worker {worker.age}")
 
 
 def post_worker_init(worker: Any) -> None:
-    """In the worker, with the application loaded: keep the cluster informed, and compare where it counts with what the
-    master holds."""
+    """Start publishing to the cluster, in the worker, with the application loaded.
+
+    Warn if the application counts in another segment than the one the master holds.
+    """
     # Where the environment names a cache every worker has the thread, also one that has met no metric yet: its segment
     # is the others', and whoever holds the lease publishes for all.
     master.start_sync(lambda: get_backend() if cluster_wanted() else current_backend(), worker.log)
@@ -140,7 +142,7 @@ def post_worker_init(worker: Any) -> None:
 
 
 def on_exit(server: Any) -> None:
-    """In the master, when its workers are gone: nobody else will publish what they counted last."""
+    """Publish the last counts, in the master, when its workers are gone: no other process will."""
     if not cluster_wanted() or _held is None or _held.segment is None or _held.segment.abandoned:
         return
     try:
@@ -179,7 +181,7 @@ def _hold(server: Any) -> None:
 
 
 def _hand_over(cfg: Any) -> Place:
-    """Where the workers will count. A segment that the preloaded application made as root is given to their user."""
+    """Return where the workers will count; give a segment that the preloaded application made as root to their user."""
     backend = current_backend()
     if backend is None:
         return place_for(uid=_workers_uid(cfg))
@@ -189,14 +191,14 @@ def _hand_over(cfg: Any) -> Place:
 
 
 def _workers_uid(cfg: Any) -> int:
-    """The user that workers become; only root's can become another."""
+    """Return the user that workers become; only root's workers can become another."""
     euid = os.geteuid()
     return int(cfg.uid) if euid == 0 else euid
 
 
 @contextmanager
 def _acting_as(cfg: Any) -> Iterator[None]:
-    """Make files as the workers' user, so that they are its own from the first moment."""
+    """Act as the workers' user, so that new files belong to it from the start."""
     uid, gid = os.geteuid(), os.getegid()
     if _workers_uid(cfg) == uid:
         yield

@@ -1,7 +1,6 @@
-"""What a server's master does for its workers, and a worker at its start, whichever server it is.
+"""The steps that are common to servers: of the master for its workers, and of a worker at its start.
 
-Nothing here stops an application: what cannot be
-done is said in the log.
+Nothing here stops an application: failures are logged.
 """
 
 from __future__ import annotations
@@ -23,7 +22,11 @@ log = logging.getLogger("shm_metrics")
 
 
 class Log(Protocol):
-    def error(self, msg: str, *args: Any) -> None: ...
+    """A logger, as servers have them."""
+
+    def error(self, msg: str, *args: Any) -> None:
+        """Log at level ERROR."""
+        ...
 
 
 def tell(
@@ -33,10 +36,10 @@ def tell(
     namespace: str | None,
     sync_options: Mapping[str, Any] | None,
 ) -> None:
-    """Put what setup() was told into the environment, where the workers find it; None leaves a variable as it is.
+    """Put the arguments of setup() into the environment, where the workers find them; None leaves a variable as it is.
 
-    Raises InvalidMetricError for what cannot be meant. A cluster that the environment itself says wrongly is logged,
-    here and not by every worker, and the application does without it.
+    Raises InvalidMetricError for invalid arguments. Invalid cluster variables that the environment itself has are
+    logged, here and not by every worker, and the application continues without a cluster.
     """
     if segment is not None:
         told = os.fspath(segment)
@@ -52,10 +55,10 @@ def tell(
 
 
 def install_drop_in(log: Log) -> None:
-    """Install the drop-in for prometheus_client, if the environment asks for it.
+    """Install the drop-in for prometheus_client, if SHM_METRICS_PROMETHEUS is set.
 
-    Once the master is present: the segment is then made with what setup() was told. With a preloaded application the
-    metrics exist already, and what they counted goes along.
+    Call this once the master is present: the segment then has the options of setup(). With a preloaded application the
+    metrics exist already, and their counts move along.
     """
     if not prometheus.is_wanted():
         return
@@ -66,7 +69,7 @@ def install_drop_in(log: Log) -> None:
 
 
 def start_sync(find: Callable[[], MetricsBackend | None], log: Log) -> None:
-    """In a worker: keep the cluster informed of what the backend counts, if there is one and it has a cache."""
+    """Start publishing to the cluster, in a worker, if `find()` returns a backend and it has a cache. Never raises."""
     try:
         backend = find()
         if backend is not None:

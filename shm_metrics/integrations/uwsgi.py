@@ -7,13 +7,13 @@
     # uwsgi.ini
     shared-import = metrics_conf
 
-No count depends on it. What it adds:
+Counting works without it. It adds:
 
     drop-in    with SHM_METRICS_PROMETHEUS=1 in the environment it is installed in the master, before the application
-    presence   the master is present at the segment: its workers may all die at once, and the next ones go on where they
-               stopped; so does a chain reload. (A preloaded application makes the master present by itself.)
-    cluster    with a cache (setup(cache=...) or SHM_METRICS_CACHE) each worker has the thread that keeps the cluster
-               informed; uWSGI runs threads only with `enable-threads = true`
+    presence   the master is present at the segment: its workers may all die at once, and the next ones continue their
+               totals; a chain reload keeps them, too. (A preloaded application makes the master present by itself.)
+    cluster    with a cache (setup(cache=...) or SHM_METRICS_CACHE) each worker has the thread that publishes to
+               the cluster; uWSGI runs threads only with `enable-threads = true`
     roles      the worker table and per-worker metrics say `uwsgi worker 3`, `uwsgi mule 1`, `uwsgi spooler`
 """
 
@@ -53,16 +53,16 @@ def setup(
     namespace: str | None = None,
     sync_options: Mapping[str, Any] | None = None,
 ) -> None:
-    """Called in the master, from a file that `shared-import` names. Outside uWSGI it only says which segment.
+    """Set up the master; call this in a file that `shared-import` names. Outside uWSGI only set the segment's variable.
 
-    segment: name, or path if it has a slash; becomes SHM_METRICS_SEGMENT, so that the application need not say it
-        again. Left out: what the variable says, else "default".
-    rows, slots, keep: of the segment, which the master makes, being the first; see MetricsBackend.
-    cache, sync_interval, namespace, sync_options: of the cluster; see MetricsBackend. They become variables of the
-        environment, from SHM_METRICS_CACHE on, and the workers publish without being asked. The cache is a URL here.
+    segment: the segment's name, or a path if it has a slash; becomes SHM_METRICS_SEGMENT, which the application reads.
+        Default: that variable, else "default".
+    rows, slots, keep: options of the segment, which the master makes as the first process; see MetricsBackend.
+    cache, sync_interval, namespace, sync_options: options of the cluster; see MetricsBackend. They become environment
+        variables (SHM_METRICS_CACHE and related), and the workers publish by themselves. The cache must be a URL here.
 
-    Raises InvalidMetricError for options that cannot be meant. What the environment says beside them stops nothing: it
-    is logged, and the application goes on without.
+    Raises InvalidMetricError for invalid options. Invalid variables of the environment are logged, and the application
+    continues without a cluster.
     """
     global _held
     master.tell(segment, cache, sync_interval, namespace, sync_options)

@@ -4,20 +4,20 @@
 
     shm_metrics.prometheus.install()
 
-Before or after the metrics exist; nothing else of the application changes. `uninstall()` restores everything.
+Call it before or after the metrics exist; nothing else of the application changes. `uninstall()` restores everything.
 
-Lives here: the two calls. May not: import prometheus_client before somebody calls install().
+Nothing here imports prometheus_client before install().
 
-    installation   what is installed, and where it counts
-    replacing      attributes and functions replaced in place, and put back
-    methods        what stands in the metric classes while it is installed
-    binding        a prometheus_client metric -> its series in the segment
-    living         the metrics that it knows, none of them kept alive
-    values         what stands where prometheus_client's ValueClass stands
-    workers        several workers in one process, told apart by prometheus_client's process_identifier
-    reading        the segment as prometheus_client's Metric objects, for its registries and collectors
-    pages          generate_latest
-    collectors     python_gc_* and python_info of all workers
+    installation       what is installed, and where it counts
+    patching           attributes and functions replaced in place, and put back
+    patched_methods    what stands in the metric classes while it is installed
+    binding            a prometheus_client metric -> its series in the segment
+    weak_identity_set  the metrics that it knows, none of them kept alive
+    values             what stands where prometheus_client's ValueClass stands
+    workers            several workers in one process, told apart by prometheus_client's process_identifier
+    registry_views     the segment as prometheus_client's Metric objects, for its registries and collectors
+    pages              generate_latest
+    collectors         python_gc_* and python_info of all workers
 """
 
 from __future__ import annotations
@@ -32,13 +32,14 @@ ENABLE_VARIABLE = "SHM_METRICS_PROMETHEUS"
 
 
 def install(backend: MetricsBackend | None = None) -> MetricsBackend:
-    """Have prometheus_client's metrics, existing ones too, count in `backend`, which is returned.
+    """Make prometheus_client's metrics, existing ones too, count in `backend`; return that backend.
 
-    backend: None is the default one: the segment that SHM_METRICS_SEGMENT names, else "default".
-    What a metric had counted in this process is taken along, unless it was counted by the process this one was forked
-    from. Called again, nothing happens.
+    backend: default: the default backend, on the segment SHM_METRICS_SEGMENT, else "default".
 
-    Raises MetricsError when it is installed with another backend, or prometheus_client is missing.
+    A metric keeps what it has counted in this process, but not what it counted in a process that this one was forked
+    from. A second call does nothing.
+
+    Raises MetricsError if it is installed with another backend, or prometheus_client is missing.
     """
     from shm_metrics.prometheus.installation import install
 
@@ -46,12 +47,12 @@ def install(backend: MetricsBackend | None = None) -> MetricsBackend:
 
 
 def uninstall() -> None:
-    """Restore prometheus_client: what this worker's row holds of each metric goes back into the process' own memory."""
+    """Restore prometheus_client; each metric continues in private memory from what this worker's row holds."""
     from shm_metrics.prometheus.installation import uninstall
 
     uninstall()
 
 
 def is_wanted() -> bool:
-    """Whether SHM_METRICS_PROMETHEUS asks for it (1, true, yes, on). Who reads it: the hooks of a server."""
+    """Return whether SHM_METRICS_PROMETHEUS is set (1, true, yes, on). The hooks of servers read it."""
     return os.environ.get(ENABLE_VARIABLE, "").strip().lower() in ("1", "true", "yes", "on")

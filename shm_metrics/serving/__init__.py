@@ -1,7 +1,7 @@
-"""How a scrape reaches the metrics: WSGI, ASGI, or a server of our own; one `Endpoint` answers all three.
+"""Serve scrapes over WSGI, ASGI, or a built-in HTTP server; one `Endpoint` answers all three.
 
-Lives here: the public names. May not: code. The server is imported when it is asked for: it brings ssl and
-http.server with it, which a program that has a web server of its own need not load.
+The folder's `__init__` holds the public names and no code. The server is imported at first use: it loads ssl and
+http.server, which a program with a web server of its own does not need.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What must be renewed in the child of a fork, and by whom."""
+"""Renew objects in the child of a fork."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ __all__ = ["ForkAware", "tell_in_child"]
 class ForkAware(Protocol):
     """Something that holds what a child must not share: a thread that is gone, a listening socket."""
 
-    def after_fork_in_child(self) -> None: ...
+    def after_fork_in_child(self) -> None:
+        """Drop or renew what the child must not share."""
+        ...
 
 
-# Told once, for good; things come and go through a weak set.
+# The hook is registered once; objects come and go through a weak set.
 _living: weakref.WeakSet[ForkAware] = weakref.WeakSet()
 
 

@@ -19,7 +19,7 @@ POLICY_VIOLATION = 1008  # RFC 6455, section 7.4.1
 
 
 def make_asgi_app(source: Source) -> ASGIApplication:
-    """An ASGI application that answers every path with the metrics of `source`, rendered in a thread."""
+    """Return an ASGI 3.0 application that answers every path with the metrics of `source`, rendered in a thread."""
     endpoint = Endpoint(source)
 
     async def metrics_app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -61,6 +61,6 @@ async def _answer_lifespan(receive: Receive, send: Send) -> None:
 
 
 def _header(scope: Scope, name: bytes) -> str | None:
-    """The header field's value, its repetitions joined as RFC 9110, section 5.3, has it; None when absent."""
+    """Return the header field's value, repetitions joined as in RFC 9110, section 5.3; None when absent."""
     values = [value for key, value in scope["headers"] if key.lower() == name]
     return b", ".join(values).decode("latin-1") if values else None

@@ -6,9 +6,10 @@ __all__ = ["accepts_gzip"]
 
 
 def accepts_gzip(header: str | None) -> bool:
-    """Whether the response should be gzip: the client takes it (q > 0) and does not like identity better.
+    """Return whether the response should be gzip: the client accepts it (q > 0) and does not prefer identity.
 
-    A part that cannot be read counts as absent: sending the text as it is, is never wrong.
+    header: the Accept-Encoding field, None when absent. An invalid part counts as absent: an uncompressed response is
+    always valid.
     """
     weights: dict[str, float] = {}
     for part in (header or "").split(","):
@@ -21,7 +22,7 @@ def accepts_gzip(header: str | None) -> bool:
 
 
 def _weight(parameters: str) -> float | None:
-    """The q of `;q=0.5`; 1 when there is none; None when it is no number from 0 to 1."""
+    """Return the q of `;q=0.5`; 1 when there is none; None when it is not a number from 0 to 1."""
     for parameter in parameters.split(";"):
         name, _, value = parameter.partition("=")
         if name.strip().lower() == "q":

@@ -16,34 +16,46 @@ __all__ = ["generate_latest", "make_asgi_app", "make_wsgi_app", "start_http_serv
 
 
 class _DefaultSource:
-    """Whatever backend is the default one when the scrape comes."""
+    """The backend that is the default one when the scrape arrives."""
 
     def collect(self) -> Any:
         return get_backend().collect()
 
 
 def generate_latest(backend: Source | None = None, openmetrics: bool = False) -> bytes:
-    """The exposition of `backend` (the default one if left out): Prometheus text 0.0.4, or OpenMetrics 1.0."""
+    """Return the page of `backend` as bytes: Prometheus text 0.0.4, or OpenMetrics 1.0 with `openmetrics=True`.
+
+    backend: any source with collect(); default: the default backend. Raises what its collect() raises.
+    """
     families = (backend or get_backend()).collect()
     return render_openmetrics(families) if openmetrics else render_text(families)
 
 
 def make_wsgi_app(backend: Source | None = None) -> Any:
-    """A WSGI application that answers scrapes of `backend` (the default one if left out)."""
+    """Return a WSGI application that answers scrapes of `backend`.
+
+    backend: any source with collect(); default: the backend that is the default one when the scrape arrives.
+    """
     return serving.make_wsgi_app(backend or _DefaultSource())
 
 
 def make_asgi_app(backend: Source | None = None) -> Any:
-    """An ASGI application that answers scrapes of `backend`, rendered off the event loop."""
+    """Return an ASGI application that answers scrapes of `backend`, rendered off the event loop.
+
+    backend: any source with collect(); default: the backend that is the default one when the scrape arrives.
+    """
     return serving.make_asgi_app(backend or _DefaultSource())
 
 
 def start_http_server(
     port: int, addr: str = "127.0.0.1", backend: Source | None = None, **tls: Any
 ) -> tuple[MetricsServer, Thread]:
-    """Answer scrapes of `backend` on a port of our own, in a daemon thread; (server, thread).
+    """Serve scrapes of `backend` on a port of its own, in a daemon thread; return (server, thread).
 
-    port: 0 for any free one (`server.server_port` tells). addr: only this machine unless told otherwise.
-    tls: certfile, keyfile, client_cafile, client_capath, client_auth_required, as prometheus_client has them.
+    port: 0 for any free one; `server.server_port` is the one in use. addr: the address; default: this machine only.
+    backend: any source with collect(); default: the backend that is the default one when the scrape arrives.
+    tls: certfile, keyfile, client_cafile, client_capath, client_auth_required, as in prometheus_client.
+
+    Raises OSError when the port is taken, ValueError for an invalid port.
     """
     return serving.start_http_server(port, addr, source=backend or _DefaultSource(), **tls)

@@ -1,8 +1,8 @@
-"""The answer to a scrape, the same whether it came by WSGI, ASGI or our own server.
+"""Answer a scrape, in the same way over WSGI, ASGI and the built-in server.
 
-A scrape is answered in full or fails: a source that raises gives status 500 and the reason as text (503 where it is
-FileNotFoundError: nothing there yet), never a 200 with part of the families. Prometheus then shows `up == 0` with that
-reason instead of series that silently end. Only a family whose name another one has already taken is left out of an
+A scrape is answered in full or fails: a source that raises gives status 500 and the reason as text (503 for
+FileNotFoundError: there is no segment yet), never a 200 with part of the families. Prometheus then shows `up == 0` with
+that reason instead of series that silently end. Only a family whose name another family already has is omitted from an
 answer, and the log says so.
 """
 
@@ -41,7 +41,9 @@ class Source(Protocol):
     `collect()` gives what the exposition renders (`AnyFamily`, or prometheus_client's Metric).
     """
 
-    def collect(self) -> Iterable[Any]: ...
+    def collect(self) -> Iterable[Any]:
+        """Return all families. Raises FileNotFoundError while there is nothing to scrape."""
+        ...
 
 
 class Response(NamedTuple):
@@ -53,11 +55,12 @@ class Response(NamedTuple):
 
     @property
     def status_line(self) -> str:
+        """The status with its phrase: `200 OK`."""
         return f"{self.status} {HTTPStatus(self.status).phrase}"
 
 
 class Answering(Protocol):
-    """What a server asks for an answer: an Endpoint, or several behind one port."""
+    """The interface that a server calls: an Endpoint, or several behind one port."""
 
     def answer(
         self,
@@ -66,16 +69,18 @@ class Answering(Protocol):
         names: Sequence[str] = (),
         method: str = "GET",
         path: str = "/",
-    ) -> Response: ...
+    ) -> Response:
+        """Answer one request."""
+        ...
 
 
 class Endpoint:
-    """Answers scrapes of one source; concurrent scrapes that want the same bytes share one rendering.
+    """The answers to scrapes of one source; concurrent scrapes that want the same bytes share one rendering.
 
-    A scrape shows values no older than the moment at which the rendering it joined began, which was still under
-    way when the scrape arrived (see `single_flight` for why Prometheus may be given that).
+    A scrape shows values no older than the start of the rendering that it joined, which was still under way when the
+    scrape arrived (`single_flight` says why this is sound for Prometheus).
 
-    offers: what a scraper may get by its Accept header.
+    source: where families come from. offers: the formats that a scraper may select by its Accept header.
     """
 
     def __init__(self, source: Source, offers: Offers = SCRAPED) -> None:
@@ -92,11 +97,14 @@ class Endpoint:
         method: str = "GET",
         path: str = "/",
     ) -> Response:
-        """Answer one request; blocks while the rendering runs.
+        """Answer one request; block while the rendering runs.
 
         accept, accept_encoding: the header fields as sent, None when absent.
-        names: the values of `name[]`; only samples of these names are shown, all when there are none.
-        path: only tells a browser's request for `/favicon.ico` from a scrape.
+        names: the values of `name[]`; only samples of these names are shown, or all when there are none.
+        method: GET, HEAD or OPTIONS; others get status 405.
+        path: distinguishes only a browser's request for `/favicon.ico` from a scrape.
+
+        Never raises for a source that fails: the response has status 500 or 503.
         """
         short = _answer_without_rendering(method, path)
         if short is not None:
@@ -116,7 +124,7 @@ class Endpoint:
         method: str = "GET",
         path: str = "/",
     ) -> Response:
-        """The same from an event loop, which goes on while a thread collects, renders and compresses."""
+        """Do the same from an event loop, which continues while a thread collects, renders and compresses."""
         short = _answer_without_rendering(method, path)
         if short is not None:
             return short
@@ -130,7 +138,7 @@ class Endpoint:
     def _rendering(
         self, accept: str | None, accept_encoding: str | None, names: Sequence[str]
     ) -> tuple[tuple[str, bool, tuple[str, ...]], Callable[[], Response]]:
-        """The key under which concurrent requests share, and the work they share."""
+        """Return the key by which concurrent requests share a rendering, and the rendering."""
         chosen = negotiate(accept, self._offers)
         compress = accepts_gzip(accept_encoding)
         wanted = tuple(sorted(set(names)))
@@ -180,7 +188,7 @@ class Endpoint:
 
 
 def names_in_query(query: str) -> list[str]:
-    """The values of `name[]` in a URL's query string, percent-decoded."""
+    """Return the values of `name[]` in a URL's query string, percent-decoded."""
     # Prometheus scrapes without a query, and parse_qs is slow for saying so.
     return parse_qs(query).get("name[]", []) if query else []
 
@@ -204,5 +212,5 @@ def _response(status: HTTPStatus, headers: list[tuple[str, str]], body: bytes) -
 
 
 def _for_method(response: Response, method: str) -> Response:
-    """HEAD has the header of GET, its Content-Length too, and no body."""
+    """Drop the body for HEAD, which has the header of GET, its Content-Length too."""
     return response._replace(body=b"") if method == "HEAD" else response

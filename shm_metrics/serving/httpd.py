@@ -66,9 +66,9 @@ def start_http_server(
 
 
 class MetricsServer(ThreadingMixIn, TCPServer):
-    """Listens from its construction on; a thread for each connection, none of which keeps the interpreter alive.
+    """An HTTP server that listens from its construction on, with a daemon thread for each connection.
 
-    Not http.server's HTTPServer, which asks the name service for our name and may wait for seconds.
+    It is not http.server's HTTPServer, which looks up the host's own name and may wait for seconds.
     """
 
     allow_reuse_address = True
@@ -89,7 +89,7 @@ class MetricsServer(ThreadingMixIn, TCPServer):
 
     @property
     def server_port(self) -> int:
-        """The port listened on, the chosen one where 0 was asked for."""
+        """The port that the server listens on; for port 0, the chosen one."""
         return int(self.server_address[1])
 
     def serve_until_shutdown(self) -> None:
@@ -100,7 +100,7 @@ class MetricsServer(ThreadingMixIn, TCPServer):
             self.server_close()
 
     def shutdown(self) -> None:
-        """Stop accepting. Responses under way are finished; connections that wait for a next request are closed."""
+        """Stop accepting; finish responses under way and close idle connections."""
         if self._inherited:
             return  # the loop runs in the parent; here is nobody who could say that it has ended
         # Wakes the loop at once; it would look for the request to stop only every half second.
@@ -109,6 +109,7 @@ class MetricsServer(ThreadingMixIn, TCPServer):
         super().shutdown()
 
     def server_close(self) -> None:
+        """Close the listening socket, and end the reading side of each connection."""
         super().server_close()
         for connection in list(self._connections):
             # Reading ends and writing goes on. Not SSLSocket's own shutdown, which would drop the encryption as well.
@@ -116,6 +117,7 @@ class MetricsServer(ThreadingMixIn, TCPServer):
                 socket.socket.shutdown(connection, socket.SHUT_RD)
 
     def after_fork_in_child(self) -> None:
+        """Close the inherited descriptors."""
         self._inherited = True
         for inherited in (self.socket, *self._connections):
             # detach and not close: the files of handler threads that are gone would keep the descriptor open.
@@ -124,15 +126,18 @@ class MetricsServer(ThreadingMixIn, TCPServer):
         self._connections.clear()
 
     def get_request(self) -> tuple[socket.socket, Any]:
+        """Accept a connection and remember it."""
         connection, address = super().get_request()
         self._connections.add(connection)
         return connection, address
 
     def close_request(self, request: Any) -> None:
+        """Close a connection and forget it."""
         self._connections.discard(request)
         super().close_request(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
+        """Log an error of a connection: at DEBUG if the connection broke, else at ERROR."""
         # Broken connections and failed handshakes are the client's affair; anything else is a fault of ours.
         level = logging.DEBUG if isinstance(sys.exc_info()[1], OSError) else logging.ERROR
         logger.log(level, "the connection from %s ended with an error", client_address, exc_info=True)

@@ -38,7 +38,7 @@ T = TypeVar("T")
 
 
 class InterruptedFlightError(RuntimeError):
-    """The run this caller waited for was ended by what was meant for its thread only: KeyboardInterrupt, SystemExit."""
+    """The run that this caller waited for ended by an exception for its thread only: KeyboardInterrupt, SystemExit."""
 
 
 class _Flight:
@@ -64,10 +64,11 @@ class SingleFlight:
         tell_in_child(self)
 
     def after_fork_in_child(self) -> None:
+        """Forget the runs whose threads exist only in the parent."""
         self._flights = {}
 
     def do(self, key: Hashable, work: Callable[[], T]) -> T:
-        """Run `work` here, or wait for the run of `key` that is under way; return or raise what it did."""
+        """Run `work` here, or wait for the run of `key` that is under way; return its result or raise its exception."""
         me = threading.get_ident()
         mine = _Flight(me)
         flight = self._flights.setdefault(key, mine)
@@ -80,10 +81,9 @@ class SingleFlight:
         return result
 
     async def do_async(self, key: Hashable, work: Callable[[], T]) -> T:
-        """The same from an event loop: the work runs in a thread, and who joins it takes no thread at all.
+        """Do the same from an event loop: the work runs in a thread, and callers that join it use no thread.
 
-        The thread is one of its own and not the loop's executor: an application that keeps the executor busy is
-        the one whose metrics are wanted.
+        The thread is a new one and not the loop's executor, which a busy application may keep occupied.
         """
         import asyncio
 

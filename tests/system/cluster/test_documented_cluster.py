@@ -55,8 +55,8 @@ Counter("http_requests", "", ["path"]).labels("/a").inc(3)
 print(get_backend().sync_to_cache()["success"], get_backend().syncing)
 """
 SHOWN = """
-print(told["metrics"]['http_requests_total{path="/a"}']["value"], told["distributed"])
-print(told["stale_instances"], told["conflicts"], told["damaged"])
+print(totals["metrics"]['http_requests_total{path="/a"}']["value"], totals["distributed"])
+print(totals["stale_instances"], totals["conflicts"], totals["damaged"])
 """
 SERVED = """
 import time, urllib.request
