@@ -12,7 +12,7 @@ from shm_metrics.errors import InvalidMetricError, SegmentError
 from shm_metrics.metrics.engine import Engine
 from shm_metrics.runtime.cached_property import cached_property
 from shm_metrics.segment.layout import DEFAULT_ROWS, DEFAULT_SLOTS, Layout
-from shm_metrics.segment.location import place_for
+from shm_metrics.segment.location import locate_segment
 
 if TYPE_CHECKING:
     from shm_metrics.cluster.agent import SyncAgent
@@ -78,7 +78,7 @@ class MetricsBackend(Engine):
             "_private": _private,
             "_pid": _pid,
         }
-        place, layout = place_for(name, path), Layout(rows, slots)
+        place, layout = locate_segment(name, path), Layout(rows, slots)
         if cache is not None:  # what cannot be meant is said now, not by a thread later
             from shm_metrics.cluster.store_factory import check_cache
 

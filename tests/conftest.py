@@ -81,11 +81,11 @@ def _unique(what: str) -> str:
 @pytest.fixture
 def segment_name() -> Iterator[str]:
     """The name of a segment that is not there yet, and that nobody else uses; removed afterwards."""
-    from shm_metrics.segment.location import Place
+    from shm_metrics.segment.location import SegmentLocation
 
     name = _unique("segment")
     yield name
-    place = Place.named(name, os.geteuid())
+    place = SegmentLocation.named(name, os.geteuid())
     place.unlink()
     for beside in Path(place.path).parent.glob(f"{Path(place.path).name}.*"):  # of a sync without a cache
         beside.unlink(missing_ok=True)
@@ -102,9 +102,9 @@ def open_directory() -> Iterator[Path]:
 @pytest.fixture
 def place(segment_name: str) -> Any:
     """The place of a segment that is not there yet; removed afterwards."""
-    from shm_metrics.segment.location import Place
+    from shm_metrics.segment.location import SegmentLocation
 
-    return Place.named(segment_name, os.geteuid())
+    return SegmentLocation.named(segment_name, os.geteuid())
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from shm_metrics.model.families import AnyFamily
 from shm_metrics.runtime.call_lock import CallLock, NestedCallError
 from shm_metrics.scrape.scraper import Scraper
 from shm_metrics.segment.layout import Layout
-from shm_metrics.segment.location import Place
+from shm_metrics.segment.location import SegmentLocation
 from shm_metrics.segment.presence import Presence
 
 __all__ = ["Exporter"]
@@ -25,7 +25,7 @@ class Exporter:
     """
 
     def __init__(
-        self, place: Place, *, create: Layout | None = None, process_metrics: bool = True, per_worker: bool = False
+        self, place: SegmentLocation, *, create: Layout | None = None, process_metrics: bool = True, per_worker: bool = False
     ) -> None:
         self.place = place
         self._create = create

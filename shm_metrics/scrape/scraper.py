@@ -20,7 +20,7 @@ from shm_metrics.scrape.process_families import process_families
 from shm_metrics.scrape.self_metrics import EngineFigures, self_families
 from shm_metrics.segment import catalog_records as records
 from shm_metrics.segment import layout as L
-from shm_metrics.segment.location import Place
+from shm_metrics.segment.location import SegmentLocation
 from shm_metrics.segment.presence import watch
 from shm_metrics.segment.segment import Segment
 from shm_metrics.segment.slot_table import FREE
@@ -39,7 +39,7 @@ class Scraper:
 
     def __init__(
         self,
-        place: Place,
+        place: SegmentLocation,
         writer: Writer | None,
         *,
         process_metrics: bool,

@@ -10,7 +10,7 @@ import posix_ipc
 
 from shm_metrics.errors import InvalidMetricError, SegmentError
 
-__all__ = ["DEFAULT_NAME", "SEGMENT_VARIABLE", "Place", "place_for"]
+__all__ = ["DEFAULT_NAME", "SEGMENT_VARIABLE", "SegmentLocation", "locate_segment"]
 
 SEGMENT_VARIABLE = "SHM_METRICS_SEGMENT"
 DEFAULT_NAME = "default"
@@ -20,14 +20,14 @@ SEGMENT_PREFIX = "shm_metrics-"
 
 
 @dataclass(frozen=True)
-class Place:
+class SegmentLocation:
     """`shm` is the POSIX name ("/shm_metrics-0-shop") or None for a plain file; `path` is the file either way."""
 
     path: str
     shm: str | None = None
 
     @classmethod
-    def named(cls, name: str, uid: int) -> Place:
+    def named(cls, name: str, uid: int) -> SegmentLocation:
         if not isinstance(name, str) or not _NAME.fullmatch(name):
             raise InvalidMetricError(
                 f"segment name {name!r}: use letters, digits, '_', '-' and '.' (at most 128, the first a letter or "
@@ -37,7 +37,7 @@ class Place:
         return cls(SHM_DIRECTORY + shm, shm)
 
     @classmethod
-    def at(cls, path: str | os.PathLike[str]) -> Place:
+    def at(cls, path: str | os.PathLike[str]) -> SegmentLocation:
         return cls(os.path.abspath(os.fspath(path)))
 
     def open(self, *, create: bool, write: bool) -> int:
@@ -99,7 +99,7 @@ class Place:
             pass
 
 
-def place_for(name: str | None = None, path: str | os.PathLike[str] | None = None, *, uid: int | None = None) -> Place:
+def locate_segment(name: str | None = None, path: str | os.PathLike[str] | None = None, *, uid: int | None = None) -> SegmentLocation:
     """Where the segment is: a path, a name, or what SHM_METRICS_SEGMENT says (a path if it has a slash).
 
     uid: whose segment of that name; this process' own user's if left out.
@@ -107,11 +107,11 @@ def place_for(name: str | None = None, path: str | os.PathLike[str] | None = Non
     if name is not None and path is not None:
         raise InvalidMetricError(f"name {name!r} and path {path!r}: give one of them")
     if path is not None:
-        return Place.at(path)
+        return SegmentLocation.at(path)
     told = name if name is not None else os.environ.get(SEGMENT_VARIABLE) or DEFAULT_NAME
     if name is None and "/" in told:
-        return Place.at(told)
+        return SegmentLocation.at(told)
     try:
-        return Place.named(told, os.geteuid() if uid is None else uid)
+        return SegmentLocation.named(told, os.geteuid() if uid is None else uid)
     except InvalidMetricError as error:
         raise error if name is not None else InvalidMetricError(f"{SEGMENT_VARIABLE}: {error}") from None

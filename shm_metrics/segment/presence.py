@@ -11,7 +11,7 @@ import weakref
 from shm_metrics.runtime import forks
 from shm_metrics.segment import layout as L
 from shm_metrics.segment.layout import Layout
-from shm_metrics.segment.location import Place
+from shm_metrics.segment.location import SegmentLocation
 from shm_metrics.segment.segment import Segment
 
 __all__ = ["Presence", "watch"]
@@ -23,7 +23,7 @@ class Presence:
     layout, keep: as for Segment.attach, which also says what is raised.
     """
 
-    def __init__(self, place: Place, layout: Layout, *, keep: bool = False) -> None:
+    def __init__(self, place: SegmentLocation, layout: Layout, *, keep: bool = False) -> None:
         self.place = place
         self._segment: Segment | None = Segment.attach(place, layout, keep=keep)
         _present.add(self)
@@ -56,7 +56,7 @@ def _after_fork_in_child() -> None:
         presence.close()
 
 
-def watch(place: Place, *, present: bool = False) -> Segment:
+def watch(place: SegmentLocation, *, present: bool = False) -> Segment:
     """The segment, mapped for reading only; present: and be present until it is closed.
 
     Raises FileNotFoundError when there is none (yet), SegmentFormatError, or SegmentError without permission.

@@ -38,7 +38,7 @@ from shm_metrics.segment import layout as L
 from shm_metrics.segment import reboot
 from shm_metrics.segment.file_locks import Descriptor, FileLocks, ProcessLocks
 from shm_metrics.segment.layout import Header, Layout, parse_header
-from shm_metrics.segment.location import Place
+from shm_metrics.segment.location import SegmentLocation
 from shm_metrics.segment.mapping import address_range, map_file
 from shm_metrics.segment.shared_lock import HeldByte
 
@@ -52,7 +52,7 @@ log = logging.getLogger("shm_metrics")
 CREATION_SECONDS = 10.0
 
 
-def _same_file_again(fd: int, place: Place, status: os.stat_result, write: bool) -> int:
+def _same_file_again(fd: int, place: SegmentLocation, status: os.stat_result, write: bool) -> int:
     """A second open file description of the file behind `fd`, also when it is unlinked. Raises OSError."""
     if fd < 0:
         raise OSError(errno.EBADF, os.strerror(errno.EBADF))
@@ -65,7 +65,7 @@ def _same_file_again(fd: int, place: Place, status: os.stat_result, write: bool)
             raise error from None
 
 
-def _file_at(place: Place, status: os.stat_result, write: bool) -> int:
+def _file_at(place: SegmentLocation, status: os.stat_result, write: bool) -> int:
     """Open the file of `status` by its path. Raises FileNotFoundError, or SegmentError."""
     fd = place.open(create=False, write=write)
     if os.path.samestat(os.fstat(fd), status):
@@ -74,7 +74,7 @@ def _file_at(place: Place, status: os.stat_result, write: bool) -> int:
     raise SegmentError(f"{place.path}: replaced by another segment meanwhile")
 
 
-def _file_by(place: Place, status: os.stat_result, write: bool, mapped: str) -> int:
+def _file_by(place: SegmentLocation, status: os.stat_result, write: bool, mapped: str) -> int:
     """Open the file of `status` by its path or, where the kernel allows it, by our mapping of it. Raises as above."""
     try:
         return _file_at(place, status, write)
@@ -114,7 +114,7 @@ class Segment:
     leader, publisher: the bytes of whoever pushes for all workers, and of whoever writes the snapshot file.
     """
 
-    def __init__(self, place: Place, header: Header, locks: FileLocks, map_fd: int, writable: bool) -> None:
+    def __init__(self, place: SegmentLocation, header: Header, locks: FileLocks, map_fd: int, writable: bool) -> None:
         lay = header.layout
         self.place = place
         self.header = header
@@ -181,7 +181,7 @@ class Segment:
     # -- attaching ------------------------------------------------------------------------------------------------
 
     @classmethod
-    def attach(cls, place: Place, layout: Layout, *, keep: bool = False) -> Segment:
+    def attach(cls, place: SegmentLocation, layout: Layout, *, keep: bool = False) -> Segment:
         """Join the segment at `place`, or make it with `layout` (capacities of a living one win over `layout`).
 
         Raises SegmentFormatError, SegmentFullError, or SegmentError (another owner, no permission).
@@ -198,7 +198,7 @@ class Segment:
             locks.close()
 
     @classmethod
-    def _attach_once(cls, place: Place, locks: FileLocks, layout: Layout, keep: bool) -> Segment | None:
+    def _attach_once(cls, place: SegmentLocation, locks: FileLocks, layout: Layout, keep: bool) -> Segment | None:
         status = os.fstat(locks.fd)
         if status.st_uid != os.geteuid() and os.geteuid() != 0:
             raise SegmentError(
@@ -243,7 +243,7 @@ class Segment:
         return segment
 
     @classmethod
-    def _make(cls, place: Place, fd: int, layout: Layout) -> Header:
+    def _make(cls, place: SegmentLocation, fd: int, layout: Layout) -> Header:
         header = Header(layout, uuid.uuid4().bytes, os.urandom(16), reboot.boot_id(), time.time())
         try:
             cls._lay_out(fd, header, place.path)
@@ -283,7 +283,7 @@ class Segment:
         os.pwrite(fd, L.READY.to_bytes(L.WORD, "little"), L.STATE_OFFSET)
 
     @classmethod
-    def open_read_only(cls, place: Place) -> Segment:
+    def open_read_only(cls, place: SegmentLocation) -> Segment:
         """Map the segment for reading only; holds no presence, claims nothing.
 
         Raises FileNotFoundError when there is none (yet), SegmentFormatError when it cannot be read.
@@ -303,7 +303,7 @@ class Segment:
     def private(cls, layout: Layout) -> Segment:
         """A segment without a name, for this process and its children: what is left when no shared one can be had."""
         fd = os.memfd_create("shm_metrics-private", os.MFD_CLOEXEC)
-        place = Place("(private memory)")
+        place = SegmentLocation("(private memory)")
         locks = FileLocks(fd)
         try:
             header = cls._make(place, fd, layout)
@@ -314,7 +314,7 @@ class Segment:
             raise
 
     @classmethod
-    def _map(cls, place: Place, header: Header, locks: FileLocks, *, writable: bool) -> Segment:
+    def _map(cls, place: SegmentLocation, header: Header, locks: FileLocks, *, writable: bool) -> Segment:
         try:
             fd = locks.fd
             # Owned, as code of others may close this number, too.
@@ -505,7 +505,7 @@ class Segment:
         self.locks.close()
 
 
-def _first_lock(place: Place, take: Callable[[], bool]) -> bool:
+def _first_lock(place: SegmentLocation, take: Callable[[], bool]) -> bool:
     """Where there are no such locks, the first one says so. Raises SegmentError."""
     try:
         return take()

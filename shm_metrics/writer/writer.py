@@ -28,7 +28,7 @@ from shm_metrics.runtime.call_lock import BusyCallError, CallLock, ForkedCallErr
 from shm_metrics.runtime.procfs import own_start_ticks
 from shm_metrics.segment import layout as L
 from shm_metrics.segment.layout import Layout
-from shm_metrics.segment.location import Place
+from shm_metrics.segment.location import SegmentLocation
 from shm_metrics.segment.segment import Segment
 from shm_metrics.segment.slots import slot_codes
 from shm_metrics.segment.worker_rows import RowLease, claim_row, follow_removals
@@ -56,7 +56,7 @@ class Writer:
 
     def __init__(
         self,
-        place: Place,
+        place: SegmentLocation,
         layout: Layout,
         *,
         keep: bool = False,

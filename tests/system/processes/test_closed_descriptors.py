@@ -346,10 +346,10 @@ def test_a_mapping_keeps_no_hidden_descriptor(path: str, tmp_path: Path, of: str
         """
 before = len(os.listdir("/proc/self/fd"))
 from shm_metrics.segment.layout import Layout
-from shm_metrics.segment.location import Place
+from shm_metrics.segment.location import SegmentLocation
 from shm_metrics.segment.segment import Segment
 layout = Layout(2, 512)
-segment = Segment.attach(Place.at(path), layout) if sys.argv[3:] == ["named"] else Segment.private(layout)
+segment = Segment.attach(SegmentLocation.at(path), layout) if sys.argv[3:] == ["named"] else Segment.private(layout)
 print(len(os.listdir("/proc/self/fd")) - before)
 segment.close()
 print(len(os.listdir("/proc/self/fd")) - before)

@@ -13,7 +13,7 @@ from shm_metrics.errors import SegmentError, SegmentFormatError, SegmentFullErro
 from shm_metrics.segment import layout as layout_of
 from shm_metrics.segment.file_locks import FileLocks
 from shm_metrics.segment.layout import Layout
-from shm_metrics.segment.location import Place
+from shm_metrics.segment.location import SegmentLocation
 from shm_metrics.segment.segment import Segment
 
 SMALL = Layout(rows=3, slots=1024)
@@ -47,7 +47,7 @@ def test_the_first_makes_it_and_the_next_joins_it(attach):
 
 
 def test_a_file_path_serves_as_well(attach, tmp_path):
-    at = Place.at(tmp_path / "segment")
+    at = SegmentLocation.at(tmp_path / "segment")
     one, other = attach(at=at), attach(at=at)
     one.matrix[1, 7] = 42.0
     assert other.matrix[1, 7] == 42.0
@@ -365,7 +365,7 @@ def test_a_segment_of_another_user_is_refused_by_name(open_directory, python):
     path.chmod(0o666)
     code = (
         "import os, sys; from shm_metrics import errors; from shm_metrics.segment import layout, location, segment\n"
-        "p = location.Place.at(sys.argv[1])\n"
+        "p = location.SegmentLocation.at(sys.argv[1])\n"
         "os.setuid(65534)\n"
         "try: segment.Segment.attach(p, layout.Layout(2, 512))\n"
         "except errors.SegmentError as error: print(error)\n"
