@@ -40,7 +40,7 @@ from shm_metrics.segment.file_locks import Descriptor, FileLocks, ProcessLocks
 from shm_metrics.segment.layout import Header, Layout, parse_header
 from shm_metrics.segment.location import SegmentLocation
 from shm_metrics.segment.mapping import address_range, map_file
-from shm_metrics.segment.shared_lock import HeldByte
+from shm_metrics.segment.shared_lock import SharedLock
 
 if TYPE_CHECKING:
     from shm_metrics.model.arrays import ByteArray, FloatArray
@@ -138,8 +138,8 @@ class Segment:
 
     def _lock_through(self, locks: FileLocks) -> None:
         self.locks = locks
-        self.leader = HeldByte(locks, L.LOCK_LEADER)
-        self.publisher = HeldByte(locks, L.LOCK_PUBLISHER)
+        self.leader = SharedLock(locks, L.LOCK_LEADER)
+        self.publisher = SharedLock(locks, L.LOCK_PUBLISHER)
 
     @cached_property
     def matrix(self) -> FloatArray:

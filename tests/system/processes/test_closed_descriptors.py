@@ -363,20 +363,20 @@ print(len(os.listdir("/proc/self/fd")) - before)
 def test_the_library_of_a_leader_keeps_and_gives_back_the_lead(path: str, tmp_path: Path) -> None:
     application(
         """
-from shm_metrics.segment.shared_lock import Hold
+from shm_metrics.segment.shared_lock import LockHandle
 backend, other = attach(), attach()
-hold, theirs = Hold(), Hold()
+hold, theirs = LockHandle(), LockHandle()
 segment = backend._writer.segment
-assert hold.take(segment.leader)
+assert hold.acquire(segment.leader)
 close_all()
-assert hold.has(segment.leader) and hold.take(segment.leader)
-assert not theirs.take(other._writer.segment.leader)
-hold.give_up()
-assert not hold.has(segment.leader) and hold.take(segment.leader), "it may take it again"
-hold.give_up()
+assert hold.holds(segment.leader) and hold.acquire(segment.leader)
+assert not theirs.acquire(other._writer.segment.leader)
+hold.release()
+assert not hold.holds(segment.leader) and hold.acquire(segment.leader), "it may take it again"
+hold.release()
 unharmed()
 backend.close()
-assert theirs.take(other._writer.segment.leader), "it went with the row"
+assert theirs.acquire(other._writer.segment.leader), "it went with the row"
 unharmed()
 """,
         path,
