@@ -133,10 +133,10 @@ class FamilyHandle:
 
         By the catalog itself, and not by its index: a killed worker may not have got as far as that.
         """
-        mirror, key = self.writer.reader.refreshed(), records.family_key(self.family)
+        catalog_view, key = self.writer.reader.refreshed(), records.family_key(self.family)
         allocator, slots = self.writer.allocator, len(slot_codes(self.family))
         found: list[SeriesEntry] = []
-        for entry in (*mirror.families.values(), *mirror.older):
+        for entry in (*catalog_view.families.values(), *catalog_view.older):
             if entry.family.name != self.family.name or records.family_key(entry.family) != key:
                 continue
             if wanted is None:

@@ -19,7 +19,7 @@ from shm_metrics.segment.segment import Segment
 from shm_metrics.segment.slot_table import SlotTable
 from shm_metrics.segment.slots import slot_codes
 
-__all__ = ["FamilyEntry", "Mirror", "SeriesEntry"]
+__all__ = ["FamilyEntry", "CatalogView", "SeriesEntry"]
 
 
 @dataclass(slots=True, eq=False)
@@ -49,7 +49,7 @@ class FamilyEntry:
     overflow: SeriesEntry | None = None
 
 
-class Mirror:
+class CatalogView:
     """families: name -> the definition that is shown. older: other definitions of the same names.
 
     uses: says which of the families with these numbers a living worker uses.
@@ -62,7 +62,7 @@ class Mirror:
         self.version = 0  # grows with every change that refresh() found
         self._uses = uses
         self._changes = (0, 0)
-        self._whole = True  # False: an exception ended a refresh() in the middle
+        self._consistent = True  # False: an exception ended a refresh() in the middle
         self._forget()
 
     def _forget(self) -> None:
@@ -77,8 +77,8 @@ class Mirror:
 
     def refresh(self) -> None:
         """Take in what was published since the last call."""
-        was_whole, self._whole = self._whole, False
-        if not was_whole:
+        was_consistent, self._consistent = self._consistent, False
+        if not was_consistent:
             self._forget()
         # The generation too: a removal that an exception or a kill ended there has moved nothing else.
         changes = self.segment.get(L.CHANGES_OFFSET), self.segment.get(L.GENERATION_OFFSET)
@@ -87,13 +87,13 @@ class Mirror:
         while self._switches != self.catalog.switches:
             self._forget()  # the catalog was copied, perhaps under our eyes
             self._read_on()
-        changed = not was_whole or changes != self._changes or (self._cursor, self._switches) != before
+        changed = not was_consistent or changes != self._changes or (self._cursor, self._switches) != before
         if self._contested:
             changed |= self._choose(changed)
         if changed:
             self._changes = changes
             self.version += 1
-        self._whole = True
+        self._consistent = True
 
     def _read_on(self) -> None:
         for offset, record, following in self.catalog.scan(self._cursor):

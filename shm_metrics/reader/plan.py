@@ -1,4 +1,4 @@
-"""What to read for whom: the shown families of a mirror, arranged for reading by whole columns."""
+"""What to read for whom: the shown families of a catalog_view, arranged for reading by whole columns."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from shm_metrics.model.family_run import FamilyRun, RunFamilies
 from shm_metrics.model.gauge_modes import MODES, GaugeMode
 from shm_metrics.model.labels import OVERFLOW_LABELS, OWN_OVERFLOW_LABELS
 from shm_metrics.model.line_shape import line_shape
-from shm_metrics.reader.catalog_view import FamilyEntry, Mirror, SeriesEntry
-from shm_metrics.reader.seqlock import Guarded, guarded_gauges, guarded_histograms
+from shm_metrics.reader.catalog_view import FamilyEntry, CatalogView, SeriesEntry
+from shm_metrics.reader.seqlock import SeqlockGroup, gauge_group, histogram_group
 from shm_metrics.runtime.cached_property import cached_property
 from shm_metrics.segment import catalog_records as records
 from shm_metrics.segment.exemplar_records import Entry
@@ -78,11 +78,11 @@ class Group:
         self.born: FloatArray = states.born
         self.hideable: BoolArray = overflow | states.removed
         self.generation: UnsignedArray = states.generation
-        self.guarded: Guarded | None = None
+        self.seqlock_group: SeqlockGroup | None = None
         if self.family.type in (HISTOGRAM, SUMMARY):
-            self.guarded = guarded_histograms(self.slots, max(1, len(self.family.bounds)))
+            self.seqlock_group = histogram_group(self.slots, max(1, len(self.family.bounds)))
         elif self.family.type != COUNTER:
-            self.guarded = guarded_gauges(self.slots, self.mode.slots)
+            self.seqlock_group = gauge_group(self.slots, self.mode.slots)
 
     @property
     def mode(self) -> GaugeMode:
@@ -114,20 +114,20 @@ class Group:
 class Plan:
     """groups: in the order in which their first family was declared."""
 
-    def __init__(self, mirror: Mirror) -> None:
-        self.version = mirror.version
-        self.seen = mirror.table.newest_generation()  # before the states are read: what comes later is looked up
+    def __init__(self, catalog_view: CatalogView) -> None:
+        self.version = catalog_view.version
+        self.seen = catalog_view.table.newest_generation()  # before the states are read: what comes later is looked up
         groups: dict[Hashable, Group] = {}
-        for entry in sorted(mirror.families.values(), key=lambda found: found.offset):
+        for entry in sorted(catalog_view.families.values(), key=lambda found: found.offset):
             family = entry.family
-            series = _alive(mirror.table, list(entry.series.values()))
+            series = _alive(catalog_view.table, list(entry.series.values()))
             if entry.overflow is not None:
                 series.append(_overflow(entry))
             group = groups.setdefault((family.type, family.mode, line_shape(family)), Group(family))
             group.plans.append(FamilyPlan(family, series, SeriesLabels(_shown_labels(found) for found in series)))
         self.groups = list(groups.values())
         for group in self.groups:
-            group.arrange(mirror.table)
+            group.arrange(catalog_view.table)
         self._exemplars: tuple[Mapping[int, Entry], dict[Group, Exemplars]] = ({}, {})
 
     @cached_property

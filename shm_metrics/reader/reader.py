@@ -27,15 +27,15 @@ from shm_metrics.model.family_run import FamilyRun
 from shm_metrics.model.gauge_modes import MODES
 from shm_metrics.model.snapshot import Snapshot
 from shm_metrics.reader.aggregate import combine, shared_gauges
-from shm_metrics.reader.catalog_view import Mirror
+from shm_metrics.reader.catalog_view import CatalogView
 from shm_metrics.reader.exemplar_reader import ExemplarScan
 from shm_metrics.reader.plan import Group, Plan
 from shm_metrics.reader.seqlock import (
-    Guarded,
+    SeqlockGroup,
     add_histograms,
     add_rows,
-    guarded_gauges,
-    guarded_histograms,
+    gauge_group,
+    histogram_group,
     read_columns,
 )
 from shm_metrics.runtime.call_lock import CallLock, NestedCallError
@@ -69,7 +69,7 @@ class Reader:
             return {family for family in families if any(workers.uses(row, family) for row in rows)}
 
         self._uses = uses
-        self.mirror = Mirror(segment, self._uses)
+        self.catalog_view = CatalogView(segment, self._uses)
         self.exemplars = ExemplarScan(segment)
         self._mine = mine
         self._plan: Plan | None = None
@@ -115,23 +115,23 @@ class Reader:
             self.segment.header.incarnation.hex(),
             tuple(live),
             tuple(used),
-            sum(len(older.series) for older in self.mirror.older),
-            self.mirror.damaged + self.exemplars.damaged,
+            sum(len(older.series) for older in self.catalog_view.older),
+            self.catalog_view.damaged + self.exemplars.damaged,
             scan.near_limit,
         )
 
-    def refreshed(self) -> Mirror:
+    def refreshed(self) -> CatalogView:
         """The catalog as of now."""
         try:
-            self._lock.run(self.mirror.refresh)
+            self._lock.run(self.catalog_view.refresh)
         except NestedCallError:
             return self._another().refreshed()
-        return self.mirror
+        return self.catalog_view
 
     def _current_plan(self) -> Plan:
-        self.mirror.refresh()
-        if self._plan is None or self._plan.version != self.mirror.version:
-            self._plan = Plan(self.mirror)
+        self.catalog_view.refresh()
+        if self._plan is None or self._plan.version != self.catalog_view.version:
+            self._plan = Plan(self.catalog_view)
         return self._plan
 
     # -- single series --------------------------------------------------------------------------------------------
@@ -147,7 +147,7 @@ class Reader:
         buckets = max(1, len(family.bounds))
         total = np.zeros((buckets + 1, 1))
         with _any_floats():
-            add_histograms(guarded_histograms(slots, buckets).read(self.segment, rows), total[:-1], total[-1])
+            add_histograms(histogram_group(slots, buckets).read(self.segment, rows), total[:-1], total[-1])
         return total[:, 0]
 
     def _rows_that_count(self, slot: int, rows: Iterable[int]) -> list[int]:
@@ -161,11 +161,11 @@ class Reader:
         used = self.live_rows() if mode.live else self.workers.used()
         rows = used if mode.live or mode.combine in ("sum", "each", "shared") else [*used, L.LEDGER_ROW]
         rows = self._rows_that_count(slot, rows)
-        guarded = guarded_gauges(np.array([slot], np.intp), mode.slots)
+        seqlock_group = gauge_group(np.array([slot], np.intp), mode.slots)
         with _any_floats():
             if mode.combine == "shared":
-                return float(read_shared(self.segment, guarded, rows, None)[0][0])
-            blocks = guarded.read(self.segment, rows)
+                return float(read_shared(self.segment, seqlock_group, rows, None)[0][0])
+            blocks = seqlock_group.read(self.segment, rows)
             rule = "sum" if mode.combine == "each" else mode.combine
             return float(combine(rule, blocks[:, 0], blocks[:, 1])[0][0])
 
@@ -257,7 +257,7 @@ class _Scan:
         return None if counts.all() else counts
 
     def _settled(self, group: Group, read: Callable[[IntArray, Any, UnsignedArray], _Parts]) -> _Parts:
-        """What `read` gives of slots, their Guarded (None: counters) and generations; series along the last axis.
+        """What `read` gives of slots, their SeqlockGroup (None: counters) and generations; series along the last axis.
 
         A series that is removed meanwhile is read again, as it is after that: its workers may be zeroing it.
         """
@@ -265,7 +265,7 @@ class _Scan:
         if self.table.newest_generation() != self.seen:
             generation = self._generations(group.slots, generation, self.seen)
         seen = self.table.newest_generation()
-        parts = read(group.slots, group.guarded, generation)
+        parts = read(group.slots, group.seqlock_group, generation)
         for _ in range(MOST_REMOVALS):
             now = self.table.newest_generation()
             if now == seen:
@@ -273,8 +273,8 @@ class _Scan:
             after = self._generations(group.slots, generation, seen)
             changed = np.flatnonzero(after != generation)
             if len(changed):
-                guarded = None if group.guarded is None else group.guarded.some(changed)
-                for whole, part in zip(parts, read(group.slots[changed], guarded, after[changed]), strict=True):
+                seqlock_group = None if group.seqlock_group is None else group.seqlock_group.some(changed)
+                for whole, part in zip(parts, read(group.slots[changed], seqlock_group, after[changed]), strict=True):
                     whole[..., changed] = part
             generation, seen = after, now
         return parts
@@ -326,14 +326,14 @@ class _Scan:
             return group.run(mask, values[:, 0], sums)
         return group.run(mask, values, sums, self.exemplars.get(group))
 
-    def _read_histograms(self, slots: IntArray, guarded: Guarded, generation: UnsignedArray) -> _Parts:
-        counts, sums = np.zeros((len(guarded.indexes) - 4, len(slots))), np.zeros(len(slots))
-        for block in guarded.blocks(self.segment, self.used, self._counts(self.used, generation)):
+    def _read_histograms(self, slots: IntArray, seqlock_group: SeqlockGroup, generation: UnsignedArray) -> _Parts:
+        counts, sums = np.zeros((len(seqlock_group.indexes) - 4, len(slots))), np.zeros(len(slots))
+        for block in seqlock_group.blocks(self.segment, self.used, self._counts(self.used, generation)):
             add_histograms(block, counts, sums)
         return counts, sums
 
     def _gauges(self, group: Group) -> Iterator[FamilyRun | FamilySnapshot]:
-        assert group.guarded is not None
+        assert group.seqlock_group is not None
         mode, family = group.mode, group.family
         rows = self.live if mode.live else self.used
         if not mode.live and mode.combine in ("min", "max", "newest"):
@@ -354,7 +354,7 @@ class _Scan:
             yield from self._each(group, rows, stamps, blocks[:, 1])
             return
         if family.type == INFO:
-            mask = _newest_said(group, stamps)
+            mask = _latest_info(group, stamps)
             yield from self._stamped(group, mask, group.run(mask, np.ones(len(group.slots))), stamps)
             return
         values, some = combine(mode.combine, stamps, blocks[:, 1])
@@ -422,19 +422,19 @@ def _sum_of_rows(block: FloatArray, counts: BoolArray) -> FloatArray:
     return total
 
 
-def read_shared(segment: Segment, guarded: Guarded, rows: list[int], counts: BoolArray | None) -> _Parts:
+def read_shared(segment: Segment, seqlock_group: SeqlockGroup, rows: list[int], counts: BoolArray | None) -> _Parts:
     """As shared_gauges(), with 1.0 for True; read again while a set() moved the epoch meanwhile."""
-    slots = guarded.indexes[0]
+    slots = seqlock_group.indexes[0]
     for _ in range(SCANS):
         epochs = read_columns(segment, [L.LEDGER_ROW], slots)[0]
-        block = guarded.read(segment, rows, counts)
+        block = seqlock_group.read(segment, rows, counts)
         if (epochs == read_columns(segment, [L.LEDGER_ROW], slots)[0]).all():
             break
     values, stamps, some = shared_gauges(epochs, block)
     return values, stamps, some.astype(np.float64)
 
 
-def _newest_said(group: Group, stamps: FloatArray) -> BoolArray:
+def _latest_info(group: Group, stamps: FloatArray) -> BoolArray:
     """Of the things that were said of an info with the same labels, the one that was said last."""
     newest = stamps.max(axis=0, initial=0.0)
     best: dict[tuple[int, LabelPairs], int] = {}

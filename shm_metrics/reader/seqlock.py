@@ -21,7 +21,7 @@ from shm_metrics.native.implementation import build
 from shm_metrics.segment import layout as L
 from shm_metrics.segment.segment import Segment
 
-__all__ = ["Guarded", "add_histograms", "add_rows", "guarded_gauges", "guarded_histograms", "read_columns"]
+__all__ = ["SeqlockGroup", "add_histograms", "add_rows", "gauge_group", "histogram_group", "read_columns"]
 
 
 TRIES = 400
@@ -67,16 +67,16 @@ def reserved_runs(segment: Segment, row: int, slots: int) -> list[tuple[int, int
 
 
 @dataclass(eq=False)
-class Guarded:
+class SeqlockGroup:
     """n series of the same shape.
 
     indexes: shape (width + 1, n); the slots of each series from top to bottom in the order to load them: the guard
         first, and again last.
-    whole: says of blocks (rows, width + 1, n) which series of which row are one state: (rows, n).
+    consistent: maps a block (rows, width + 1, n) to which series of which row are one state: (rows, n).
     """
 
     indexes: IntArray
-    whole: Callable[[FloatArray], BoolArray]
+    consistent: Callable[[FloatArray], BoolArray]
 
     def __post_init__(self) -> None:
         self.first_pages = self.indexes.min(axis=0, initial=0) // L.SLOTS_PER_PAGE
@@ -85,9 +85,9 @@ class Guarded:
         self._at: IntArray = np.empty(0, np.intp)
         self._block: FloatArray = np.empty(0)
 
-    def some(self, positions: IntArray) -> Guarded:
+    def some(self, positions: IntArray) -> SeqlockGroup:
         """Of these series only."""
-        return Guarded(self.indexes[:, positions], self.whole)
+        return SeqlockGroup(self.indexes[:, positions], self.consistent)
 
     def blocks(self, segment: Segment, rows: list[int], counts: BoolArray | None = None) -> Iterator[FloatArray]:
         """Blocks (some rows, width + 1, n), together all of `rows` in their order; each good until the next."""
@@ -137,7 +137,7 @@ class Guarded:
 
     def _look_again(self, matrix: FloatArray, at: IntArray, block: FloatArray) -> None:
         for turn in range(TRIES):
-            moved = ~self.whole(block)
+            moved = ~self.consistent(block)
             if not moved.any():
                 return
             if turn >= TRIES_BEFORE_YIELDING:
@@ -149,25 +149,21 @@ class Guarded:
             block[row, :, series] = loaded
 
 
-def _histogram_whole(block: FloatArray) -> BoolArray:
+def _equal_guards(block: FloatArray) -> BoolArray:
     return np.asarray(block[:, 0] == block[:, -1])
 
 
-def _gauge_whole(block: FloatArray) -> BoolArray:
-    return np.asarray(block[:, 0] == block[:, -1])
-
-
-def guarded_histograms(slots: IntArray, buckets: int) -> Guarded:
+def histogram_group(slots: IntArray, buckets: int) -> SeqlockGroup:
     """Histograms of `buckets` buckets: (sequence, buckets..., even sum, odd sum, sequence).
 
     Buckets are loaded before the sums: the writer stores them the other way round.
     """
-    return Guarded(np.append(np.arange(buckets + 3), 0)[:, None] + slots, _histogram_whole)
+    return SeqlockGroup(np.append(np.arange(buckets + 3), 0)[:, None] + slots, _equal_guards)
 
 
-def guarded_gauges(slots: IntArray, width: int) -> Guarded:
+def gauge_group(slots: IntArray, width: int) -> SeqlockGroup:
     """Gauges of `width` slots: (stamp, value, stamp), or the six of a shared one, and its first again."""
-    return Guarded(np.append(np.arange(width), 0)[:, None] + slots, _gauge_whole)
+    return SeqlockGroup(np.append(np.arange(width), 0)[:, None] + slots, _equal_guards)
 
 
 def add_histograms(block: FloatArray, counts: FloatArray, sums: FloatArray) -> None:

@@ -97,11 +97,11 @@ class Scraper:
 
     def entry(self, family: Family, pairs: LabelPairs) -> SeriesEntry | None:
         """The catalog's entry of a series of this definition, or None. A removed one has what it counted since."""
-        mirror, key = self._reader().refreshed(), records.family_key(family)
-        for found in (mirror.families.get(family.name), *mirror.older):
+        catalog_view, key = self._reader().refreshed(), records.family_key(family)
+        for found in (catalog_view.families.get(family.name), *catalog_view.older):
             if found is not None and found.family.name == family.name and records.family_key(found.family) == key:
                 entry = found.series.get(records.series_key(found.id, pairs))
-                if entry is not None and mirror.table.state(entry.slot, entry.hash) != FREE:
+                if entry is not None and catalog_view.table.state(entry.slot, entry.hash) != FREE:
                     return entry
         return None
 

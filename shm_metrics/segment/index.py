@@ -26,10 +26,10 @@ _INDEXED = L.INDEXED_OFFSET // L.WORD
 _SWITCHES = L.INDEX_SWITCHES_OFFSET // L.WORD
 
 
-class Look(NamedTuple):
+class Probe(NamedTuple):
     """place: of the entry, or the empty one where it would go. commit, size: of the catalog and the table looked at.
 
-    switches: of the catalog, before and after. whole: the table held all of that catalog.
+    switches: of the catalog, before and after. consistent: the table indexed all of that catalog.
     """
 
     place: int
@@ -37,10 +37,10 @@ class Look(NamedTuple):
     commit: int
     size: int
     switches: int
-    whole: bool
+    consistent: bool
 
 
-_NOWHERE = Look(0, None, -1, 0, -1, False)
+_NO_PROBE = Probe(0, None, -1, 0, -1, False)
 
 
 class Index:
@@ -71,18 +71,18 @@ class Index:
 
     def find(self, key: bytes, hash_: int) -> int | None:
         """Offset of the record with this key, or None. Takes no lock: a rebuild may go on meanwhile."""
-        return self.look(key, hash_).offset
+        return self.probe(key, hash_).offset
 
-    def look(self, key: bytes, hash_: int) -> Look:
-        """As find(), with what locate() can go on from."""
+    def probe(self, key: bytes, hash_: int) -> Probe:
+        """Return the result of find() together with what locate() needs to reuse it."""
         catalog = self.catalog
         switches = catalog.switches
         commit, size = catalog.commit, self.size
-        whole = self._checked and self.segment.words[_INDEXED] == commit
+        consistent = self._checked and self.segment.words[_INDEXED] == commit
         found = self._sound_way(key, hash_, commit, size)
         if found is None or catalog.switches != switches:
-            return _NOWHERE
-        return Look(found[0], found[1], commit, size, switches, whole)
+            return _NO_PROBE
+        return Probe(found[0], found[1], commit, size, switches, consistent)
 
     def peek(self, key: bytes, hash_: int) -> int | None:
         """As find(), past entries that are not checked: for a look that is made at every call and changes nothing.
@@ -117,17 +117,17 @@ class Index:
         if L.INDEX_ENTRIES_PER_KEY * words[_USED] >= self.size:
             self._grow()
 
-    def locate(self, key: bytes, hash_: int, look: Look = _NOWHERE) -> tuple[int, int | None]:
+    def locate(self, key: bytes, hash_: int, probe: Probe = _NO_PROBE) -> tuple[int, int | None]:
         """(place, offset) of the key, or (the empty place where it goes, None); after make_ready().
 
-        look: what look() gave before the lock was taken; it still holds if nothing was published since, and the table
-            was whole: one that somebody brought up to the catalog meanwhile holds more than was seen.
+        probe: the result of probe() before the lock was taken. It still holds if nothing was published since and the table
+            was consistent then: a table that another process brought up to the catalog meanwhile holds more entries.
         Every entry on the way is checked; if one is not what it says, the table is made anew.
         """
         commit, size = self.catalog.commit, self.size
-        same = look.switches == self.catalog.switches and look.commit == commit
-        if look.whole and same and look.size == size:
-            return look.place, look.offset
+        same = probe.switches == self.catalog.switches and probe.commit == commit
+        if probe.consistent and same and probe.size == size:
+            return probe.place, probe.offset
         for _ in range(2):
             found = self._sound_way(key, hash_, self.catalog.commit, self.size)
             if found is not None:
@@ -192,7 +192,7 @@ class Index:
         self.segment.words[_INDEXED] = commit
 
     def _lost_entries(self) -> bool:
-        """Whether the table holds fewer or more entries than were put in. Reads the whole table."""
+        """Whether the table holds fewer or more entries than were put in. Reads the consistent table."""
         size = self.size
         empty = self.words[: 2 * size : 2].tolist().count(0)
         return size - empty != self.segment.get(L.INDEX_USED_OFFSET)

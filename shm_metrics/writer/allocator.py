@@ -273,11 +273,11 @@ class Allocator:
         """
         key = records.series_key(family.id, labels, payload)
         hash_ = self.index.hash(key)
-        look = self.index.look(key, hash_)
-        known = self._living(look.offset, key)
+        probe = self.index.probe(key, hash_)
+        known = self._living(probe.offset, key)
         if known is not None:
             return known
-        return self._make_series(slot_codes(definition), key, hash_, look, family.id, now, stamp)
+        return self._make_series(slot_codes(definition), key, hash_, probe, family.id, now, stamp)
 
     def lacks_room(self, definition: Family, family: FamilyPlace, labels: LabelPairs, payload: LabelPairs = ()) -> bool:
         """Whether the series is not there and, as far as is known, no slot is left for it.
@@ -291,10 +291,10 @@ class Allocator:
 
     @_locked
     def _make_series(
-        self, codes: bytes, key: bytes, hash_: int, look: Any, family_id: int, now: float, stamp: float
+        self, codes: bytes, key: bytes, hash_: int, probe: Any, family_id: int, now: float, stamp: float
     ) -> SeriesPlace:
         self._prepare()
-        place, offset = self.index.locate(key, hash_, look)
+        place, offset = self.index.locate(key, hash_, probe)
         found = self._record(offset, key)
         if found is not None and self._within(found):
             state = self.table.state(found.slot, hash_)

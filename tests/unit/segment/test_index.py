@@ -242,11 +242,11 @@ def test_what_was_looked_at_before_a_copy_is_looked_at_again_under_the_lock(inde
     publish(index, b"a")
     publish(index, b"b")
     index.make_ready()
-    look = index.look(b"b", index.hash(b"b"))
+    probe = index.probe(b"b", index.hash(b"b"))
     index.catalog.copy(lambda record: record.key == b"b")
     index.make_ready()
-    place, offset = index.locate(b"b", index.hash(b"b"), look)
-    assert offset != look.offset
+    place, offset = index.locate(b"b", index.hash(b"b"), probe)
+    assert offset != probe.offset
     assert index.catalog.read(offset).key == b"b"
     assert index.words[2 * place] == index.hash(b"b")
 
@@ -263,8 +263,8 @@ def test_a_look_during_which_the_catalog_was_copied_says_nothing(index, monkeypa
         return found
 
     monkeypatch.setattr(Index, "_sound_way", copied_meanwhile)
-    look = index.look(b"b", index.hash(b"b"))
-    assert (look.offset, look.whole) == (None, False)
+    probe = index.probe(b"b", index.hash(b"b"))
+    assert (probe.offset, probe.consistent) == (None, False)
 
 
 def test_a_poisoned_lock_stops_every_store(index):

@@ -155,8 +155,8 @@ def _rest(family):
 
 
 def _slots_of_all(backend):
-    mirror = backend._scraper._reader().refreshed()
-    entries = [entry for family in mirror.families.values() for entry in family.series.values()]
+    catalog_view = backend._scraper._reader().refreshed()
+    entries = [entry for family in catalog_view.families.values() for entry in family.series.values()]
     return [entry.slot for entry in entries]
 
 
