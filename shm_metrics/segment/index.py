@@ -120,8 +120,8 @@ class Index:
     def locate(self, key: bytes, hash_: int, probe: Probe = _NO_PROBE) -> tuple[int, int | None]:
         """(place, offset) of the key, or (the empty place where it goes, None); after make_ready().
 
-        probe: the result of probe() before the lock was taken. It still holds if nothing was published since and the table
-            was consistent then: a table that another process brought up to the catalog meanwhile holds more entries.
+        probe: the result of probe() before the lock was taken. It still holds if nothing was published since and the
+            table was consistent: one that another process brought up to the catalog meanwhile holds more entries.
         Every entry on the way is checked; if one is not what it says, the table is made anew.
         """
         commit, size = self.catalog.commit, self.size
@@ -192,7 +192,7 @@ class Index:
         self.segment.words[_INDEXED] = commit
 
     def _lost_entries(self) -> bool:
-        """Whether the table holds fewer or more entries than were put in. Reads the consistent table."""
+        """Whether the table holds fewer or more entries than were put in. Read all of it."""
         size = self.size
         empty = self.words[: 2 * size : 2].tolist().count(0)
         return size - empty != self.segment.get(L.INDEX_USED_OFFSET)
