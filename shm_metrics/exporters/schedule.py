@@ -16,7 +16,7 @@ from shm_metrics.errors import ExportError, InvalidMetricError
 from shm_metrics.exporters.options import check_seconds
 from shm_metrics.exporters.registry import Exporter
 from shm_metrics.metrics.default_backend import current_backend
-from shm_metrics.runtime.periodic_task import LONGEST_WAIT, Recurring
+from shm_metrics.runtime.periodic_task import LONGEST_WAIT, PeriodicTask
 from shm_metrics.segment.shared_lock import LockHandle
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ log = logging.getLogger("shm_metrics")
 _STOP_SECONDS = 15.0
 
 
-class PushSchedule(Recurring):
+class PushSchedule(PeriodicTask):
     """backend: whose metrics; it must be able to count, for only a worker can lead. exporter: see exporter().
 
     The default backend is followed: when configure() replaces it, its successor is pushed, as declared metrics count
@@ -40,7 +40,7 @@ class PushSchedule(Recurring):
     """
 
     thread_name = "shm_metrics-push"
-    told_as = "push"
+    log_name = "push"
 
     def __init__(
         self,

@@ -16,7 +16,7 @@ from shm_metrics.model.families import (
     GAUGE,
     HISTOGRAM,
     INFO,
-    NOTHING_SAID,
+    EMPTY_INFO,
     STATESET,
     SUMMARY,
     Exemplar,
@@ -375,8 +375,8 @@ class InfoMethods(SeriesMethods):
     def _say(self, payload: LabelPairs) -> None:
         if payload != self._said:
             cell = InfoCell()
-            cell.handle, cell.pairs, cell.payload = self._handle, self._pairs, payload or NOTHING_SAID
-            self._handle.writer.bind(cell, self._handle.family, self._pairs, payload or NOTHING_SAID)
+            cell.handle, cell.pairs, cell.payload = self._handle, self._pairs, payload or EMPTY_INFO
+            self._handle.writer.bind(cell, self._handle.family, self._pairs, payload or EMPTY_INFO)
             self._said, self._cell = payload, cell
         self._cell.set(1.0)
 

@@ -14,7 +14,7 @@ __all__ = [
     "GAUGE",
     "HISTOGRAM",
     "INFO",
-    "NOTHING_SAID",
+    "EMPTY_INFO",
     "STATESET",
     "SUMMARY",
     "AnyFamily",
@@ -38,7 +38,7 @@ STATESET = "stateset"
 LabelPairs: TypeAlias = tuple[tuple[str, str], ...]
 """The labels of one series: (name, value) pairs sorted by name."""
 
-NOTHING_SAID: LabelPairs = (("", ""),)
+EMPTY_INFO: LabelPairs = (("", ""),)
 """The payload of an info that was given no labels to say: its key must differ from that of a series without payload."""
 
 

@@ -14,7 +14,7 @@ from shm_metrics.model.families import (
     COUNTER,
     GAUGE,
     HISTOGRAM,
-    NOTHING_SAID,
+    EMPTY_INFO,
     SUMMARY,
     Exemplar,
     Exemplars,
@@ -187,6 +187,6 @@ def _shown_exemplars(exemplars: Exemplars | None, mask: BoolArray) -> Exemplars 
 
 
 def _shown_labels(series: SeriesEntry) -> LabelPairs:
-    if not series.payload or series.payload == NOTHING_SAID:
+    if not series.payload or series.payload == EMPTY_INFO:
         return series.labels
     return tuple(sorted(series.labels + series.payload))

@@ -28,7 +28,7 @@ from typing import Any, ClassVar
 from shm_metrics.errors import MetricsError
 from shm_metrics.runtime import forks
 
-__all__ = ["LONGEST_WAIT", "Recurring"]
+__all__ = ["LONGEST_WAIT", "PeriodicTask"]
 
 log = logging.getLogger("shm_metrics")
 
@@ -43,21 +43,21 @@ class _OfTheParent(BaseException):
     """Thrown into what a child of fork has of its parent's greenlet; no `except Exception` on the way may keep it."""
 
 
-class Recurring(ABC):
+class PeriodicTask(ABC):
     """failed: steps that did, in this process; last_error: what the last of them said.
 
     A subclass sets its own fields first, and then calls this __init__.
     """
 
     thread_name: ClassVar[str]
-    told_as: ClassVar[str]
+    log_name: ClassVar[str]
     """What the log says has failed."""
 
     def __init__(self) -> None:
-        self._begin_anew()
+        self._reset()
         _living.add(self)
 
-    def _begin_anew(self) -> None:
+    def _reset(self) -> None:
         self.failed = 0
         self.last_error: str | None = None
         self._told: str | None = None
@@ -127,7 +127,7 @@ class Recurring(ABC):
             self._told = kind
             level = logging.WARNING if isinstance(error, MetricsError) else logging.ERROR
             message = "shm_metrics: %s: %s; it is tried again, and counting goes on"
-            log.log(level, message, self.told_as, self.last_error)
+            log.log(level, message, self.log_name, self.last_error)
 
     def _kind(self, error: Exception) -> str:
         """Errors of one kind are logged once."""
@@ -136,7 +136,7 @@ class Recurring(ABC):
     def _success(self) -> None:
         if self._told is not None:
             self._told = None
-            log.warning("shm_metrics: %s: it works again", self.told_as)
+            log.warning("shm_metrics: %s: it works again", self.log_name)
 
     # -- the thread -------------------------------------------------------------------------------------------------
 
@@ -187,18 +187,18 @@ class Recurring(ABC):
         """In a child: begin anew. Whether the thread ran in the parent, and is to begin here, too."""
         ran = self._thread is not None
         _end_copy(self._greenlet)
-        self._begin_anew()
+        self._reset()
         return ran
 
 
-def _run(reference: weakref.ref[Recurring], stop: threading.Event, pid: int) -> None:
+def _run(reference: weakref.ref[PeriodicTask], stop: threading.Event, pid: int) -> None:
     try:
         _go_on(reference, stop, pid)
     except _OfTheParent:
         pass
 
 
-def _go_on(reference: weakref.ref[Recurring], stop: threading.Event, pid: int) -> None:
+def _go_on(reference: weakref.ref[PeriodicTask], stop: threading.Event, pid: int) -> None:
     # pid: also a greenlet that had not begun at the fork is not the child's.
     while os.getpid() == pid:
         owner = reference()
@@ -233,8 +233,8 @@ def _end_copy(greenlet: Any) -> None:
         pass  # of a real thread, and so it is not here
 
 
-_living: weakref.WeakSet[Recurring] = weakref.WeakSet()
-_to_start: list[Recurring] = []
+_living: weakref.WeakSet[PeriodicTask] = weakref.WeakSet()
+_to_start: list[PeriodicTask] = []
 
 
 @forks.in_child(forks.TASKS)
@@ -245,7 +245,7 @@ def _after_fork_in_child() -> None:
             if each.after_fork():
                 _to_start.append(each)
         except Exception:  # the others have their turn
-            log.exception("shm_metrics: %s: after fork", each.told_as)
+            log.exception("shm_metrics: %s: after fork", each.log_name)
 
 
 @forks.in_child(forks.THREADS)

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shm_metrics.errors import InvalidMetricError, SegmentFormatError
-from shm_metrics.model.families import COUNTER, HISTOGRAM, NOTHING_SAID, STATESET, Family
+from shm_metrics.model.families import COUNTER, HISTOGRAM, EMPTY_INFO, STATESET, Family
 from shm_metrics.segment import catalog_records as records
 from shm_metrics.segment.catalog_records import Record
 
@@ -124,7 +124,7 @@ def test_labels_and_payload_come_back_from_a_series_key(offset, own, payload):
 
 
 def test_an_info_that_says_nothing_differs_from_a_series_without_payload():
-    assert records.series_key(0, (), NOTHING_SAID) != records.series_key(0, ())
+    assert records.series_key(0, (), EMPTY_INFO) != records.series_key(0, ())
 
 
 @unhurried
