@@ -11,7 +11,7 @@ MetricsError
     ├── LockLostError                  the leader lease went to somebody else
     └── WireFormatError                a published blob of unknown version, or damaged
 
-A message names the thing, the value, and what to do about it. shown() is how it shows a value, whatever it is.
+A message names the thing, the value, and what to do about it. short_repr() is how it shows a value, whatever it is.
 """
 
 __all__ = [
@@ -25,13 +25,13 @@ __all__ = [
     "SegmentFullError",
     "SyncError",
     "WireFormatError",
-    "shown",
+    "short_repr",
 ]
 
 _MOST_CHARACTERS = 80
 
 
-def shown(value: object) -> str:
+def short_repr(value: object) -> str:
     """`value` as a message shows it: its repr, shortened to 80 characters. Never raises."""
     try:
         text = repr(value)

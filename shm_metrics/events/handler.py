@@ -11,7 +11,7 @@ import weakref
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from shm_metrics.errors import InvalidMetricError, MetricConflictError, SegmentError, shown
+from shm_metrics.errors import InvalidMetricError, MetricConflictError, SegmentError, short_repr
 from shm_metrics.events.cardinality import Census
 from shm_metrics.events.payload import Read, Refused, as_dict, reader, value_text
 from shm_metrics.events.rules import DEFAULT_RULES, ENTITY, SAMPLING_LABEL, Effect, EventRule, EventRules, entity_of
@@ -278,7 +278,7 @@ class EventHandler:
             self._told.add(kind)
             log.warning(
                 "shm_metrics: event %s is not counted: %s (others like it will not be told: %s)",
-                shown(event_name),
+                short_repr(event_name),
                 error,
                 kind,
             )

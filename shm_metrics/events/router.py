@@ -14,7 +14,7 @@ from fnmatch import fnmatchcase
 from threading import RLock
 from typing import Any
 
-from shm_metrics.errors import InvalidMetricError, shown
+from shm_metrics.errors import InvalidMetricError, short_repr
 from shm_metrics.runtime import forks
 
 __all__ = ["EventMapping", "EventRouter"]
@@ -234,7 +234,7 @@ class EventRouter:
         if name in self._told:
             return
         self._told.add(name)
-        text = what if isinstance(what, str) else shown(what)
+        text = what if isinstance(what, str) else short_repr(what)
         log.warning("shm_metrics: event backend %s: %s (it will not be told again)", name, text)
 
     def routing_stats(self) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 
-from shm_metrics.errors import InvalidMetricError, shown
+from shm_metrics.errors import InvalidMetricError, short_repr
 from shm_metrics.model.families import LabelPairs
 
 __all__ = ["check_label_names", "check_metric_name", "is_unicode", "label_pairs", "label_text"]
@@ -26,7 +26,7 @@ def check_metric_name(name: object) -> str:
     """`name` itself. Raises InvalidMetricError."""
     if not isinstance(name, str) or not _METRIC.fullmatch(name):
         raise InvalidMetricError(
-            f"metric name {shown(name)}: use letters, digits, '_' and ':', and begin with no digit"
+            f"metric name {short_repr(name)}: use letters, digits, '_' and ':', and begin with no digit"
         )
     return str(name)
 
@@ -45,7 +45,7 @@ def check_label_names(names: Iterable[str], type_: str = "", name: str = "") -> 
     for label in told:
         if not isinstance(label, str) or not _LABEL.fullmatch(label):
             raise InvalidMetricError(
-                f"{name}: label name {shown(label)}: use letters, digits and '_', and begin with no digit"
+                f"{name}: label name {short_repr(label)}: use letters, digits and '_', and begin with no digit"
             )
         if label.startswith("__") or label in reserved:
             raise InvalidMetricError(f"{name}: label name {label!r} is reserved; choose another")
@@ -69,7 +69,7 @@ def label_text(value: object, label: str = "") -> str:
         raise InvalidMetricError(f"label {label!r}: str() of its {type(value).__name__} failed: {error}") from error
     if not is_unicode(text):
         raise InvalidMetricError(
-            f"label {label!r}: {shown(text)} holds a lone surrogate and cannot be UTF-8; decode it first"
+            f"label {label!r}: {short_repr(text)} holds a lone surrogate and cannot be UTF-8; decode it first"
         )
     if len(text) > MAX_VALUE_CHARACTERS:
         raise InvalidMetricError(

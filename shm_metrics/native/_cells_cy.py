@@ -33,7 +33,7 @@ from array import array
 from threading import RLock
 from time import monotonic, perf_counter
 
-from shm_metrics.errors import InvalidMetricError, shown
+from shm_metrics.errors import InvalidMetricError, short_repr
 
 if cython.compiled:
     from cython.cimports.posix.time import CLOCK_MONOTONIC, clock_gettime, timespec
@@ -91,14 +91,14 @@ def _is_number(value: object):
 @cython.cfunc
 def _refuse_value(value: object, cell: object):
     raise InvalidMetricError(
-        f"{cell.told()}: {shown(value)} is no number ({type(value).__name__}); give an int or a float"
+        f"{cell.describe()}: {short_repr(value)} is no number ({type(value).__name__}); give an int or a float"
     )
 
 
 @cython.cfunc
 def _refuse_amount(value: object, cell: object):
     raise InvalidMetricError(
-        f"{cell.told()}: counter amount {shown(value)}: a counter only grows; give a finite amount of at least 0, "
+        f"{cell.describe()}: counter amount {short_repr(value)}: a counter only grows; give a finite amount of at least 0, "
         "or use a gauge for what goes down"
     )
 
@@ -106,7 +106,7 @@ def _refuse_amount(value: object, cell: object):
 @cython.cfunc
 def _refuse_nan(cell: object):
     raise InvalidMetricError(
-        f"{cell.told()}: observed NaN: it belongs to no bucket; leave it out, or count it with a counter"
+        f"{cell.describe()}: observed NaN: it belongs to no bucket; leave it out, or count it with a counter"
     )
 
 
@@ -229,7 +229,7 @@ class Cell:
         self.row = row
         self.slot = slot
 
-    def told(self):
+    def describe(self):
         """What messages call this cell; a series has a name and labels."""
         return "a cell"
 

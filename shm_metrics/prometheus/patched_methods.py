@@ -13,7 +13,7 @@ from collections.abc import Callable
 from threading import Lock
 from typing import Any
 
-from shm_metrics.errors import InvalidMetricError, shown
+from shm_metrics.errors import InvalidMetricError, short_repr
 from shm_metrics.metrics.family_handle import FamilyHandle
 from shm_metrics.model.families import COUNTER, GAUGE
 from shm_metrics.model.labels import label_pairs
@@ -59,7 +59,7 @@ def _slowly(metric: Any, name: str, amount: Any, *more: Any) -> None:
     try:
         number = float(amount)
     except (TypeError, ValueError) as error:
-        raise type(error)(f"{metric._type} {series.told()}: {name}({shown(amount)}): give a number") from None
+        raise type(error)(f"{metric._type} {series.describe()}: {name}({short_repr(amount)}): give a number") from None
     if metric._type != GAUGE and (math.isnan(number) or (metric._type == COUNTER and math.isinf(number))):
         # It would make the total of all workers worthless for ever, and raising would break an application that runs.
         _tell(metric, f"{name}({number}) was left out")
