@@ -51,9 +51,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
-    from shm_metrics.native.implementation import COMPILED, build
+    from shm_metrics.native.implementation import COMPILED, cells
 
-    lines = [f"shm_metrics: {'compiled' if COMPILED else 'interpreted'} cells, {os.path.basename(build.__file__)}"]
+    lines = [f"shm_metrics: {'compiled' if COMPILED else 'interpreted'} cells, {os.path.basename(cells.__file__)}"]
     if config.option.markexpr == "torture":
         seconds = os.environ.get("SHM_METRICS_TORTURE_SECONDS", "20")
         seed = os.environ["SHM_METRICS_TORTURE_SEED"]

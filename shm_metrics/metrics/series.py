@@ -25,7 +25,7 @@ from shm_metrics.model.families import (
 )
 from shm_metrics.model.gauge_modes import MODES, SHARED
 from shm_metrics.model.labels import check_label_names, label_pairs
-from shm_metrics.native.implementation import COMPILED, build
+from shm_metrics.native.implementation import COMPILED, cells
 from shm_metrics.segment.exemplar_records import exemplar_text
 
 if TYPE_CHECKING:
@@ -181,7 +181,7 @@ class CounterMethods(ExemplarMethods, CounterCell):
     def inc_with_exemplar(self, amount: SupportsFloat, exemplar: Mapping[str, str]) -> None:
         """What inc() does with an exemplar; it is checked first, so that a bad one counts nothing."""
         text = exemplar_text(exemplar, self._handle.family.name)
-        build.CounterCell.inc(self, amount)
+        cells.CounterCell.inc(self, amount)
         if exemplar:
             self._keep(text, float(amount), time.time())
 
@@ -211,7 +211,7 @@ class CounterMethods(ExemplarMethods, CounterCell):
         return self._handle.total(self._pairs)
 
 
-class CounterSeries(CounterMethods, build.CounterCell):
+class CounterSeries(CounterMethods, cells.CounterCell):
     __slots__ = _SLOTS
 
 
@@ -255,11 +255,11 @@ class GaugeMethods(SeriesMethods, MovingCell):
         return self._handle.total(self._pairs)
 
 
-class SharedGaugeSeries(GaugeMethods, build.SharedGaugeCell):
+class SharedGaugeSeries(GaugeMethods, cells.SharedGaugeCell):
     __slots__ = _SLOTS
 
 
-class GaugeSeries(GaugeMethods, build.GaugeCell):
+class GaugeSeries(GaugeMethods, cells.GaugeCell):
     __slots__ = _SLOTS
 
 
@@ -278,7 +278,7 @@ class NewestMethods(GaugeMethods):
     dec = increment = decrement = inc
 
 
-class NewestGaugeSeries(NewestMethods, build.GaugeCell):
+class NewestGaugeSeries(NewestMethods, cells.GaugeCell):
     __slots__ = _SLOTS
 
 
@@ -310,7 +310,7 @@ class HistogramMethods(ExemplarMethods, ObservingMethods):
     def observe_with_exemplar(self, amount: SupportsFloat, exemplar: Mapping[str, str]) -> None:
         """What observe() does with an exemplar; it is checked first, so that a bad one counts nothing."""
         text = exemplar_text(exemplar, self._handle.family.name)
-        build.HistogramCell.observe(self, amount)
+        cells.HistogramCell.observe(self, amount)
         if exemplar:
             self._keep(text, float(amount), time.time())
 
@@ -328,7 +328,7 @@ class HistogramMethods(ExemplarMethods, ObservingMethods):
         return range(1, 1 + len(self._handle.family.bounds))
 
 
-class HistogramSeries(HistogramMethods, build.HistogramCell):
+class HistogramSeries(HistogramMethods, cells.HistogramCell):
     __slots__ = _SLOTS
 
 
@@ -339,7 +339,7 @@ class SummaryMethods(ObservingMethods):
         raise TypeError(f"{self._handle.family.name}: a summary takes no exemplar; use a histogram")
 
 
-class SummarySeries(SummaryMethods, build.HistogramCell):
+class SummarySeries(SummaryMethods, cells.HistogramCell):
     __slots__ = _SLOTS
 
 
@@ -381,7 +381,7 @@ class InfoMethods(SeriesMethods):
         self._cell.set(1.0)
 
 
-class InfoCell(build.GaugeCell):
+class InfoCell(cells.GaugeCell):
     """What was said; its stamp is when."""
 
     handle: FamilyHandle
@@ -417,7 +417,7 @@ class EnumMethods(SeriesMethods, MovingCell):
         return self._handle.family.states[int(index)]
 
 
-class EnumSeries(EnumMethods, build.GaugeCell):
+class EnumSeries(EnumMethods, cells.GaugeCell):
     __slots__ = _SLOTS
 
 

@@ -12,7 +12,7 @@ import sys
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-__all__ = ["COMPILED", "build", "lookup"]
+__all__ = ["COMPILED", "cells", "lookup"]
 
 
 def _interpreted(name: str) -> ModuleType:
@@ -37,8 +37,8 @@ def _choose() -> tuple[ModuleType, ModuleType]:
 
 
 if TYPE_CHECKING:
-    from shm_metrics.native import _cells_cy as build
+    from shm_metrics.native import _cells_cy as cells
     from shm_metrics.native import _lookup_cy as lookup
 else:
-    build, lookup = _choose()
-COMPILED: bool = build.COMPILED
+    cells, lookup = _choose()
+COMPILED: bool = cells.COMPILED

@@ -17,7 +17,7 @@ from time import sleep  # at import, like the locks: see locks.py, "Under gevent
 import numpy as np
 
 from shm_metrics.model.arrays import BoolArray, FloatArray, IntArray
-from shm_metrics.native.implementation import build
+from shm_metrics.native.implementation import cells
 from shm_metrics.segment import layout as L
 from shm_metrics.segment.segment import Segment
 
@@ -110,7 +110,7 @@ class SeqlockGroup:
         np.add(starts[:, None, None], self.indexes, out=at)
         matrix, there = segment.matrix.reshape(-1), self._there(segment, rows, counts)
         if there is None:
-            build.gather(matrix, at.reshape(-1), block.reshape(-1))
+            cells.gather(matrix, at.reshape(-1), block.reshape(-1))
             self._look_again(matrix, at, block)
         else:
             block[:] = 0.0
@@ -130,7 +130,7 @@ class SeqlockGroup:
         """The series at `at` (m, width + 1), each whole: shape (m, width + 1)."""
         at = np.ascontiguousarray(at.T)[None]
         block = np.empty(at.shape)
-        build.gather(matrix, at.reshape(-1), block.reshape(-1))
+        cells.gather(matrix, at.reshape(-1), block.reshape(-1))
         self._look_again(matrix, at, block)
         loaded: FloatArray = block[0].T
         return loaded
@@ -145,7 +145,7 @@ class SeqlockGroup:
             row, series = np.nonzero(moved)
             again = np.ascontiguousarray(at[row, :, series])
             loaded = np.empty(again.shape)
-            build.gather(matrix, again.reshape(-1), loaded.reshape(-1))
+            cells.gather(matrix, again.reshape(-1), loaded.reshape(-1))
             block[row, :, series] = loaded
 
 

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from shm_metrics.errors import SegmentError, SegmentFullError
 from shm_metrics.model.families import Family, LabelPairs
-from shm_metrics.native.implementation import build
+from shm_metrics.native.implementation import cells
 from shm_metrics.runtime import forks
 from shm_metrics.runtime.cached_property import cached_property
 from shm_metrics.runtime.call_lock import BusyCallError, CallLock, ForkedCallError
@@ -70,7 +70,7 @@ class Writer:
         self.allocator = Allocator(self.segment, _reader_of(self))
         self.lease: RowLease | None = None
         self.closed = False
-        self.row = build.private_row(L.FIRST_SERIES_SLOT)
+        self.row = cells.private_row(L.FIRST_SERIES_SLOT)
         self.row.watch(_follower(self))
         self._wanted_pages = bytearray(self.segment.layout.pages_per_row)
         self._wanted_pages[0] = 1
@@ -308,7 +308,7 @@ class Writer:
             self._put_aside(cell, family)
 
     def _put_aside(self, cell: Any, family: Family) -> None:
-        cell.bind(build.private_row(len(slot_codes(family))), 0)
+        cell.bind(cells.private_row(len(slot_codes(family))), 0)
 
     def _wait(self, cell: Any, family: Family, labels: LabelPairs, payload: LabelPairs, move: bool) -> None:
         # A cell without a place does not wait, and one that is settled does: an exception in between loses no count.
@@ -397,7 +397,7 @@ class Writer:
             raise ForkedCallError
         self.lease = lease
         if self.row.memory()[1]:
-            shared = build.private_row(1)
+            shared = cells.private_row(1)
             self._point(shared, lease)
             shared.follow(lease.generation()[0])
             self.follow_removals()
@@ -410,7 +410,7 @@ class Writer:
             if lock.poisoned:
                 raise ForkedCallError
             self._exemplars = exemplars
-            build.adopt(self.row, shared, self._rowless)
+            cells.adopt(self.row, shared, self._rowless)
             self.row.add(L.SLOT_OVERFLOWED_UPDATES, overflowed)
         if lock.poisoned:
             raise ForkedCallError
@@ -466,7 +466,7 @@ class Writer:
     def _put_off(self, cell: Any, slot: int, carry: bool) -> None:
         """Have the cell find its place when it writes next."""
         if cell.place() == (self.row, slot):
-            aside = build.private_row(cell.slots())
+            aside = cells.private_row(cell.slots())
             aside.watch(self.row.follower_of())
             aside.unsettle()
             (cell.move if carry else cell.bind)(aside, 0)

@@ -11,7 +11,7 @@ import pytest
 
 from shm_metrics import MetricsBackend
 from shm_metrics.errors import SegmentError, SegmentFullError
-from shm_metrics.native.implementation import build
+from shm_metrics.native.implementation import cells
 from shm_metrics.segment import layout as L
 from shm_metrics.segment.segment import Segment
 from shm_metrics.segment.worker_rows import WorkerTable
@@ -147,9 +147,9 @@ def test_overflows_of_a_worker_without_a_row_are_counted_too(worker, no_thread):
 @pytest.mark.parametrize("observed", [(), (0.5,), (0.5, 0.25, 3.0)], ids=len)
 def test_observations_put_together_slot_by_slot_keep_their_sum_when_they_move(observed):
     """As the drop-in counts them: buckets and sum by themselves, beside others that were observed."""
-    cell, place = build.HistogramCell(), build.private_row(16)
+    cell, place = cells.HistogramCell(), cells.private_row(16)
     cell.divide(memoryview(array("d", [1.0, 2.0, float("inf")])))
-    private = build.private_row(6)
+    private = cells.private_row(6)
     cell.bind(private, 0)
     for value in observed:
         cell.observe(value)
@@ -165,9 +165,9 @@ def test_observations_put_together_slot_by_slot_keep_their_sum_when_they_move(ob
 
 @pytest.mark.parametrize("values", [(float("inf"),), (float("inf"), 1.0, 2.0), (1e308, 1e308, 1e308)])
 def test_observations_of_infinity_move_with_their_sum(values):
-    cell, place = build.HistogramCell(), build.private_row(16)
+    cell, place = cells.HistogramCell(), cells.private_row(16)
     cell.divide(memoryview(array("d", [1.0, 2.0, float("inf")])))
-    cell.bind(build.private_row(6), 0)
+    cell.bind(cells.private_row(6), 0)
     for value in values:
         cell.observe(value)
     cell.move(place, 4)
