@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from shm_metrics.errors import SegmentFormatError
 from shm_metrics.model.families import Family, LabelPairs
 from shm_metrics.model.labels import OVERFLOW_LABELS
-from shm_metrics.segment import catalog_records as records
+from shm_metrics.segment import catalog_records
 from shm_metrics.segment import layout as L
 from shm_metrics.segment.catalog import Catalog
 from shm_metrics.segment.segment import Segment
@@ -72,7 +72,7 @@ class CatalogView:
         self._switches = self.catalog.switches
         self._contested: dict[str, list[FamilyEntry]] = {}
         self._by_id: dict[int, FamilyEntry] = {}
-        self._orphans: dict[int, list[records.Record]] = {}  # series before their family, by its id
+        self._orphans: dict[int, list[catalog_records.Record]] = {}  # series before their family, by its id
         self._cursor = 0
 
     def refresh(self) -> None:
@@ -103,16 +103,16 @@ class CatalogView:
                 self.damaged += 1
             self._cursor = following
 
-    def _take(self, offset: int, record: records.Record | None) -> None:
+    def _take(self, offset: int, record: catalog_records.Record | None) -> None:
         if record is None:
             raise SegmentFormatError(f"damaged catalog record at {offset}")
-        if record.kind == records.FAMILY:
+        if record.kind == catalog_records.FAMILY:
             self._take_family(offset, record)
         else:
             self._take_series(record)
 
-    def _take_family(self, offset: int, record: records.Record) -> None:
-        entry = FamilyEntry(offset, record.hash, record.parent, records.family_of(record), record.rank)
+    def _take_family(self, offset: int, record: catalog_records.Record) -> None:
+        entry = FamilyEntry(offset, record.hash, record.parent, catalog_records.family_of(record), record.rank)
         self._check_slots(record, entry.family, optional=True)
         if record.count:
             entry.overflow = SeriesEntry(OVERFLOW_LABELS, (), record.slot, record.hash, overflow=True)
@@ -139,13 +139,13 @@ class CatalogView:
         self.older = [entry for entries in self._contested.values() for entry in entries if id(entry) not in shown_now]
         return changed
 
-    def _take_series(self, record: records.Record) -> None:
+    def _take_series(self, record: catalog_records.Record) -> None:
         family = self._by_id.get(record.parent)
         if family is None:
             self._orphans.setdefault(record.parent, []).append(record)
             raise SegmentFormatError(f"series of the family {record.parent:x}, of which there is no record")
         self._check_slots(record, family.family)
-        labels, payload = records.labels_of(record)
+        labels, payload = catalog_records.labels_of(record)
         # The same key a second time: the first one's slots were reused, or its record could not be found any more.
         family.series[record.key] = SeriesEntry(labels, payload, record.slot, record.hash)
 
@@ -158,7 +158,7 @@ class CatalogView:
                 continue
             self.damaged -= 1
 
-    def _check_slots(self, record: records.Record, family: Family, optional: bool = False) -> None:
+    def _check_slots(self, record: catalog_records.Record, family: Family, optional: bool = False) -> None:
         if optional and not record.count:
             return
         within = L.FIRST_SERIES_SLOT <= record.slot <= self.segment.layout.slots - record.count

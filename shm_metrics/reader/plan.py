@@ -29,7 +29,7 @@ from shm_metrics.model.line_shape import line_shape
 from shm_metrics.reader.catalog_view import FamilyEntry, CatalogView, SeriesEntry
 from shm_metrics.reader.seqlock import SeqlockGroup, gauge_group, histogram_group
 from shm_metrics.runtime.cached_property import cached_property
-from shm_metrics.segment import catalog_records as records
+from shm_metrics.segment import catalog_records
 from shm_metrics.segment.exemplar_records import Entry
 from shm_metrics.segment.slot_table import SlotTable
 
@@ -173,7 +173,7 @@ def _alive(table: SlotTable, series: list[SeriesEntry]) -> list[SeriesEntry]:
 def _overflow(family: FamilyEntry) -> SeriesEntry:
     """The overflow series, under a label of its own where the application has a series with the usual one."""
     assert family.overflow is not None
-    if records.series_key(family.id, OVERFLOW_LABELS) in family.series:
+    if catalog_records.series_key(family.id, OVERFLOW_LABELS) in family.series:
         return replace(family.overflow, labels=OWN_OVERFLOW_LABELS)
     return family.overflow
 

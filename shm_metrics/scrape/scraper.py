@@ -18,7 +18,7 @@ from shm_metrics.runtime.procfs import read_worker
 from shm_metrics.scrape.cpu_ledger import CpuLedger
 from shm_metrics.scrape.process_families import process_families
 from shm_metrics.scrape.self_metrics import EngineFigures, self_families
-from shm_metrics.segment import catalog_records as records
+from shm_metrics.segment import catalog_records
 from shm_metrics.segment import layout as L
 from shm_metrics.segment.location import SegmentLocation
 from shm_metrics.segment.presence import watch
@@ -97,10 +97,10 @@ class Scraper:
 
     def entry(self, family: Family, pairs: LabelPairs) -> SeriesEntry | None:
         """The catalog's entry of a series of this definition, or None. A removed one has what it counted since."""
-        catalog_view, key = self._reader().refreshed(), records.family_key(family)
+        catalog_view, key = self._reader().refreshed(), catalog_records.family_key(family)
         for found in (catalog_view.families.get(family.name), *catalog_view.older):
-            if found is not None and found.family.name == family.name and records.family_key(found.family) == key:
-                entry = found.series.get(records.series_key(found.id, pairs))
+            if found is not None and found.family.name == family.name and catalog_records.family_key(found.family) == key:
+                entry = found.series.get(catalog_records.series_key(found.id, pairs))
                 if entry is not None and catalog_view.table.state(entry.slot, entry.hash) != FREE:
                     return entry
         return None

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 
 from shm_metrics.errors import SegmentFormatError, SegmentFullError
 from shm_metrics.runtime.call_lock import CallLock, ForkedCallError
-from shm_metrics.segment import catalog_records as records
+from shm_metrics.segment import catalog_records
 from shm_metrics.segment import layout as L
 from shm_metrics.segment.catalog_records import Record
 from shm_metrics.segment.segment import Segment
@@ -60,9 +60,9 @@ class Catalog:
     def _commit(self, region: int) -> int:
         words, size = self.segment.words, len(self._regions[region])
         commit = words[_COMMIT + region]
-        if commit > words[_RESERVED + region] or commit > size or commit % records.ALIGN:
+        if commit > words[_RESERVED + region] or commit > size or commit % catalog_records.ALIGN:
             # Damaged. Memory that was never reserved is not touched, whatever the word says.
-            return min(commit, words[_RESERVED + region], size) // records.ALIGN * records.ALIGN
+            return min(commit, words[_RESERVED + region], size) // catalog_records.ALIGN * catalog_records.ALIGN
         return commit
 
     def append(self, record: Record) -> tuple[int, int]:
@@ -120,12 +120,12 @@ class Catalog:
 
     def read(self, offset: int) -> Record:
         """The record at `offset`. Raises SegmentFormatError."""
-        return records.unpack(self.data, offset, self.commit)[0]
+        return catalog_records.unpack(self.data, offset, self.commit)[0]
 
     def raise_rank(self, offset: int, rank: int) -> None:
         """Have the definition at `offset` be newer than those of a lower rank."""
         place, packed = (
-            slice(offset + records.RANK_OFFSET, offset + records.RANK_OFFSET + L.WORD),
+            slice(offset + catalog_records.RANK_OFFSET, offset + catalog_records.RANK_OFFSET + L.WORD),
             rank.to_bytes(8, "little"),
         )
         if self._lock.poisoned:
@@ -133,7 +133,7 @@ class Catalog:
         self.data[place] = packed
 
     def rank(self, offset: int) -> int:
-        return L.word(self.data, offset + records.RANK_OFFSET)
+        return L.word(self.data, offset + catalog_records.RANK_OFFSET)
 
     def scan(self, start: int) -> Iterator[tuple[int, Record | None, int]]:
         """The published records from `start` on, as (offset, record, offset of the next).
@@ -144,9 +144,9 @@ class Catalog:
         data, offset, end = self.data, start, self.commit
         while offset < end:
             try:
-                record, following = records.unpack(data, offset, end)
+                record, following = catalog_records.unpack(data, offset, end)
             except SegmentFormatError:
-                following = _resynchronise(data, offset + records.ALIGN, end)
+                following = _resynchronise(data, offset + catalog_records.ALIGN, end)
                 yield offset, None, following
             else:
                 yield offset, record, following
@@ -156,11 +156,11 @@ class Catalog:
 def _resynchronise(data: memoryview, offset: int, end: int) -> int:
     while offset < end:
         try:
-            records.unpack(data, offset, end)
+            catalog_records.unpack(data, offset, end)
             return offset
         except SegmentFormatError:
-            written = _WRITTEN.search(data, offset + records.ALIGN, end)  # a stretch of zeros may be long
+            written = _WRITTEN.search(data, offset + catalog_records.ALIGN, end)  # a stretch of zeros may be long
             if written is None:
                 return end
-            offset = written.start() // records.ALIGN * records.ALIGN
+            offset = written.start() // catalog_records.ALIGN * catalog_records.ALIGN
     return end

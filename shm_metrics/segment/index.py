@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from shm_metrics.errors import SegmentFullError
 from shm_metrics.runtime.call_lock import CallLock, ForkedCallError
-from shm_metrics.segment import catalog_records as records
+from shm_metrics.segment import catalog_records
 from shm_metrics.segment import layout as L
 from shm_metrics.segment.catalog import Catalog
 from shm_metrics.segment.segment import Segment
@@ -97,7 +97,7 @@ class Index:
                 return None
             if found == hash_:
                 offset = words[2 * place + 1] - 1
-                return offset if records.has_key(self.catalog.data, offset, self.catalog.commit, key) else None
+                return offset if catalog_records.has_key(self.catalog.data, offset, self.catalog.commit, key) else None
             place = (place + 1) & mask
         return None
 
@@ -143,9 +143,9 @@ class Index:
             if not found:
                 return place, None
             offset = words[2 * place + 1] - 1
-            if records.hash_at(data, offset, commit) != found:
+            if catalog_records.hash_at(data, offset, commit) != found:
                 return None
-            if found == hash_ and records.has_key(data, offset, commit, key):
+            if found == hash_ and catalog_records.has_key(data, offset, commit, key):
                 return place, offset
             place = (place + 1) & mask
         return None

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from shm_metrics.errors import SegmentError, SegmentFormatError, SegmentFullError
 from shm_metrics.model.families import Family, LabelPairs
 from shm_metrics.runtime.call_lock import CallLock, ForkedCallError, NestedCallError
-from shm_metrics.segment import catalog_records as records
+from shm_metrics.segment import catalog_records
 from shm_metrics.segment import layout as L
 from shm_metrics.segment.catalog import Catalog
 from shm_metrics.segment.catalog_records import Record
@@ -186,7 +186,7 @@ class Allocator:
     @_locked
     def _make_family(self, family: Family, labelled: bool, now: float) -> FamilyPlace:
         self._prepare()
-        key = records.family_key(family)
+        key = catalog_records.family_key(family)
         hash_ = self.index.hash(key)
         place, offset = self.index.locate(key, hash_)
         known = self._read_family(offset, key)
@@ -194,8 +194,8 @@ class Allocator:
             return known
         words, lock = self.segment.words, self.lock
         number, rank = min(words[_FAMILIES] + 1, L.LARGEST_WORD), min(words[_CHANGES] + 1, L.LARGEST_WORD)
-        record = Record(records.FAMILY, key, number, 0, 0, now, family.documentation.encode(), rank, hash_)
-        records.check_size(len(key) + len(record.tail))
+        record = Record(catalog_records.FAMILY, key, number, 0, 0, now, family.documentation.encode(), rank, hash_)
+        catalog_records.check_size(len(key) + len(record.tail))
         if lock.poisoned:
             raise ForkedCallError
         words[_FAMILIES] = number
@@ -212,7 +212,7 @@ class Allocator:
     def show(self, family: Family) -> None:
         """Have this definition be the newest one of its name. Nothing happens when it is not recorded."""
         self._prepare()
-        key = records.family_key(family)
+        key = catalog_records.family_key(family)
         _, offset = self.index.locate(key, self.index.hash(key))
         if offset is not None:
             self.catalog.raise_rank(offset, min(self.segment.words[_CHANGES] + 1, L.LARGEST_WORD))
@@ -248,12 +248,12 @@ class Allocator:
 
     def find_family(self, family: Family) -> FamilyPlace | None:
         """The family's record if it is there. Takes no lock."""
-        key = records.family_key(family)
+        key = catalog_records.family_key(family)
         return self._read_family(self.index.find(key, self.index.hash(key)), key)
 
     def find(self, family: FamilyPlace, labels: LabelPairs, payload: LabelPairs = ()) -> SeriesPlace | None:
         """The series if it is there, and alive or in use since it was removed. Takes no lock."""
-        key = records.series_key(family.id, labels, payload)
+        key = catalog_records.series_key(family.id, labels, payload)
         record = self._record(self.index.find(key, self.index.hash(key)), key)
         if record is None or not self._within(record) or not self.shows(record.slot, record.count, record.hash):
             return None
@@ -271,7 +271,7 @@ class Allocator:
 
         Raises CatalogBusyError, or SegmentFullError when there is no slot, index entry or catalog space left.
         """
-        key = records.series_key(family.id, labels, payload)
+        key = catalog_records.series_key(family.id, labels, payload)
         hash_ = self.index.hash(key)
         probe = self.index.probe(key, hash_)
         known = self._living(probe.offset, key)
@@ -286,7 +286,7 @@ class Allocator:
         """
         if not self._full or self._full.get(slot_codes(definition)) != self._fullness():
             return False
-        key = records.series_key(family.id, labels, payload)
+        key = catalog_records.series_key(family.id, labels, payload)
         return self.index.peek(key, self.index.hash(key)) is None
 
     @_locked
@@ -302,8 +302,8 @@ class Allocator:
                 self._revive(found.slot, now)
             if state != FREE:
                 return SeriesPlace(hash_, found.slot, found.count)
-        records.check_size(len(key))
-        record = Record(records.SERIES, key, family_id, 0, len(codes), now, hash=hash_)
+        catalog_records.check_size(len(key))
+        record = Record(catalog_records.SERIES, key, family_id, 0, len(codes), now, hash=hash_)
         slot = self._new_slots(codes)
         reused = slot is None
         if slot is None:
@@ -508,7 +508,7 @@ class Allocator:
         known: set[tuple[int, int]] = set()
 
         def lives(record: Record) -> bool:
-            if record.kind == records.FAMILY:
+            if record.kind == catalog_records.FAMILY:
                 return True
             again = (record.slot, record.hash) in known
             known.add((record.slot, record.hash))

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from shm_metrics.errors import SegmentFullError
 from shm_metrics.runtime.call_lock import CallLock, ForkedCallError
-from shm_metrics.segment import catalog_records as records
+from shm_metrics.segment import catalog_records
 from shm_metrics.segment import layout as L
 from shm_metrics.segment.catalog import Catalog
 from shm_metrics.segment.catalog_records import Record
@@ -35,7 +35,7 @@ def index(segment):
 
 def append(index, key):
     """A record that is published and not indexed: its author was killed in between."""
-    return index.catalog.append(Record(records.SERIES, key, hash=index.hash(key)))[0]
+    return index.catalog.append(Record(catalog_records.SERIES, key, hash=index.hash(key)))[0]
 
 
 def publish(index, key):
@@ -121,7 +121,7 @@ def test_damage_is_passed_over(index):
     publish(index, b"a")
     damaged = append(index, b"b")
     last = append(index, b"c")
-    index.catalog.data[damaged + records.HEAD_BYTES] ^= 1
+    index.catalog.data[damaged + catalog_records.HEAD_BYTES] ^= 1
     index.make_ready()
     assert find(index, b"b") is None
     assert find(index, b"c") == last

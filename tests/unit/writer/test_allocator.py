@@ -10,7 +10,6 @@ import pytest
 from shm_metrics.errors import InvalidMetricError
 from shm_metrics.model.families import COUNTER, GAUGE, Family
 from shm_metrics.segment import layout as L
-from shm_metrics.writer import allocator as allocators
 from shm_metrics.writer.allocator import CatalogBusyError
 from tests.support.segments import DEPTH, JOBS, SECONDS, catalog_held, shown
 from tests.support.soundness import check_sound
@@ -97,7 +96,7 @@ def test_what_comes_in_on_top_of_a_creation_in_the_same_thread_is_refused(make_w
 def test_a_catalog_that_somebody_does_not_let_go_is_busy_and_no_hang(make_writer, monkeypatch):
     one = make_writer()
     known = series(one)
-    monkeypatch.setattr(allocators, "CATALOG_SECONDS", 0.01)
+    monkeypatch.setattr("shm_metrics.writer.allocator.CATALOG_SECONDS", 0.01)
     with catalog_held(one.segment):
         assert series(one) == known
         with pytest.raises(CatalogBusyError, match="has been locked"):

@@ -11,7 +11,7 @@ import struct
 import pytest
 
 from shm_metrics.errors import SegmentFullError
-from shm_metrics.reader import exemplar_reader as exemplar_scan
+from shm_metrics.reader import exemplar_reader
 from shm_metrics.reader.exemplar_reader import ExemplarScan
 from shm_metrics.segment import layout as L
 from shm_metrics.segment.exemplar_records import BODY_OFFSET, exemplar_text
@@ -168,8 +168,8 @@ def test_a_sequence_at_its_end_begins_anew(segment, sequence):
 
 def test_a_scan_parses_only_what_changed(segment, monkeypatch):
     parsed = []
-    unpack = exemplar_scan.unpack_entry
-    monkeypatch.setattr(exemplar_scan, "unpack_entry", lambda data: parsed.append(1) or unpack(data))
+    unpack = exemplar_reader.unpack_entry
+    monkeypatch.setattr(exemplar_reader, "unpack_entry", lambda data: parsed.append(1) or unpack(data))
     table, scan = ExemplarTable(segment, ROW), ExemplarScan(segment)
     for n in range(100):
         keep(table, 20 + n, 1.0)

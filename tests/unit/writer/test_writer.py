@@ -15,8 +15,7 @@ from shm_metrics.native.implementation import cells
 from shm_metrics.segment import layout as L
 from shm_metrics.segment.segment import Segment
 from shm_metrics.segment.worker_rows import WorkerTable
-from shm_metrics.writer import allocator as allocators
-from shm_metrics.writer import writer as writers
+from shm_metrics.writer.writer import set_process_role
 from shm_metrics.writer.writer import Writer
 from tests.support.repairing import repaired
 from tests.support.segments import catalog_held, shown
@@ -112,7 +111,7 @@ def test_series_of_a_worker_that_came_without_a_row_can_be_made_later(worker, no
 
 
 def test_a_worker_without_a_row_takes_one_by_itself(worker, monkeypatch):
-    monkeypatch.setattr(writers, "REPAIR_SECONDS", 0.002)
+    monkeypatch.setattr("shm_metrics.writer.writer.REPAIR_SECONDS", 0.002)
     first, second = worker(), worker()
     second.counter("jobs").inc(5)
     first.close()
@@ -181,8 +180,8 @@ def test_observations_of_infinity_move_with_their_sum(values):
 @pytest.fixture
 def held(worker, no_thread, monkeypatch):
     """(a worker, a context in which another holds the catalog lock)."""
-    monkeypatch.setattr(allocators, "CATALOG_SECONDS", 0.005)
-    monkeypatch.setattr(allocators, "IMPATIENT_SECONDS", 0.0)
+    monkeypatch.setattr("shm_metrics.writer.allocator.CATALOG_SECONDS", 0.005)
+    monkeypatch.setattr("shm_metrics.writer.allocator.IMPATIENT_SECONDS", 0.0)
     first, second = worker(rows=4), worker()
     return first, catalog_held(second._writer.segment)
 
@@ -334,7 +333,7 @@ def test_a_role_is_shown_from_the_beginning_and_when_it_changes(worker):
 
 def test_a_process_role_is_shown_where_the_backend_has_none(worker):
     named, plain = worker(rows=4, role="web"), worker()
-    writers.set_process_role("gunicorn worker")
+    set_process_role("gunicorn worker")
     try:
         later = worker()
         table = WorkerTable(plain._writer.segment)
@@ -344,7 +343,7 @@ def test_a_process_role_is_shown_where_the_backend_has_none(worker):
             "gunicorn worker",
         ]
     finally:
-        writers.set_process_role("")
+        set_process_role("")
 
 
 def test_a_forked_child_takes_a_row_of_its_own(worker):
