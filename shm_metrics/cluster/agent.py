@@ -178,7 +178,7 @@ class SyncAgent(PeriodicTask):
     @property
     def _answers(self) -> bool:
         """Whether the cache did, when it was asked last."""
-        return self._told in (None, LockLostError.__name__)
+        return self._logged in (None, LockLostError.__name__)
 
     # -- asked by the application ---------------------------------------------------------------------------------
 

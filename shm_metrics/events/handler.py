@@ -20,6 +20,7 @@ from shm_metrics.model.families import COUNTER, GAUGE, Family, LabelPairs
 from shm_metrics.model.labels import label_pairs
 from shm_metrics.runtime import forks
 from shm_metrics.runtime.cached_property import cached_property
+from shm_metrics.runtime.log_once import LogOnce
 
 if TYPE_CHECKING:
     from shm_metrics.backend import MetricsBackend
@@ -91,7 +92,7 @@ class EventHandler:
         self.rules = EventRules(DEFAULT_RULES, self.forget)
         self._plans: dict[str, Plan] = {}
         self._sampled: dict[tuple[str, float], Plan] = {}
-        self._told: set[str] = set()
+        self._log_once = LogOnce(log)
         _handlers.add(self)
 
     @cached_property
@@ -274,9 +275,9 @@ class EventHandler:
             kind = "segment"
         else:
             kind = _KINDS.get(type(error), type(error).__name__)
-        if kind not in self._told:
-            self._told.add(kind)
-            log.warning(
+        if kind not in self._log_once:
+            self._log_once.warning(
+                kind,
                 "shm_metrics: event %s is not counted: %s (others like it will not be told: %s)",
                 short_repr(event_name),
                 error,

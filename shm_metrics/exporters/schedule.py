@@ -103,7 +103,7 @@ class PushSchedule(PeriodicTask):
         return super()._kind(error) + (" in part" if isinstance(error, ExportError) and error.partly else "")
 
     def _worth_once_more(self) -> bool:
-        return self._told is None or self._partly
+        return self._logged is None or self._partly
 
     def _work_once_more(self) -> None:
         self._due = self._now()

@@ -23,6 +23,7 @@ from shm_metrics.model.families import COUNTER, GAUGE, HISTOGRAM, INFO, STATESET
 from shm_metrics.model.gauge_modes import SHARED
 from shm_metrics.model.labels import is_unicode
 from shm_metrics.native.implementation import cells
+from shm_metrics.runtime.log_once import LogOnce
 from shm_metrics.runtime.procfs import TICKS_PER_SECOND, own_start_ticks
 
 __all__ = [
@@ -131,18 +132,17 @@ def bind(metric: Any, backend: MetricsBackend, handle_for: Callable[..., FamilyH
     return series
 
 
-_told: set[str] = set()
+_log_once = LogOnce(log)
 
 
 def tell_left_out(metric: Any, error: MetricsError) -> None:
     """Say, once for each name, that the metric counts for its own process only."""
-    if metric._name not in _told:
-        _told.add(metric._name)
-        log.error(
-            "shm_metrics: %s; this %s counts for its own process only, and pages of all workers do not show it",
-            error,
-            metric._type,
-        )
+    _log_once.error(
+        metric._name,
+        "shm_metrics: %s; this %s counts for its own process only, and pages of all workers do not show it",
+        error,
+        metric._type,
+    )
 
 
 # -- what was counted before ------------------------------------------------------------------------------------------

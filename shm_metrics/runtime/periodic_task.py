@@ -60,7 +60,7 @@ class PeriodicTask(ABC):
     def _reset(self) -> None:
         self.failed = 0
         self.last_error: str | None = None
-        self._told: str | None = None
+        self._logged: str | None = None
         self._lock = threading.RLock()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -89,7 +89,7 @@ class PeriodicTask(ABC):
 
     def _worth_once_more(self) -> bool:
         """Whether it is to be tried at the end of the process, which waits for it."""
-        return self._told is None
+        return self._logged is None
 
     @abstractmethod
     def _work_once_more(self) -> None:
@@ -123,8 +123,8 @@ class PeriodicTask(ABC):
         self.failed += 1
         self.last_error = f"{type(error).__name__}: {error}"
         kind = self._kind(error)
-        if self._told != kind:
-            self._told = kind
+        if self._logged != kind:
+            self._logged = kind
             level = logging.WARNING if isinstance(error, MetricsError) else logging.ERROR
             message = "shm_metrics: %s: %s; it is tried again, and counting goes on"
             log.log(level, message, self.log_name, self.last_error)
@@ -134,8 +134,8 @@ class PeriodicTask(ABC):
         return type(error).__name__
 
     def _success(self) -> None:
-        if self._told is not None:
-            self._told = None
+        if self._logged is not None:
+            self._logged = None
             log.warning("shm_metrics: %s: it works again", self.log_name)
 
     # -- the thread -------------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from shm_metrics.model.snapshot import Snapshot
 from shm_metrics.reader.catalog_view import SeriesEntry
 from shm_metrics.reader.reader import Reader
 from shm_metrics.runtime import forks
+from shm_metrics.runtime.log_once import LogOnce
 from shm_metrics.runtime.process_usage import ProcessUsage, WorkerUsage
 from shm_metrics.runtime.procfs import read_worker
 from shm_metrics.scrape.cpu_ledger import CpuLedger
@@ -57,7 +58,7 @@ class Scraper:
         self._writer = writer
         self._watched: Reader | None = None
         self._collectors: list[Any] = []
-        self._told: set[str] = set()
+        self._log_once = LogOnce(log)
         self._ledger: CpuLedger | None = None
         if writer is None:
             self._reader()
@@ -170,13 +171,12 @@ class Scraper:
         """Whether the file is gone while we count in it: those to come will count elsewhere, which nobody would see."""
         if self._writer is None or segment.in_place:  # who only watches follows to the next one
             return False
-        if "removed" not in self._told:
-            self._told.add("removed")
-            log.error(
-                "shm_metrics: %s was removed while it is in use: processes that start from now on count in another "
-                "one; restart those that run",
-                self.place.path,
-            )
+        self._log_once.error(
+            "removed",
+            "shm_metrics: %s was removed while it is in use: processes that start from now on count in another "
+            "one; restart those that run",
+            self.place.path,
+        )
         return True
 
     # -- what the application adds --------------------------------------------------------------------------------
@@ -213,9 +213,7 @@ class Scraper:
 
     def _failed(self, what: str, error: Exception) -> None:
         self.errors += 1
-        if what not in self._told:
-            self._told.add(what)
-            log.warning("shm_metrics: %s failed, the scrape goes on without it: %r", what, error)
+        self._log_once.warning(what, "shm_metrics: %s failed, the scrape goes on without it: %r", what, error)
 
 
 def _check_family(family: Any) -> None:

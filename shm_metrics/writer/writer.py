@@ -25,6 +25,7 @@ from shm_metrics.native.implementation import cells
 from shm_metrics.runtime import forks
 from shm_metrics.runtime.cached_property import cached_property
 from shm_metrics.runtime.call_lock import BusyCallError, CallLock, ForkedCallError
+from shm_metrics.runtime.log_once import LogOnce
 from shm_metrics.runtime.procfs import own_start_ticks
 from shm_metrics.segment import layout as L
 from shm_metrics.segment.layout import Layout
@@ -80,7 +81,7 @@ class Writer:
         self._families: dict[int, tuple[Family, FamilyPlace]] = {}
         self._waiting: list[tuple[Any, Family, LabelPairs, LabelPairs]] = []
         self._exemplars: ExemplarTable | None = None
-        self._told: set[str] = set()
+        self._log_once = LogOnce(log)
         self._repairing = False
         self._repair_lock = CallLock(patient=False)
         self._take_row()
@@ -117,7 +118,7 @@ class Writer:
             if segment.locks.try_exclusive(L.LOCK_ROWLESS + n):
                 self._rowless_byte = n
                 break
-        self._tell("rows", "no free row: this worker counts in private memory until one is free; raise rows=")
+        self._warn_once("rows", "no free row: this worker counts in private memory until one is free; raise rows=")
         self._start_repairs()
 
     def _point(self, row: Any, lease: RowLease) -> None:
@@ -160,7 +161,7 @@ class Writer:
                 families=[place.number for _, place in list(self._families.values())],
             )
         except SegmentFullError as error:
-            self._tell("memory", str(error))
+            self._warn_once("memory", str(error))
             return None
 
     def _under_catalog_lock(self, work: Any) -> bool:
@@ -191,7 +192,7 @@ class Writer:
         try:
             return self._family(family, labelled)
         except (CatalogBusyError, SegmentFullError) as error:
-            self._tell(type(error).__name__, f"family {family.name}: {error}")
+            self._warn_once(type(error).__name__, f"family {family.name}: {error}")
             return None
 
     def _family(self, family: Family, labelled: bool) -> FamilyPlace:
@@ -217,7 +218,7 @@ class Writer:
         try:
             self.allocator.show(family)
         except (CatalogBusyError, SegmentFullError) as error:
-            self._tell(type(error).__name__, f"family {family.name}: {error}; an older definition of it is shown")
+            self._warn_once(type(error).__name__, f"family {family.name}: {error}; an older definition of it is shown")
 
     def bind(
         self, cell: Any, family: Family, labels: LabelPairs, payload: LabelPairs = (), *, move: bool = False
@@ -238,19 +239,19 @@ class Writer:
         try:
             found = self._family(family, bool(labels))
             if self.allocator.lacks_room(family, found, labels, payload):
-                if "slots" not in self._told:
-                    self._tell("slots", f"series of {family.name}: {self.allocator.no_slots()}")
+                if "slots" not in self._log_once:
+                    self._warn_once("slots", f"series of {family.name}: {self.allocator.no_slots()}")
                 self._bind_overflow(cell, place_cell, family, found, move)
                 return False
             self._check_lease()
             place = self.allocator.series(family, found, labels, payload, time.time(), time.monotonic())
             self._reserve(place.slot, place.slots)
         except CatalogBusyError as error:
-            self._tell("busy", f"series of {family.name}: {error}; what it counts is kept until the series can be made")
+            self._warn_once("busy", f"series of {family.name}: {error}; what it counts is kept until the series can be made")
             self._wait(cell, family, labels, payload, move)
             return False
         except SegmentFullError as error:
-            self._tell("slots", f"series of {family.name}: {error}")
+            self._warn_once("slots", f"series of {family.name}: {error}")
             self._bind_overflow(cell, place_cell, family, found, move)
             return False
         if move:
@@ -338,7 +339,7 @@ class Writer:
             return table.keep(slot + position, value, timestamp, time.monotonic(), text)
         except SegmentFullError as error:
             self.row.add(L.SLOT_DROPPED_EXEMPLARS, 1.0)
-            self._tell("exemplars", f"exemplars are left out: {error}")
+            self._warn_once("exemplars", f"exemplars are left out: {error}")
             return False
 
     def _forget_exemplars(self) -> None:
@@ -347,10 +348,8 @@ class Writer:
         if table is not None:
             table.revoke()
 
-    def _tell(self, what: str, message: str) -> None:
-        if what not in self._told:
-            self._told.add(what)
-            log.warning("shm_metrics: %s", message)
+    def _warn_once(self, kind: str, message: str) -> None:
+        self._log_once.warning(kind, "shm_metrics: %s", message)
 
     # -- the way back ---------------------------------------------------------------------------------------------
 
@@ -481,7 +480,7 @@ class Writer:
             _thread.start_new_thread(_repair_until_done, (weakref.ref(self),))
         except RuntimeError as error:
             self._repairing = False  # the next cell that is put aside tries again
-            self._tell("thread", f"what waits in private memory cannot be moved yet: {error}")
+            self._warn_once("thread", f"what waits in private memory cannot be moved yet: {error}")
         except BaseException:
             self._repairing = False  # the same; a second thread does no harm
             raise
@@ -527,7 +526,7 @@ class Writer:
         self._wait_in_private_memory()
         self.lease = None
         self.segment.locks.close()  # inherited or not: the parent's locks must not depend on us
-        self._tell("fork", f"no row ({error}): this worker counts in private memory until it has one")
+        self._warn_once("fork", f"no row ({error}): this worker counts in private memory until it has one")
         self._start_repairs()
 
     def last_repair(self) -> None:
@@ -536,7 +535,7 @@ class Writer:
             try:
                 self.repair()
             except Exception as error:
-                self._tell("repair", f"what waited in private memory is lost: {error!r}")
+                self._warn_once("repair", f"what waited in private memory is lost: {error!r}")
 
     def close(self, *, unlink: bool = False) -> None:
         """Give the row up. Cells that are still held write to private memory from here on."""
@@ -619,7 +618,7 @@ def _repair_until_done(reference: weakref.ref[Writer]) -> None:
                     return
                 writer._repairing = True
         except Exception as error:
-            writer._tell("repair", f"what waits in private memory cannot be moved yet: {error!r}")
+            writer._warn_once("repair", f"what waits in private memory cannot be moved yet: {error!r}")
         del writer
         time.sleep(REPAIR_SECONDS)
 
