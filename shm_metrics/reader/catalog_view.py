@@ -15,6 +15,7 @@ from shm_metrics.model.labels import OVERFLOW_LABELS
 from shm_metrics.segment import catalog_records
 from shm_metrics.segment import layout as L
 from shm_metrics.segment.catalog import Catalog
+from shm_metrics.segment.catalog_records import CatalogRecord
 from shm_metrics.segment.segment import Segment
 from shm_metrics.segment.slot_table import SlotTable
 from shm_metrics.segment.slots import slot_codes
@@ -72,7 +73,7 @@ class CatalogView:
         self._switches = self.catalog.switches
         self._contested: dict[str, list[FamilyEntry]] = {}
         self._by_id: dict[int, FamilyEntry] = {}
-        self._orphans: dict[int, list[catalog_records.Record]] = {}  # series before their family, by its id
+        self._orphans: dict[int, list[CatalogRecord]] = {}  # series before their family, by its id
         self._cursor = 0
 
     def refresh(self) -> None:
@@ -103,7 +104,7 @@ class CatalogView:
                 self.damaged += 1
             self._cursor = following
 
-    def _take(self, offset: int, record: catalog_records.Record | None) -> None:
+    def _take(self, offset: int, record: CatalogRecord | None) -> None:
         if record is None:
             raise SegmentFormatError(f"damaged catalog record at {offset}")
         if record.kind == catalog_records.FAMILY:
@@ -111,7 +112,7 @@ class CatalogView:
         else:
             self._take_series(record)
 
-    def _take_family(self, offset: int, record: catalog_records.Record) -> None:
+    def _take_family(self, offset: int, record: CatalogRecord) -> None:
         entry = FamilyEntry(offset, record.hash, record.parent, catalog_records.family_of(record), record.rank)
         self._check_slots(record, entry.family, optional=True)
         if record.count:
@@ -139,7 +140,7 @@ class CatalogView:
         self.older = [entry for entries in self._contested.values() for entry in entries if id(entry) not in shown_now]
         return changed
 
-    def _take_series(self, record: catalog_records.Record) -> None:
+    def _take_series(self, record: CatalogRecord) -> None:
         family = self._by_id.get(record.parent)
         if family is None:
             self._orphans.setdefault(record.parent, []).append(record)
@@ -158,7 +159,7 @@ class CatalogView:
                 continue
             self.damaged -= 1
 
-    def _check_slots(self, record: catalog_records.Record, family: Family, optional: bool = False) -> None:
+    def _check_slots(self, record: CatalogRecord, family: Family, optional: bool = False) -> None:
         if optional and not record.count:
             return
         within = L.FIRST_SERIES_SLOT <= record.slot <= self.segment.layout.slots - record.count

@@ -33,7 +33,7 @@ from shm_metrics.segment import catalog_records
 from shm_metrics.segment.exemplar_records import Entry
 from shm_metrics.segment.slot_table import SlotTable
 
-__all__ = ["FamilyPlan", "Group", "Plan"]
+__all__ = ["FamilyPlan", "Group", "ReadPlan"]
 
 
 @dataclass(eq=False)
@@ -111,7 +111,7 @@ class Group:
         return FamilyRun(families_shown, values[mask], sums, self.created[mask], _shown_exemplars(exemplars, mask))
 
 
-class Plan:
+class ReadPlan:
     """groups: in the order in which their first family was declared."""
 
     def __init__(self, catalog_view: CatalogView) -> None:

@@ -29,7 +29,7 @@ from shm_metrics.model.snapshot import Snapshot
 from shm_metrics.reader.aggregate import combine, shared_gauges
 from shm_metrics.reader.catalog_view import CatalogView
 from shm_metrics.reader.exemplar_reader import ExemplarScan
-from shm_metrics.reader.plan import Group, Plan
+from shm_metrics.reader.plan import Group, ReadPlan
 from shm_metrics.reader.seqlock import (
     SeqlockGroup,
     add_histograms,
@@ -72,7 +72,7 @@ class Reader:
         self.catalog_view = CatalogView(segment, self._uses)
         self.exemplars = ExemplarScan(segment)
         self._mine = mine
-        self._plan: Plan | None = None
+        self._plan: ReadPlan | None = None
         self._lock = CallLock()
 
     def renew(self) -> None:
@@ -128,10 +128,10 @@ class Reader:
             return self._another().refreshed()
         return self.catalog_view
 
-    def _current_plan(self) -> Plan:
+    def _current_plan(self) -> ReadPlan:
         self.catalog_view.refresh()
         if self._plan is None or self._plan.version != self.catalog_view.version:
-            self._plan = Plan(self.catalog_view)
+            self._plan = ReadPlan(self.catalog_view)
         return self._plan
 
     # -- single series --------------------------------------------------------------------------------------------
@@ -289,7 +289,7 @@ class _Scan:
             after[position] = max(int(after[position]), removed[int(slots[position])])
         return after
 
-    def items(self, plan: Plan) -> Iterator[FamilyRun | FamilySnapshot]:
+    def items(self, plan: ReadPlan) -> Iterator[FamilyRun | FamilySnapshot]:
         for group in plan.groups:
             if group.family.type == COUNTER:
                 yield self._counters(group)

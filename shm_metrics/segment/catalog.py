@@ -17,7 +17,7 @@ from shm_metrics.errors import SegmentFormatError, SegmentFullError
 from shm_metrics.runtime.call_lock import CallLock, ForkedCallError
 from shm_metrics.segment import catalog_records
 from shm_metrics.segment import layout as L
-from shm_metrics.segment.catalog_records import Record
+from shm_metrics.segment.catalog_records import CatalogRecord
 from shm_metrics.segment.segment import Segment
 
 __all__ = ["Catalog"]
@@ -65,7 +65,7 @@ class Catalog:
             return min(commit, words[_RESERVED + region], size) // catalog_records.ALIGN * catalog_records.ALIGN
         return commit
 
-    def append(self, record: Record) -> tuple[int, int]:
+    def append(self, record: CatalogRecord) -> tuple[int, int]:
         """Write and publish a record; where it begins and ends. Raises SegmentFullError."""
         return self._append(record.pack(), self.switches & 1)
 
@@ -97,7 +97,7 @@ class Catalog:
             raise ForkedCallError
         segment.words[_RESERVED + region] = step
 
-    def copy(self, wanted: Callable[[Record], bool]) -> None:
+    def copy(self, wanted: Callable[[CatalogRecord], bool]) -> None:
         """Copy the records that are `wanted` to the other region, and switch to it. Raises SegmentFullError.
 
         A kill on the way leaves the region in use as it was. Readers see the switch, and read from the beginning.
@@ -118,7 +118,7 @@ class Catalog:
             raise ForkedCallError
         words[_SWITCHES] = switches
 
-    def read(self, offset: int) -> Record:
+    def read(self, offset: int) -> CatalogRecord:
         """The record at `offset`. Raises SegmentFormatError."""
         return catalog_records.unpack(self.data, offset, self.commit)[0]
 
@@ -135,7 +135,7 @@ class Catalog:
     def rank(self, offset: int) -> int:
         return L.word(self.data, offset + catalog_records.RANK_OFFSET)
 
-    def scan(self, start: int) -> Iterator[tuple[int, Record | None, int]]:
+    def scan(self, start: int) -> Iterator[tuple[int, CatalogRecord | None, int]]:
         """The published records from `start` on, as (offset, record, offset of the next).
 
         A damaged stretch comes as one None: the scan goes on at the next place where a whole record with a right

@@ -45,11 +45,11 @@ ALIGN = L.RECORD_ALIGN
 KEY_LENGTH = struct.Struct("<I")
 _HASH = struct.Struct("<Q")
 
-__all__ = ["Record"]
+__all__ = ["CatalogRecord"]
 
 
 @dataclass(slots=True)
-class Record:
+class CatalogRecord:
     kind: int
     key: bytes = b""
     parent: int = 0
@@ -80,7 +80,7 @@ def check_size(size: int) -> None:
         )
 
 
-def unpack(data: memoryview, offset: int, end: int) -> tuple[Record, int]:
+def unpack(data: memoryview, offset: int, end: int) -> tuple[CatalogRecord, int]:
     """The record at `offset` and the offset of the next one.
 
     Raises SegmentFormatError when the bytes up to `end` hold no whole, undamaged record there.
@@ -96,7 +96,7 @@ def unpack(data: memoryview, offset: int, end: int) -> tuple[Record, int]:
     if zlib.crc32(body, length) != crc or kind not in KINDS or key_end + padding > len(body):
         raise SegmentFormatError(f"catalog record at {offset} is damaged: its checksum is wrong")
     key, tail = bytes(body[_HEAD.size : key_end]), bytes(body[key_end : len(body) - padding])
-    return Record(kind, key, parent, slot, count, created, tail, rank, hash_), offset + length
+    return CatalogRecord(kind, key, parent, slot, count, created, tail, rank, hash_), offset + length
 
 
 def has_key(data: memoryview, offset: int, end: int, key: bytes) -> bool:
@@ -124,7 +124,7 @@ def family_key(family: Family) -> bytes:
     return b"F" + json.dumps(told, separators=(",", ":")).encode()
 
 
-def family_of(record: Record) -> Family:
+def family_of(record: CatalogRecord) -> Family:
     """The definition in a FAMILY record."""
     try:
         name, type_, unit, mode, bounds, states = json.loads(record.key[1:])
@@ -133,7 +133,7 @@ def family_of(record: Record) -> Family:
         raise SegmentFormatError(f"family record cannot be read: {error}") from error
 
 
-def name_of(record: Record) -> str:
+def name_of(record: CatalogRecord) -> str:
     """The name in a FAMILY record; empty when it cannot be read."""
     try:
         return family_of(record).name
@@ -154,7 +154,7 @@ def series_key(family_id: int, labels: LabelPairs, payload: LabelPairs = ()) -> 
     return b"S" + family_id.to_bytes(8, "little") + text
 
 
-def labels_of(record: Record) -> tuple[LabelPairs, LabelPairs]:
+def labels_of(record: CatalogRecord) -> tuple[LabelPairs, LabelPairs]:
     """The labels and the payload in a SERIES record."""
     labels, _, payload = record.key[9:].partition(b"\xfe")
     return _pairs(labels), _pairs(payload)

@@ -50,7 +50,7 @@ _NOT_INHERITED = re.compile(
 
 
 @dataclass(frozen=True, slots=True)
-class Worker:
+class WorkerRecord:
     """One row of the worker table: who has it, or had it last."""
 
     row: int
@@ -103,13 +103,13 @@ class WorkerTable:
         asked = [L.LOCK_LIVE + row for row in (self.used() if used is None else used)]
         return [byte - L.LOCK_LIVE for byte in self.segment.locks.held_by_others(asked)]
 
-    def read(self, row: int) -> Worker:
+    def read(self, row: int) -> WorkerRecord:
         data, at = self.segment.bytes, self.segment.layout.worker(row)
         pid, start = struct.unpack_from("<QQ", data, at + L.WORKER_PID_OFFSET)
         (claimed_at,) = _F64.unpack_from(data, at + L.WORKER_CLAIMED_AT_OFFSET)
         claims, generation = struct.unpack_from("<QQ", data, at + L.WORKER_CLAIMS_OFFSET)
         role = bytes(data[at + L.WORKER_ROLE_OFFSET : at + L.WORKER_ROLE_OFFSET + L.ROLE_BYTES])
-        return Worker(row, pid, start, claimed_at, claims, generation, role.rstrip(b"\0").decode("utf-8", "replace"))
+        return WorkerRecord(row, pid, start, claimed_at, claims, generation, role.rstrip(b"\0").decode("utf-8", "replace"))
 
     def rowless(self) -> int:
         """How many workers are counting in private memory because no row was free; at most ROWLESS_BYTES are seen."""

@@ -31,7 +31,7 @@ from shm_metrics.runtime.call_lock import CallLock, ForkedCallError, NestedCallE
 from shm_metrics.segment import catalog_records
 from shm_metrics.segment import layout as L
 from shm_metrics.segment.catalog import Catalog
-from shm_metrics.segment.catalog_records import Record
+from shm_metrics.segment.catalog_records import CatalogRecord
 from shm_metrics.segment.index import Index
 from shm_metrics.segment.removals import EVERY_SLOT, Removals
 from shm_metrics.segment.segment import Segment
@@ -194,7 +194,7 @@ class Allocator:
             return known
         words, lock = self.segment.words, self.lock
         number, rank = min(words[_FAMILIES] + 1, L.LARGEST_WORD), min(words[_CHANGES] + 1, L.LARGEST_WORD)
-        record = Record(catalog_records.FAMILY, key, number, 0, 0, now, family.documentation.encode(), rank, hash_)
+        record = CatalogRecord(catalog_records.FAMILY, key, number, 0, 0, now, family.documentation.encode(), rank, hash_)
         catalog_records.check_size(len(key) + len(record.tail))
         if lock.poisoned:
             raise ForkedCallError
@@ -231,7 +231,7 @@ class Allocator:
             return None
         return FamilyPlace(record.hash, record.parent, record.slot if record.count else None)
 
-    def _record(self, offset: int | None, key: bytes) -> Record | None:
+    def _record(self, offset: int | None, key: bytes) -> CatalogRecord | None:
         """The record at `offset`; None where there is none, or it is damaged, or another's.
 
         Without the lock, the catalog may have been copied since the offset was found: then another record is there.
@@ -303,7 +303,7 @@ class Allocator:
             if state != FREE:
                 return SeriesPlace(hash_, found.slot, found.count)
         catalog_records.check_size(len(key))
-        record = Record(catalog_records.SERIES, key, family_id, 0, len(codes), now, hash=hash_)
+        record = CatalogRecord(catalog_records.SERIES, key, family_id, 0, len(codes), now, hash=hash_)
         slot = self._new_slots(codes)
         reused = slot is None
         if slot is None:
@@ -320,7 +320,7 @@ class Allocator:
             self._changed()
         return SeriesPlace(hash_, slot, len(codes))
 
-    def _publish(self, record: Record, place: int) -> None:
+    def _publish(self, record: CatalogRecord, place: int) -> None:
         offset, following = self.catalog.append(record)
         self.index.put(place, record.hash, offset, following)
 
@@ -349,7 +349,7 @@ class Allocator:
             return None
         return SeriesPlace(record.hash, record.slot, record.count)
 
-    def _within(self, record: Record) -> bool:
+    def _within(self, record: CatalogRecord) -> bool:
         return L.FIRST_SERIES_SLOT <= record.slot <= self.segment.layout.slots - record.count
 
     # -- removal --------------------------------------------------------------------------------------------------
@@ -507,7 +507,7 @@ class Allocator:
         self._give_up(EVERY_SLOT, L.REUSED)
         known: set[tuple[int, int]] = set()
 
-        def lives(record: Record) -> bool:
+        def lives(record: CatalogRecord) -> bool:
             if record.kind == catalog_records.FAMILY:
                 return True
             again = (record.slot, record.hash) in known

@@ -202,7 +202,7 @@ def test_a_record_that_names_slots_out_of_reach_is_damage(worker):
     for slot, count in ((1 << 40, 1), (0, 1), (4096, 1), (20, 2)):
         key = catalog_records.series_key(family.id, (("n", f"{slot} {count}"),))
         hash_ = allocator.index.hash(key)
-        allocator.catalog.append(catalog_records.Record(catalog_records.SERIES, key, family.id, slot, count, hash=hash_))
+        allocator.catalog.append(CatalogRecord(catalog_records.SERIES, key, family.id, slot, count, hash=hash_))
     snapshot = backend.snapshot()
     assert len(snapshot.family("jobs").labels) == 1
     assert snapshot.damaged_records == 4

@@ -9,7 +9,7 @@ from shm_metrics.runtime.call_lock import CallLock, ForkedCallError
 from shm_metrics.segment import catalog_records
 from shm_metrics.segment import layout as L
 from shm_metrics.segment.catalog import Catalog
-from shm_metrics.segment.catalog_records import Record
+from shm_metrics.segment.catalog_records import CatalogRecord
 from shm_metrics.segment.layout import Layout
 from shm_metrics.segment.segment import Segment
 
@@ -28,7 +28,7 @@ def catalog(segment):
 
 def append(catalog, key):
     """The offset of a new record."""
-    return catalog.append(Record(catalog_records.SERIES, key))[0]
+    return catalog.append(CatalogRecord(catalog_records.SERIES, key))[0]
 
 
 def has_key(catalog, offset, key):

@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 from shm_metrics.errors import InvalidMetricError, SegmentFormatError
 from shm_metrics.model.families import COUNTER, HISTOGRAM, EMPTY_INFO, STATESET, Family
 from shm_metrics.segment import catalog_records
-from shm_metrics.segment.catalog_records import Record
+from shm_metrics.segment.catalog_records import CatalogRecord
 
 words = st.integers(0, 2**64 - 1)
 floats = st.floats(allow_nan=False)
 some_records = st.builds(
-    Record,
+    CatalogRecord,
     kind=st.sampled_from(catalog_records.KINDS),
     key=st.binary(max_size=200),
     parent=words,
@@ -56,14 +56,14 @@ def test_no_flipped_bit_outside_the_rank_goes_unnoticed(record, data):
 
 @given(words, words)
 def test_the_rank_may_change_in_place(one, other):
-    packed = bytearray(Record(catalog_records.FAMILY, b"key", rank=one).pack())
+    packed = bytearray(CatalogRecord(catalog_records.FAMILY, b"key", rank=one).pack())
     packed[catalog_records.RANK_OFFSET : catalog_records.RANK_OFFSET + 8] = other.to_bytes(8, "little")
-    assert packed == Record(catalog_records.FAMILY, b"key", rank=other).pack()
-    assert catalog_records.unpack(memoryview(packed), 0, len(packed))[0] == Record(catalog_records.FAMILY, b"key", rank=other)
+    assert packed == CatalogRecord(catalog_records.FAMILY, b"key", rank=other).pack()
+    assert catalog_records.unpack(memoryview(packed), 0, len(packed))[0] == CatalogRecord(catalog_records.FAMILY, b"key", rank=other)
 
 
 def test_a_record_has_no_hash_where_it_would_reach_beyond_the_end():
-    packed = memoryview(Record(catalog_records.SERIES, b"key", hash=7).pack())
+    packed = memoryview(CatalogRecord(catalog_records.SERIES, b"key", hash=7).pack())
     assert catalog_records.hash_at(packed, 0, len(packed)) == 7
     assert catalog_records.hash_at(packed, 0, catalog_records.HEAD_BYTES - 1) == 0
     assert catalog_records.hash_at(packed, 4, len(packed)) == 0, "no record begins there"
@@ -78,7 +78,7 @@ def test_bytes_that_are_no_record_are_an_error_and_nothing_worse(data, offset):
 
 
 def test_a_record_that_was_cut_off_is_not_read():
-    packed = Record(catalog_records.SERIES, b"key" * 9).pack()
+    packed = CatalogRecord(catalog_records.SERIES, b"key" * 9).pack()
     for end in range(len(packed)):
         with pytest.raises(SegmentFormatError):
             catalog_records.unpack(memoryview(packed), 0, end)
@@ -86,7 +86,7 @@ def test_a_record_that_was_cut_off_is_not_read():
 
 def test_a_record_longer_than_the_limit_is_refused():
     with pytest.raises(InvalidMetricError, match=str(catalog_records.MAX_RECORD_BYTES)):
-        Record(catalog_records.SERIES, b"k" * catalog_records.MAX_RECORD_BYTES).pack()
+        CatalogRecord(catalog_records.SERIES, b"k" * catalog_records.MAX_RECORD_BYTES).pack()
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_a_record_longer_than_the_limit_is_refused():
     ],
 )
 def test_a_family_comes_back_from_its_record(family):
-    record = Record(catalog_records.FAMILY, catalog_records.family_key(family), tail=family.documentation.encode())
+    record = CatalogRecord(catalog_records.FAMILY, catalog_records.family_key(family), tail=family.documentation.encode())
     assert catalog_records.family_of(record) == family
 
 
@@ -120,7 +120,7 @@ def test_two_definitions_have_one_key_if_only_their_documentation_differs():
 @given(words, labels, labels)
 def test_labels_and_payload_come_back_from_a_series_key(offset, own, payload):
     key = catalog_records.series_key(offset, own, payload)
-    assert catalog_records.labels_of(Record(catalog_records.SERIES, key)) == (own, payload)
+    assert catalog_records.labels_of(CatalogRecord(catalog_records.SERIES, key)) == (own, payload)
 
 
 def test_an_info_that_says_nothing_differs_from_a_series_without_payload():
@@ -141,6 +141,6 @@ def test_text_that_is_no_unicode_is_refused_by_value():
 def test_a_family_record_that_is_no_definition_is_a_format_error():
     for key in (b"F", b"Fnull", b"F[1]", b'F["a","counter","","",1,[]]', b"F\xff"):
         with pytest.raises(SegmentFormatError):
-            catalog_records.family_of(Record(catalog_records.FAMILY, key))
+            catalog_records.family_of(CatalogRecord(catalog_records.FAMILY, key))
     with pytest.raises(SegmentFormatError):
-        catalog_records.family_of(Record(catalog_records.FAMILY, catalog_records.family_key(Family("a", COUNTER)), tail=b"\xff"))
+        catalog_records.family_of(CatalogRecord(catalog_records.FAMILY, catalog_records.family_key(Family("a", COUNTER)), tail=b"\xff"))

@@ -11,7 +11,7 @@ from shm_metrics.runtime.call_lock import CallLock, ForkedCallError
 from shm_metrics.segment import catalog_records
 from shm_metrics.segment import layout as L
 from shm_metrics.segment.catalog import Catalog
-from shm_metrics.segment.catalog_records import Record
+from shm_metrics.segment.catalog_records import CatalogRecord
 from shm_metrics.segment.index import Index
 from shm_metrics.segment.layout import Layout
 from shm_metrics.segment.segment import Segment
@@ -35,7 +35,7 @@ def index(segment):
 
 def append(index, key):
     """A record that is published and not indexed: its author was killed in between."""
-    return index.catalog.append(Record(catalog_records.SERIES, key, hash=index.hash(key)))[0]
+    return index.catalog.append(CatalogRecord(catalog_records.SERIES, key, hash=index.hash(key)))[0]
 
 
 def publish(index, key):
