@@ -1,4 +1,4 @@
-"""MetricsBackend: one segment, and all that can be done with what is counted there."""
+"""MetricsBackend: one segment, and everything that you can do with its metrics."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ __all__ = ["MetricsBackend"]
 class MetricsBackend(Engine):
     """The metrics of all processes that use one segment.
 
-    name: of the segment, in /dev/shm; default: what SHM_METRICS_SEGMENT says, else "default". Or path: any file.
+    name: of the segment in /dev/shm, by default SHM_METRICS_SEGMENT or else "default". path: any file instead.
     rows: workers at once; slots: numbers to keep (a counter takes 1, a gauge 2 or 3, a histogram its buckets + 3).
-        They count when the segment is made; one that is joined keeps its own.
-    keep: carry the totals over when nobody was using the segment; otherwise it begins anew.
+        They apply when the segment is made; an existing one keeps its own.
+    keep: carry the totals over if no process was using the segment; otherwise it starts from zero.
     read_only: claim no row, write nothing. Raises FileNotFoundError when there is no segment.
-    role: what people should read about this worker (`gunicorn worker`).
+    role: a name for this worker in the worker table (`gunicorn worker`).
     cache: where the cluster meets: a URL (redis://, valkey://, memcached://), a client of redis-py, valkey-py or
         pymemcache, a file (its path has a slash), or None. sync_interval: seconds between two publishes; namespace: of
         the cluster, the same on all hosts; sync_options: any other field of SyncConfig. See docs/cluster.md.
@@ -79,7 +79,7 @@ class MetricsBackend(Engine):
             "_pid": _pid,
         }
         place, layout = locate_segment(name, path), Layout(rows, slots)
-        if cache is not None:  # what cannot be meant is said now, not by a thread later
+        if cache is not None:  # raise for an invalid cache now, not in a thread later
             from shm_metrics.cluster.store_factory import check_cache
 
             check_cache(cache)
@@ -106,13 +106,13 @@ class MetricsBackend(Engine):
     # -- documents ------------------------------------------------------------------------------------------------
 
     def all_metrics(self) -> dict[str, dict[str, Any]]:
-        """key -> name, type, labels and value(s) of every series; the key is `name{label="value",...}`."""
+        """Return key -> name, type, labels and value(s) of every series; the key is `name{label="value",...}`."""
         from shm_metrics.exporters.dictionaries import metrics_of
 
         return metrics_of(self.snapshot())
 
     def export(self) -> dict[str, Any]:
-        """timestamp, backend_created_at, total_metrics and metrics (as all_metrics gives them)."""
+        """Return timestamp, backend_created_at, total_metrics, and metrics (as all_metrics() returns them)."""
         metrics = self.all_metrics()
         return {
             "timestamp": time.time(),
@@ -122,25 +122,25 @@ class MetricsBackend(Engine):
         }
 
     def export_as(self, name: str, **options: Any) -> bytes:
-        """What the exporter of this name makes of a scrape (`text`, `json`, ...), or what it sent and was taken.
+        """Return what the exporter of this name renders (`text`, `json`, ...), or what it sent successfully.
 
-        options: the exporter's own, see docs/exporters.md. Raises InvalidMetricError for a name or option that there
-        is not, ExportError when not all of it could be delivered.
+        options: the exporter's own, see docs/exporters.md. Raise InvalidMetricError for an unknown name or option,
+        ExportError when not everything was delivered.
         """
         from shm_metrics.exporters.registry import exporter
 
         return exporter(name, **options).export(self)
 
     def stats(self) -> dict[str, Any]:
-        """How many metrics of which type, and the segment's own figures."""
+        """Return the number of metrics by type, and the segment's own figures."""
         from shm_metrics.exporters.dictionaries import stats_of
 
         return stats_of(self.snapshot(), self._scraper.figures(), self.created_at, time.time())
 
     def another_worker(self, *, pid: int | None = None, role: str = "") -> MetricsBackend:
-        """One more worker on the same segment, with a row of its own, in this process.
+        """Return one more worker on the same segment, with a row of its own, in this process.
 
-        pid: as which process it is shown; this one if left out.
+        pid: the process id to show for it; by default this one.
         """
         if self.detached:
             return self
@@ -155,28 +155,28 @@ class MetricsBackend(Engine):
         return EventHandler(self)
 
     def handle_event(self, event_name: str, payload: Mapping[str, Any] | None = None) -> bool:
-        """Count an event by the first of `event_rules` that matches it; an event that none matches does nothing.
+        """Count an event by the first of `event_rules` that matches it.
 
-        False: it is not valid, and nothing was counted; one warning is logged for each kind of reason. Never raises.
-        See docs/events.md.
+        Return True if the event was counted or matched no rule, False if it is invalid; each kind of reason is logged
+        once. Never raise. See docs/events.md.
         """
         return self._events.handle(event_name, payload)
 
     def handle_sampled_event(self, event_name: str, payload: Mapping[str, Any] | None, sampling_rate: float) -> bool:
-        """Count an event that stands for 1 / sampling_rate of them; what it moves has the label `sampling_rate`."""
+        """Count an event that stands for 1 / sampling_rate events; its series have the label `sampling_rate`."""
         return self._events.handle_sampled(event_name, payload, sampling_rate)
 
     @property
     def event_rules(self) -> EventRules:
-        """What events do, in this process; add, replace and remove rules here."""
+        """The rules for events in this process; add, replace and remove rules here."""
         return self._events.rules
 
     def register_event_router(self, router: EventRouter, name: str = "metrics") -> None:
-        """Take part in `router` under this name: mappings that name it send their events here."""
+        """Register with `router` under this name: mappings that name it send their events here."""
         router.register_backend(name, self)
 
     def forget_series(self) -> None:
-        """Look everything up anew: some series were removed."""
+        """Look every series up again, because some were removed."""
         super().forget_series()
         events = self.__dict__.get("_events")
         if events is not None:
@@ -186,11 +186,11 @@ class MetricsBackend(Engine):
 
     @cached_property
     def sync_config(self) -> SyncConfig:
-        """How this backend takes part in its cluster."""
+        """The configuration of cluster sync."""
         from shm_metrics.cluster.config import SyncConfig
 
-        told = self._arguments
-        options = {"interval": told["sync_interval"], "namespace": told["namespace"], **(told["sync_options"] or {})}
+        given = self._arguments
+        options = {"interval": given["sync_interval"], "namespace": given["namespace"], **(given["sync_options"] or {})}
         known = [field.name for field in fields(SyncConfig)]
         for option in options:
             if option not in known:
@@ -199,19 +199,19 @@ class MetricsBackend(Engine):
 
     @cached_property
     def sync_agent(self) -> SyncAgent:
-        """What publishes this segment and reads the cluster; its thread runs after start_sync().
+        """The agent that publishes this segment and reads the cluster; its thread runs after start_sync().
 
-        Raises SyncError when the package that the cache needs is not installed, SegmentError after close().
+        Raise SyncError when the package that the cache needs is not installed, SegmentError after close().
         """
         from shm_metrics.cluster.agent import SyncAgent
 
-        if self._ended:  # nobody would close the agent
+        if self._ended:  # nothing would close the agent
             raise SegmentError(f"{self.place.path}: closed by this process; make another MetricsBackend to sync it")
         return SyncAgent(self, self._arguments["cache"], self.sync_config)
 
     @property
     def has_cache(self) -> bool:
-        """Whether this backend was given a cache, and so the segment's leader is whoever holds its lease there."""
+        """Whether this backend has a cache; then the segment's leader is the holder of its lease there."""
         return self._arguments["cache"] is not None
 
     @property
@@ -221,10 +221,11 @@ class MetricsBackend(Engine):
         return agent is not None and bool(agent.running)
 
     def start_sync(self) -> SyncAgent | None:
-        """Begin the thread that keeps the cluster informed, if a cache is configured; in a child of fork it begins by
-        itself. The hooks for gunicorn and uWSGI call this; elsewhere call it in each process, or before the fork.
+        """Start the sync thread, if a cache is configured. It restarts by itself in a child of fork.
 
-        Raises what sync_agent raises; nothing when the cache does not answer.
+        The hooks for gunicorn and uWSGI call this; elsewhere call it in each process, or before the fork.
+
+        Raise what sync_agent raises, but nothing when the cache does not answer.
         """
         if self._arguments["cache"] is None or self.read_only:
             return None
@@ -232,8 +233,10 @@ class MetricsBackend(Engine):
         return self.sync_agent
 
     def sync_to_cache(self) -> dict[str, Any]:
-        """Publish now; what came of it (see sync/report.py): success, or False and an `error`. Never raises, and never
-        claims success. A cache that cannot be meant was refused when the backend was made."""
+        """Publish now. Return the report (cluster/report.py): `success`, or False with an `error`. Never raise.
+
+        Success requires a confirmed response. An invalid cache was already refused when the backend was made.
+        """
         from shm_metrics.cluster.report import no_round
         from shm_metrics.cluster.strategy import CacheStrategy
 
@@ -246,7 +249,7 @@ class MetricsBackend(Engine):
         return agent.sync_now()
 
     def export_distributed_metrics(self, *, include_instances: bool = False) -> dict[str, Any]:
-        """As export(), over all instances that the cache knows, as they were published last.
+        """Return export() over all instances in the cache, as each published itself last.
 
         distributed: whether it is that, and not this segment alone, for want of a cache, of the package that it needs,
         or of its answer (`warning`). include_instances: also each instance's own metrics. See docs/cluster.md.
@@ -258,14 +261,14 @@ class MetricsBackend(Engine):
 
     @cached_property
     def cache_strategy(self) -> CacheStrategy:
-        """What the cache can do."""
+        """The capabilities of the cache."""
         from shm_metrics.cluster.strategy import CacheStrategy
 
         return CacheStrategy.detect(self._arguments["cache"], instance_id=self.instance_id)
 
     @property
     def cache_capabilities(self) -> dict[str, Any]:
-        """The same as a dict."""
+        """The capabilities of the cache, as a dict."""
         return self.cache_strategy.export_capabilities()
 
     @property
@@ -276,12 +279,12 @@ class MetricsBackend(Engine):
     # -- ending ---------------------------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Give this process' row up; its totals stay in the segment. Series still held count nowhere from here on."""
+        """Give this process' row up; its totals stay in the segment. Series that you still hold no longer count."""
         self._stop_sync()
         super().close()
 
     def unlink(self) -> None:
-        """Close, and remove the segment; processes that still have it count on, unseen."""
+        """Close, and remove the segment; processes that still have it count on, but no scrape shows it."""
         self._stop_sync()
         super().unlink()
 

@@ -13,10 +13,10 @@ from shm_metrics.metrics.context_managers import ExceptionCounter, InProgress, T
 from shm_metrics.metrics.family_handle import FamilyHandle
 from shm_metrics.model.families import (
     COUNTER,
+    EMPTY_INFO,
     GAUGE,
     HISTOGRAM,
     INFO,
-    EMPTY_INFO,
     STATESET,
     SUMMARY,
     Exemplar,
@@ -89,7 +89,7 @@ class SeriesMethods:
         if self.overflowed and not counts_itself:
             self._handle.writer.count_overflow()
 
-    def describe(self) -> str:
+    def display_name(self) -> str:
         """What messages call this series: the family's name, and its labels."""
         labels = ", ".join(f"{name}={short_repr(text)}" for name, text in self._pairs)
         return f"{self._handle.family.name}{{{labels}}}" if labels else self._handle.family.name
@@ -246,7 +246,7 @@ class GaugeMethods(SeriesMethods, MovingCell):
     def set_function(self, function: Callable[[], float]) -> None:
         """Set the gauge to `function()` at each scrape that this process answers, and in each one forked from it."""
         if not callable(function):
-            raise InvalidMetricError(f"{self.describe()}: set_function({short_repr(function)}): give a callable")
+            raise InvalidMetricError(f"{self.display_name()}: set_function({short_repr(function)}): give a callable")
         self._handle.backend.functions[self] = function
 
     @property
@@ -271,7 +271,7 @@ class NewestMethods(GaugeMethods):
 
     def inc(self, amount: SupportsFloat = 1.0) -> None:
         raise InvalidMetricError(
-            f"{self.describe()}: inc and dec make no sense with mode {self._handle.family.mode}; "
+            f"{self.display_name()}: inc and dec make no sense with mode {self._handle.family.mode}; "
             "use set, or mode shared or livesum"
         )
 
@@ -407,7 +407,9 @@ class EnumMethods(SeriesMethods, MovingCell):
         try:
             index = states.index(state)
         except ValueError:
-            raise InvalidMetricError(f"{self.describe()}: state {short_repr(state)}: it is one of {', '.join(states)}") from None
+            raise InvalidMetricError(
+                f"{self.display_name()}: state {short_repr(state)}: it is one of {', '.join(states)}"
+            ) from None
         self.set(float(index))
 
     @property

@@ -58,7 +58,8 @@ def _slowly(metric: Any, name: str, amount: Any, *more: Any) -> None:
     try:
         number = float(amount)
     except (TypeError, ValueError) as error:
-        raise type(error)(f"{metric._type} {series.describe()}: {name}({short_repr(amount)}): give a number") from None
+        called = f"{metric._type} {series.display_name()}: {name}({short_repr(amount)})"
+        raise type(error)(f"{called}: give a number") from None
     if metric._type != GAUGE and (math.isnan(number) or (metric._type == COUNTER and math.isinf(number))):
         # It would make the total of all workers worthless for ever, and raising would break an application that runs.
         _warn_once(metric, f"{name}({number}) was left out")

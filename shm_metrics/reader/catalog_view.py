@@ -1,7 +1,7 @@
-"""The catalog as objects: which families and series a segment has, kept up to date by a cursor.
+"""The catalog as objects: the families and series of a segment, kept up to date by a cursor.
 
-Each record is parsed once. What changes behind the cursor stands in the slot table and in the ranks of families; the
-number of changes in the header says when to look again. After the catalog was copied all is read again.
+Each record is parsed once. Changes behind the cursor are in the slot table and in the ranks of families; the number
+of changes in the header says when to look again. After the catalog was copied, it is read from the start.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from shm_metrics.segment.segment import Segment
 from shm_metrics.segment.slot_table import SlotTable
 from shm_metrics.segment.slots import slot_codes
 
-__all__ = ["FamilyEntry", "CatalogView", "SeriesEntry"]
+__all__ = ["CatalogView", "FamilyEntry", "SeriesEntry"]
 
 
 @dataclass(slots=True, eq=False)
 class SeriesEntry:
-    """hash: of its key. What it is now, the slot table says."""
+    """One series in the catalog; its state is in the slot table. hash: of its key."""
 
     labels: LabelPairs
     payload: LabelPairs
@@ -36,9 +36,9 @@ class SeriesEntry:
 
 @dataclass(slots=True, eq=False)
 class FamilyEntry:
-    """id: the hash of its key. number: for the table of family use.
+    """One definition in the catalog.
 
-    rank: of the definitions of one name the highest is the newest.
+    id: the hash of its key. number: its bit in the table of family use. rank: the highest of a name is the newest.
     """
 
     offset: int
@@ -51,9 +51,10 @@ class FamilyEntry:
 
 
 class CatalogView:
-    """families: name -> the definition that is shown. older: other definitions of the same names.
+    """The families and series of a segment's catalog.
 
-    uses: says which of the families with these numbers a living worker uses.
+    families: name -> the definition that is shown. older: other definitions of the same names.
+    uses: returns which of the families with these numbers a living worker uses.
     """
 
     def __init__(self, segment: Segment, uses: Callable[[Iterable[int]], set[int]] = set) -> None:
@@ -77,7 +78,7 @@ class CatalogView:
         self._cursor = 0
 
     def refresh(self) -> None:
-        """Take in what was published since the last call."""
+        """Read what was published since the last call."""
         was_consistent, self._consistent = self._consistent, False
         if not was_consistent:
             self._forget()
@@ -86,7 +87,7 @@ class CatalogView:
         before = self._cursor, self._switches
         self._read_on()
         while self._switches != self.catalog.switches:
-            self._forget()  # the catalog was copied, perhaps under our eyes
+            self._forget()  # the catalog was copied, perhaps during this scan
             self._read_on()
         changed = not was_consistent or changes != self._changes or (self._cursor, self._switches) != before
         if self._contested:
@@ -125,7 +126,7 @@ class CatalogView:
             self._contested.setdefault(name, [shown]).append(entry)
 
     def _choose(self, look_at_ranks: bool) -> bool:
-        """Show, of several definitions of a name, the newest one that a living worker uses; whether that changed."""
+        """Show the newest definition of each name that a living worker uses. Return whether that changed."""
         changed = False
         used = self._uses(entry.number for entries in self._contested.values() for entry in entries)
         for name, entries in self._contested.items():
@@ -151,7 +152,7 @@ class CatalogView:
         family.series[record.key] = SeriesEntry(labels, payload, record.slot, record.hash)
 
     def _take_orphans(self, family_id: int) -> None:
-        """The record of the family was damaged, and a worker has made it once more: its series are the same ones."""
+        """Attach series that were read before the record of their family, which was damaged and written again."""
         for record in self._orphans.pop(family_id, ()):
             try:
                 self._take_series(record)

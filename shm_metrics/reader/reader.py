@@ -1,4 +1,4 @@
-"""Segment -> Snapshot."""
+"""The reader: scan a segment and return a Snapshot."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Reader:
         self.segment = segment
         self.workers = WorkerTable(segment)
         self.table = SlotTable(segment)
-        workers = self.workers  # no reference to this object: what is forgotten goes at once, with its descriptors
+        workers = self.workers  # not self: without a cycle a dropped reader is freed at once, with its descriptors
 
         def uses(families: Iterable[int]) -> set[int]:
             rows = {*workers.live(), *mine()}
@@ -76,15 +76,15 @@ class Reader:
         self._lock = CallLock()
 
     def renew(self) -> None:
-        """Forget a lock that another thread held when this process was forked."""
+        """Replace a lock that another thread held when this process was forked."""
         self._lock.renew()
 
     def live_rows(self, used: list[int] | None = None) -> list[int]:
-        """Rows of living workers, in ascending order."""
+        """Return the rows of living workers, in ascending order."""
         return sorted({*self.workers.live(used), *self._mine()})
 
     def snapshot(self, now: float, monotonic: float | None = None) -> Snapshot:
-        """Scan once. now: Unix seconds, for `taken_at`. Raises SegmentFormatError when the file was truncated.
+        """Scan once. now: Unix seconds, for `taken_at`. Raise SegmentFormatError when the file was truncated.
 
         monotonic: CLOCK_MONOTONIC at `now`, for a snapshot with stamps.
         """
@@ -95,7 +95,7 @@ class Reader:
                 return self._another().snapshot(now, monotonic)
 
     def _another(self) -> Reader:
-        """For a signal handler or __del__ on top of a call of this thread: its state is in the middle of a change."""
+        """Return a reader for a signal handler or __del__ that interrupts a call, when this one is inconsistent."""
         return Reader(self.segment, self._mine)
 
     def _scan(self, now: float, monotonic: float | None) -> Snapshot:
@@ -121,7 +121,7 @@ class Reader:
         )
 
     def refreshed(self) -> CatalogView:
-        """The catalog as of now."""
+        """Return the catalog view, brought up to date."""
         try:
             self._lock.run(self.catalog_view.refresh)
         except NestedCallError:
@@ -137,7 +137,7 @@ class Reader:
     # -- single series --------------------------------------------------------------------------------------------
 
     def column_totals(self, family: Family, slot: int) -> FloatArray:
-        """What all rows together hold in one series.
+        """Return the totals of one series over all rows.
 
         counter: (1,). histogram: (buckets + 1,), the sum last.
         """
@@ -151,12 +151,12 @@ class Reader:
         return total[:, 0]
 
     def _rows_that_count(self, slot: int, rows: Iterable[int]) -> list[int]:
-        """Those that have followed the last removal of the series at `slot`."""
+        """Return those of `rows` that have followed the last removal of the series at `slot`."""
         generation = self.table.generation(slot)
         return [row for row in rows if self.workers.generation(row) >= generation]
 
     def gauge_value(self, family: Family, slot: int) -> float:
-        """One value of a gauge: by its mode, or the sum over workers for the modes that keep them apart."""
+        """Return one value of a gauge: by its mode, or the sum over workers for the modes that keep them apart."""
         mode = MODES[family.mode]
         used = self.live_rows() if mode.live else self.workers.used()
         rows = used if mode.live or mode.combine in ("sum", "each", "shared") else [*used, L.LEDGER_ROW]
@@ -170,7 +170,7 @@ class Reader:
             return float(combine(rule, blocks[:, 0], blocks[:, 1])[0][0])
 
     def unused(self, slots: list[int]) -> list[int]:
-        """Of removed series, by their first slots, those of which no row has anything since they were removed."""
+        """Return those of the removed series, by first slot, that no row has used since their removal."""
         at, used = np.array(slots, np.intp), self.workers.used()
         generation = self.table.states(slots, [0] * len(slots)).generation
         counts = self.workers.generations(used)[:, None] >= generation
@@ -182,7 +182,7 @@ class Reader:
         return [slot for slot, used in zip(slots, something.tolist(), strict=True) if not used]
 
     def exemplar(self, slots: Iterable[int], series: int) -> Exemplar | None:
-        """The newest exemplar of these slots, of counters or buckets, of this life of the series at slot `series`."""
+        """Return the newest exemplar of `slots` (counters or buckets) since the series at slot `series` was made."""
         born = self.table.born(series)
         try:
             newest = self._lock.run(self.exemplars.newest, self.workers.used())
@@ -192,7 +192,7 @@ class Reader:
         return max(found, key=lambda entry: entry.stamp).exemplar if found else None
 
     def engine_totals(self, rows: Iterable[int], *slots: int) -> list[float]:
-        """The sum over `rows` of each of these, the engine's own slots, which stand in the first page of a row."""
+        """Return the sum over `rows` of each of the engine's own slots, which are in the first page of a row."""
         segment, lay = self.segment, self.segment.layout
         firsts = [row * lay.slots for row in rows if segment.page_bytes[row * lay.pages_per_row]]
         return [sum([segment.doubles[first + slot] for first in firsts]) for slot in slots]
@@ -205,7 +205,7 @@ class Reader:
 
 
 def exact_total(values: Sequence[float]) -> float:
-    """The sum, one after the other as add_rows() does; from NEAR_LIMIT on rounded only once, so that no row is lost."""
+    """Return the sum in the order of add_rows(); from NEAR_LIMIT on rounded only once, so that no row is lost."""
     total = 0.0
     for value in values:
         total += value
@@ -246,7 +246,7 @@ class _Scan:
         self.seen = seen
 
     def _followed(self, rows: list[int]) -> UnsignedArray:
-        """The removals that each row has followed; before its numbers are read, so that what counts is zeroed."""
+        """Return the generation that each row has followed. Call it before reading numbers: what counts is zeroed."""
         return self.workers.generations(rows)
 
     def _counts(self, rows: list[int], generation: UnsignedArray) -> BoolArray | None:
@@ -257,7 +257,7 @@ class _Scan:
         return None if counts.all() else counts
 
     def _settled(self, group: Group, read: Callable[[IntArray, Any, UnsignedArray], _Parts]) -> _Parts:
-        """What `read` gives of slots, their SeqlockGroup (None: counters) and generations; series along the last axis.
+        """Return what `read` returns for slots, seqlock group (None: counters), generations; series on the last axis.
 
         A series that is removed meanwhile is read again, as it is after that: its workers may be zeroing it.
         """
@@ -280,7 +280,7 @@ class _Scan:
         return parts
 
     def _generations(self, slots: IntArray, before: UnsignedArray, seen: int) -> UnsignedArray:
-        """The generations as of now, of slots that had `before` when `seen` was the newest of all."""
+        """Return the generations as of now, of slots that had `before` when `seen` was the newest of all."""
         removed = self.table.removed_since(seen)
         if removed is None:
             return self.table.generations(slots)
@@ -366,7 +366,7 @@ class _Scan:
     def _stamped(
         self, group: Group, mask: BoolArray, run: FamilyRun, stamps: FloatArray
     ) -> Iterator[FamilyRun | FamilySnapshot]:
-        """The run; where stamps are asked for, one snapshot a family, with them. stamps: shape (rows, all series)."""
+        """Yield the run; with stamps, one snapshot a family instead. stamps: shape (rows, all series)."""
         if self.clocks is None:
             yield run
             return
@@ -390,7 +390,7 @@ class _Scan:
         return np.where(stamps > 0.0, now - np.maximum(monotonic - stamps, 0.0), 0.0)
 
     def _each(self, group: Group, rows: list[int], stamps: FloatArray, values: FloatArray) -> Iterator[FamilySnapshot]:
-        """One series a worker, told apart by its pid; of rows with one pid, as two containers may have, the newest."""
+        """Yield one series a worker, labelled with its pid; of rows with one pid (two containers) the newest."""
         pids = [str(self.workers.read(row).pid) for row in rows]
         start = 0
         for plan in group.plans:
@@ -423,7 +423,7 @@ def _sum_of_rows(block: FloatArray, counts: BoolArray) -> FloatArray:
 
 
 def read_shared(segment: Segment, seqlock_group: SeqlockGroup, rows: list[int], counts: BoolArray | None) -> _Parts:
-    """As shared_gauges(), with 1.0 for True; read again while a set() moved the epoch meanwhile."""
+    """Read shared gauges and combine them as shared_gauges(), with 1.0 for True; retry if a set() moved the epoch."""
     slots = seqlock_group.indexes[0]
     for _ in range(SCANS):
         epochs = read_columns(segment, [L.LEDGER_ROW], slots)[0]
@@ -435,13 +435,13 @@ def read_shared(segment: Segment, seqlock_group: SeqlockGroup, rows: list[int], 
 
 
 def _latest_info(group: Group, stamps: FloatArray) -> BoolArray:
-    """Of the things that were said of an info with the same labels, the one that was said last."""
+    """Return which series show: of the infos with the same labels, the one set last."""
     newest = stamps.max(axis=0, initial=0.0)
     best: dict[tuple[int, LabelPairs], int] = {}
     entries = [(number, entry) for number, plan in enumerate(group.plans) for entry in plan.entries]
     for position, (number, entry) in enumerate(entries):
-        said_before = best.get((number, entry.labels))
-        if newest[position] > 0.0 and (said_before is None or newest[position] > newest[said_before]):
+        known = best.get((number, entry.labels))
+        if newest[position] > 0.0 and (known is None or newest[position] > newest[known]):
             best[number, entry.labels] = position
     mask = np.zeros(len(entries), np.bool_)
     mask[list(best.values())] = True

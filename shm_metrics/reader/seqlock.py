@@ -1,18 +1,18 @@
-"""Reading the matrix: rows into sums, with every series read whole.
+"""Read the matrix: add rows up, with a consistent read of every series.
 
-A page that nobody reserved is never touched: it would be allocated by the mere look, or be a SIGBUS on a full file
-system. It counts as zeros.
+A page that was never reserved counts as zeros and is not read: reading would allocate it, or end in SIGBUS on a full
+file system.
 
 Series of several slots are guarded by their first: a histogram's sequence, a gauge's stamp. A guarded read loads
 guard, slots, guard, in this order; equal guards mean that no second update began in between, and then the slots are
-one state of the series (the order of stores in _cells_cy.py makes it so). What moved is read again.
+one state of the series (the order of stores in _cells_cy.py makes it so). A series that moved is read again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from time import sleep  # at import, like the locks: see locks.py, "Under gevent"
+from time import sleep  # at import, like the locks: see file_locks.py, "Under gevent"
 
 import numpy as np
 
@@ -30,7 +30,7 @@ MOST_NUMBERS_AT_ONCE = 1 << 14  # with their indexes 256 KiB: they stay in the p
 
 
 def add_rows(segment: Segment, rows: list[int], slots: int) -> FloatArray:
-    """The sum over `rows` of each of the first `slots` slots: shape (slots,). Right for slots that stand alone."""
+    """Return the sum over `rows` of each of the first `slots` slots: shape (slots,). For series of one slot only."""
     if rows and slots and rows[-1] - rows[0] == len(rows) - 1:
         pages = segment.pages[rows[0] : rows[-1] + 1, : (slots - 1) // L.SLOTS_PER_PAGE + 1]
         if pages.all():
@@ -53,7 +53,7 @@ def read_columns(segment: Segment, rows: list[int], slots: IntArray) -> FloatArr
 
 
 def reserved_runs(segment: Segment, row: int, slots: int) -> list[tuple[int, int]]:
-    """The reserved parts of a row's first `slots` slots, as (first, last + 1) slots."""
+    """Return the reserved parts of a row's first `slots` slots, as (first, last + 1) slots."""
     if not slots:
         return []
     pages = segment.pages[row, : (slots - 1) // L.SLOTS_PER_PAGE + 1]
@@ -86,11 +86,11 @@ class SeqlockGroup:
         self._block: FloatArray = np.empty(0)
 
     def some(self, positions: IntArray) -> SeqlockGroup:
-        """Of these series only."""
+        """Return the group of these series only."""
         return SeqlockGroup(self.indexes[:, positions], self.consistent)
 
     def blocks(self, segment: Segment, rows: list[int], counts: BoolArray | None = None) -> Iterator[FloatArray]:
-        """Blocks (some rows, width + 1, n), together all of `rows` in their order; each good until the next."""
+        """Yield blocks (some rows, width + 1, n), together all of `rows` in their order; each good until the next."""
         step = max(1, MOST_NUMBERS_AT_ONCE // max(1, self.indexes.size))
         for start in range(0, len(rows), step):
             part = None if counts is None else counts[start : start + step]
@@ -111,7 +111,7 @@ class SeqlockGroup:
         matrix, there = segment.matrix.reshape(-1), self._there(segment, rows, counts)
         if there is None:
             cells.gather(matrix, at.reshape(-1), block.reshape(-1))
-            self._look_again(matrix, at, block)
+            self._read_again(matrix, at, block)
         else:
             block[:] = 0.0
             row, series = np.nonzero(there)
@@ -127,15 +127,15 @@ class SeqlockGroup:
         return there if counts is None else there & counts
 
     def _load(self, matrix: FloatArray, at: IntArray) -> FloatArray:
-        """The series at `at` (m, width + 1), each whole: shape (m, width + 1)."""
+        """Return the series at `at` (m, width + 1), each consistent: shape (m, width + 1)."""
         at = np.ascontiguousarray(at.T)[None]
         block = np.empty(at.shape)
         cells.gather(matrix, at.reshape(-1), block.reshape(-1))
-        self._look_again(matrix, at, block)
+        self._read_again(matrix, at, block)
         loaded: FloatArray = block[0].T
         return loaded
 
-    def _look_again(self, matrix: FloatArray, at: IntArray, block: FloatArray) -> None:
+    def _read_again(self, matrix: FloatArray, at: IntArray, block: FloatArray) -> None:
         for turn in range(TRIES):
             moved = ~self.consistent(block)
             if not moved.any():

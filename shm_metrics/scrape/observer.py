@@ -25,7 +25,12 @@ class SegmentObserver:
     """
 
     def __init__(
-        self, place: SegmentLocation, *, create: Layout | None = None, process_metrics: bool = True, per_worker: bool = False
+        self,
+        place: SegmentLocation,
+        *,
+        create: Layout | None = None,
+        process_metrics: bool = True,
+        per_worker: bool = False,
     ) -> None:
         self.place = place
         self._create = create

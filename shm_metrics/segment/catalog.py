@@ -66,7 +66,7 @@ class Catalog:
         return commit
 
     def append(self, record: CatalogRecord) -> tuple[int, int]:
-        """Write and publish a record; where it begins and ends. Raises SegmentFullError."""
+        """Write and publish a record; where it begins and ends. Raise SegmentFullError."""
         return self._append(record.pack(), self.switches & 1)
 
     def _append(self, packed: bytes, region: int) -> tuple[int, int]:
@@ -98,7 +98,7 @@ class Catalog:
         segment.words[_RESERVED + region] = step
 
     def copy(self, wanted: Callable[[CatalogRecord], bool]) -> None:
-        """Copy the records that are `wanted` to the other region, and switch to it. Raises SegmentFullError.
+        """Copy the records that are `wanted` to the other region, and switch to it. Raise SegmentFullError.
 
         A kill on the way leaves the region in use as it was. Readers see the switch, and read from the beginning.
         """
@@ -119,7 +119,7 @@ class Catalog:
         words[_SWITCHES] = switches
 
     def read(self, offset: int) -> CatalogRecord:
-        """The record at `offset`. Raises SegmentFormatError."""
+        """Return the record at `offset`. Raise SegmentFormatError."""
         return catalog_records.unpack(self.data, offset, self.commit)[0]
 
     def raise_rank(self, offset: int, rank: int) -> None:
@@ -136,7 +136,7 @@ class Catalog:
         return L.word(self.data, offset + catalog_records.RANK_OFFSET)
 
     def scan(self, start: int) -> Iterator[tuple[int, CatalogRecord | None, int]]:
-        """The published records from `start` on, as (offset, record, offset of the next).
+        """Return the published records from `start` on, as (offset, record, offset of the next).
 
         A damaged stretch comes as one None: the scan goes on at the next place where a whole record with a right
         checksum begins.

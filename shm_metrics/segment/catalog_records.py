@@ -61,7 +61,7 @@ class CatalogRecord:
     hash: int = 0
 
     def pack(self) -> bytes:
-        """The record's bytes. Raises InvalidMetricError when they are more than MAX_RECORD_BYTES."""
+        """Return the record's bytes. Raise InvalidMetricError when they are more than MAX_RECORD_BYTES."""
         key, tail = self.key, self.tail
         check_size(len(key) + len(tail))
         length = HEAD_BYTES + len(key) + len(tail)
@@ -81,9 +81,9 @@ def check_size(size: int) -> None:
 
 
 def unpack(data: memoryview, offset: int, end: int) -> tuple[CatalogRecord, int]:
-    """The record at `offset` and the offset of the next one.
+    """Return the record at `offset` and the offset of the next one.
 
-    Raises SegmentFormatError when the bytes up to `end` hold no whole, undamaged record there.
+    Raise SegmentFormatError when the bytes up to `end` hold no whole, undamaged record there.
     """
     if offset < 0 or offset % ALIGN or offset + HEAD_BYTES > end:
         raise SegmentFormatError(f"no catalog record at {offset}")
@@ -100,7 +100,7 @@ def unpack(data: memoryview, offset: int, end: int) -> tuple[CatalogRecord, int]
 
 
 def has_key(data: memoryview, offset: int, end: int, key: bytes) -> bool:
-    """Whether the record at `offset`, unchecked but within bounds, has this key."""
+    """Return whether the record at `offset`, unchecked but within bounds, has this key."""
     start = offset + HEAD_BYTES
     if offset % ALIGN or start > end:
         return False
@@ -109,7 +109,7 @@ def has_key(data: memoryview, offset: int, end: int, key: bytes) -> bool:
 
 
 def hash_at(data: memoryview, offset: int, end: int) -> int:
-    """The hash in the record at `offset`, unchecked but within bounds; 0, which no key has, where there can be none."""
+    """Return the hash in the record at `offset`, unchecked but within bounds; 0, which no key has, out of bounds."""
     if offset % ALIGN or offset + HEAD_BYTES > end:
         return 0
     return int(_HASH.unpack_from(data, offset + HASH_OFFSET)[0])
@@ -119,13 +119,13 @@ def hash_at(data: memoryview, offset: int, end: int) -> int:
 
 
 def family_key(family: Family) -> bytes:
-    """What makes two definitions differ: everything but the documentation."""
-    told = [family.name, family.type, family.unit, family.mode, list(family.bounds), list(family.states)]
-    return b"F" + json.dumps(told, separators=(",", ":")).encode()
+    """Return the key of a definition: everything in it but the documentation."""
+    fields = [family.name, family.type, family.unit, family.mode, list(family.bounds), list(family.states)]
+    return b"F" + json.dumps(fields, separators=(",", ":")).encode()
 
 
 def family_of(record: CatalogRecord) -> Family:
-    """The definition in a FAMILY record."""
+    """Return the definition in a FAMILY record."""
     try:
         name, type_, unit, mode, bounds, states = json.loads(record.key[1:])
         return Family(name, type_, record.tail.decode(), unit, tuple(bounds), mode, tuple(states))
@@ -134,7 +134,7 @@ def family_of(record: CatalogRecord) -> Family:
 
 
 def name_of(record: CatalogRecord) -> str:
-    """The name in a FAMILY record; empty when it cannot be read."""
+    """Return the name in a FAMILY record; empty when it cannot be read."""
     try:
         return family_of(record).name
     except SegmentFormatError:
@@ -142,7 +142,7 @@ def name_of(record: CatalogRecord) -> str:
 
 
 def series_key(family_id: int, labels: LabelPairs, payload: LabelPairs = ()) -> bytes:
-    """The key of a series; `payload` is what an info says of itself beside its labels."""
+    """Return the key of a series; `payload` holds an info's own pairs beside its labels."""
     try:
         text = b"\xff".join([part.encode() for pair in labels for part in pair])
         if payload:
@@ -155,7 +155,7 @@ def series_key(family_id: int, labels: LabelPairs, payload: LabelPairs = ()) -> 
 
 
 def labels_of(record: CatalogRecord) -> tuple[LabelPairs, LabelPairs]:
-    """The labels and the payload in a SERIES record."""
+    """Return the labels and the payload in a SERIES record."""
     labels, _, payload = record.key[9:].partition(b"\xfe")
     return _pairs(labels), _pairs(payload)
 

@@ -15,9 +15,9 @@ number is forgotten, never closed, and another description is opened.
                       so they all go when the last exclusive one is released
     new locks         are taken through the new description
 
-Under gevent: whoever waits here holds a thread's lock too (the allocator's). `sleep` is taken at import, as the locks
-are, so that both are gevent's or neither is. Looked up at each call, it might yield to a greenlet that then waits for
-the real lock of the one that yielded, and stops the only thread there is.
+Under gevent: a caller that waits here holds a thread lock too (the allocator's). `sleep` is imported with the module,
+as the locks are, so that both are gevent's or neither is. Looked up at each call, it might yield to a greenlet that
+then waits for the real lock of the one that yielded, and blocks the only thread.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class Descriptor:
         _owners[number] = self  # another object that had it lost it to code that closed it
 
     def number(self) -> int:
-        """The number, after proof that it is ours; -1 when it is closed, or is not ours any more."""
+        """Return the number, after proof that it is ours; -1 when it is closed, or is not ours any more."""
         number = self._number
         if number < 0:
             return -1
@@ -131,7 +131,7 @@ class FileLocks:
         return self._closed
 
     def inherited_fd(self) -> int:
-        """The same without opening anything: for a child that is about to have a description of its own."""
+        """Return the descriptor without reopening it: for a child that is about to open a description of its own."""
         return self._descriptor.number()
 
     def keep(self, reopen: Callable[[], int] | None) -> None:
@@ -174,7 +174,7 @@ class FileLocks:
             return number
 
     def _leave(self) -> None:
-        """The number is lost: know what the description still has."""
+        """Record which locks the description still has, after its number was lost."""
         pin, self._pin = self._pin, None
         if self._pid != getpid():
             self._held.clear()  # the parent's, and so is the pin
@@ -187,7 +187,7 @@ class FileLocks:
                 del self._held[byte]
 
     def _left_with(self, byte: int) -> bool:
-        """Whether we have the byte exclusively, by a description without a number."""
+        """Return whether we have the byte exclusively, by a description without a number."""
         return any(byte in bytes_ for _, bytes_ in self._left)
 
     def _drop_pins(self) -> None:
@@ -235,7 +235,7 @@ class FileLocks:
             self._set(number, fcntl.F_UNLCK, byte)
 
     def holds(self, byte: int) -> bool:
-        """Whether a lock that was taken here is still ours."""
+        """Return whether a lock that was taken here is still ours."""
         if self._pin is not None and self._pid == getpid():
             return byte in self._held  # whatever becomes of the descriptor
         return byte in self._held and (self.fd >= 0 or self._left_with(byte)) and byte in self._held
@@ -255,12 +255,12 @@ class FileLocks:
         return False
 
     def held_by_other(self, byte: int, count: int = 1) -> bool:
-        """Whether another description holds a lock on any of `count` bytes from `byte`."""
+        """Return whether another description holds a lock on any of `count` bytes from `byte`."""
         number = self.fd
         return number >= 0 and self._probe(number, byte, count)
 
     def held_by_others(self, bytes_: Iterable[int]) -> list[int]:
-        """Those of `bytes_` on which another description holds a lock. One proof of the descriptor for all."""
+        """Return those of `bytes_` that another description has locked; check our descriptor once for all of them."""
         number = self.fd
         ask = self._probe if self._left else self._asks
         return [byte for byte in bytes_ if ask(number, byte, 1)] if number >= 0 else []
@@ -338,7 +338,7 @@ class ProcessLocks(FileLocks):
             _records.setdefault(self._descriptor.file, _Records()).users.add(self)
 
     def keep(self, reopen: Callable[[], int] | None) -> None:
-        """Nothing can: a close of the descriptor by code of others drops these locks."""
+        """Do nothing: these locks cannot survive a close of the descriptor by other code."""
 
     def _others(self) -> list[ProcessLocks]:
         records = _records.get(self._descriptor.file)

@@ -3,7 +3,7 @@
 Open addressing with linear probing over pairs (hash, offset + 1) of 64-bit words; a zero hash is an empty place. The
 table begins small and doubles inside its region, so that a segment with few series takes few pages. The hash is
 blake2b keyed with a random key of the segment's own (RFC 7693): label values chosen by an attacker cannot collide it.
-A reader that comes during a rebuild may miss a key; whoever misses looks again under the lock before creating.
+A reader may miss a key during a rebuild; a writer that misses a key looks again under the lock before it creates one.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class Index:
         return int.from_bytes(hasher.digest(), "little") or 1
 
     def find(self, key: bytes, hash_: int) -> int | None:
-        """Offset of the record with this key, or None. Takes no lock: a rebuild may go on meanwhile."""
+        """Return the offset of the record with this key, or None. Take no lock: a rebuild may run meanwhile."""
         return self.probe(key, hash_).offset
 
     def probe(self, key: bytes, hash_: int) -> Probe:
@@ -85,9 +85,9 @@ class Index:
         return Probe(found[0], found[1], commit, size, switches, consistent)
 
     def peek(self, key: bytes, hash_: int) -> int | None:
-        """As find(), past entries that are not checked: for a look that is made at every call and changes nothing.
+        """Work as find() without checking the entries passed; for a lookup at every call that changes nothing.
 
-        In a damaged table it may miss a key.
+        It may miss a key of a damaged table.
         """
         words, mask = self.words, self.size - 1
         place = hash_ & mask
@@ -104,7 +104,7 @@ class Index:
     # -- under the catalog lock -----------------------------------------------------------------------------------
 
     def make_ready(self) -> None:
-        """Bring the table up to the catalog, and make room for one more entry. Raises SegmentFullError."""
+        """Bring the table up to the catalog, and make room for one more entry. Raise SegmentFullError."""
         if self.segment.words[_SWITCHES] != self.catalog.switches:
             self.rebuild()
         if not self._checked:
@@ -118,11 +118,11 @@ class Index:
             self._grow()
 
     def locate(self, key: bytes, hash_: int, probe: Probe = _NO_PROBE) -> tuple[int, int | None]:
-        """(place, offset) of the key, or (the empty place where it goes, None); after make_ready().
+        """Return (place, offset) of the key, or (the empty place where it goes, None); after make_ready().
 
         probe: the result of probe() before the lock was taken. It still holds if nothing was published since and the
             table was consistent: one that another process brought up to the catalog meanwhile holds more entries.
-        Every entry on the way is checked; if one is not what it says, the table is made anew.
+        Check every entry on the way, and rebuild the table if one is wrong.
         """
         commit, size = self.catalog.commit, self.size
         same = probe.switches == self.catalog.switches and probe.commit == commit
@@ -163,7 +163,7 @@ class Index:
         header[_INDEXED] = following
 
     def rebuild(self) -> None:
-        """Make the table anew from the catalog."""
+        """Rebuild the table from the catalog."""
         switches = self.catalog.switches
         self._wipe(self.size)
         self._catch_up()
@@ -172,7 +172,7 @@ class Index:
         self.segment.words[_SWITCHES] = switches
 
     def _catch_up(self) -> None:
-        """Index what a writer published and did not live to index."""
+        """Index the records that a killed writer published but did not index."""
         indexed, commit = self.segment.get(L.INDEXED_OFFSET), self.catalog.commit
         if indexed > commit:
             self._wipe(self.size)
@@ -192,13 +192,13 @@ class Index:
         self.segment.words[_INDEXED] = commit
 
     def _lost_entries(self) -> bool:
-        """Whether the table holds fewer or more entries than were put in. Read all of it."""
+        """Return whether the table holds fewer or more entries than were put in. Read all of it."""
         size = self.size
         empty = self.words[: 2 * size : 2].tolist().count(0)
         return size - empty != self.segment.get(L.INDEX_USED_OFFSET)
 
     def _wipe(self, size: int) -> None:
-        # From here until the end a kill leaves a table that says of itself that nothing is indexed.
+        # A kill from here until the end leaves a table marked as indexing nothing.
         header, zeros, place = self.segment.words, bytes(size * L.INDEX_ENTRY_BYTES), slice(size * L.INDEX_ENTRY_BYTES)
         if self._lock.poisoned:
             raise ForkedCallError
@@ -208,7 +208,7 @@ class Index:
         header[_USED] = 0
 
     def _grow(self) -> None:
-        """Double the table; a full-sized one may fill up to three quarters. Raises SegmentFullError."""
+        """Double the table; a full-sized one may fill up to three quarters. Raise SegmentFullError."""
         size = 2 * self.size
         if size > self.capacity:
             if 4 * self.segment.get(L.INDEX_USED_OFFSET) < 3 * self.size:

@@ -1,4 +1,4 @@
-"""Where a segment is: a POSIX shared memory name, or a file path."""
+"""The location of a segment: a POSIX shared memory name, or a file path."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SEGMENT_PREFIX = "shm_metrics-"
 
 @dataclass(frozen=True)
 class SegmentLocation:
-    """`shm` is the POSIX name ("/shm_metrics-0-shop") or None for a plain file; `path` is the file either way."""
+    """A place for a segment. path: its file. shm: its POSIX name ("/shm_metrics-0-shop"), None for a plain file."""
 
     path: str
     shm: str | None = None
@@ -41,10 +41,10 @@ class SegmentLocation:
         return cls(os.path.abspath(os.fspath(path)))
 
     def open(self, *, create: bool, write: bool) -> int:
-        """A new descriptor, close-on-exec. Raises FileNotFoundError, or SegmentError saying what is in the way."""
+        """Return a new close-on-exec descriptor. Raise FileNotFoundError, or SegmentError with the reason."""
         if create:
-            # An existing one is opened without O_CREAT: in a sticky directory the kernel refuses that flag for files
-            # of others (fs.protected_regular), to root as well, who may otherwise join a segment of its workers' user.
+            # Try without O_CREAT first: in a sticky directory the kernel refuses that flag for files of other users
+            # (fs.protected_regular), even to root, who may otherwise join a segment of its workers' user.
             try:
                 return self.open(create=False, write=write)
             except FileNotFoundError:
@@ -70,7 +70,7 @@ class SegmentLocation:
             raise SegmentError(f"{self.path}: cannot be opened: {error}") from error
 
     def is_file(self, file: int | os.stat_result) -> bool:
-        """Whether the path still leads to the file, a descriptor or status of it; yes if we may not look there."""
+        """Return whether the path still leads to `file`, a descriptor or status; True if access is denied."""
         try:
             known = os.fstat(file) if isinstance(file, int) else file
             return os.path.samestat(os.stat(self.path), known)
@@ -81,15 +81,15 @@ class SegmentLocation:
 
     @property
     def sent(self) -> str:
-        """The file beside it that says what of it was sent to a cluster (sync/sent.py)."""
+        """The path of the publish journal beside the segment (cluster/publish_journal.py)."""
         return self.path + ".sent"
 
     def unlink(self) -> None:
-        """Remove the name; processes that have it mapped keep it. No error when it is gone already."""
+        """Remove the name, if it exists; processes that have mapped the segment keep it."""
         try:
             os.unlink(self.sent)
         except OSError:
-            pass  # it was in no cluster; what is left of another life says so itself
+            pass  # it was in no cluster; a journal of another incarnation is recognised by its content
         try:
             if self.shm is not None:
                 posix_ipc.unlink_shared_memory(self.shm)
@@ -99,19 +99,21 @@ class SegmentLocation:
             pass
 
 
-def locate_segment(name: str | None = None, path: str | os.PathLike[str] | None = None, *, uid: int | None = None) -> SegmentLocation:
-    """Where the segment is: a path, a name, or what SHM_METRICS_SEGMENT says (a path if it has a slash).
+def locate_segment(
+    name: str | None = None, path: str | os.PathLike[str] | None = None, *, uid: int | None = None
+) -> SegmentLocation:
+    """Return the location for a name or path, by default of SHM_METRICS_SEGMENT (a path if it has a slash).
 
-    uid: whose segment of that name; this process' own user's if left out.
+    uid: the user who owns the segment of that name; by default the user of this process.
     """
     if name is not None and path is not None:
         raise InvalidMetricError(f"name {name!r} and path {path!r}: give one of them")
     if path is not None:
         return SegmentLocation.at(path)
-    told = name if name is not None else os.environ.get(SEGMENT_VARIABLE) or DEFAULT_NAME
-    if name is None and "/" in told:
-        return SegmentLocation.at(told)
+    wanted = name if name is not None else os.environ.get(SEGMENT_VARIABLE) or DEFAULT_NAME
+    if name is None and "/" in wanted:
+        return SegmentLocation.at(wanted)
     try:
-        return SegmentLocation.named(told, os.geteuid() if uid is None else uid)
+        return SegmentLocation.named(wanted, os.geteuid() if uid is None else uid)
     except InvalidMetricError as error:
         raise error if name is not None else InvalidMetricError(f"{SEGMENT_VARIABLE}: {error}") from None

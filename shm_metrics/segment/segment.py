@@ -1,4 +1,4 @@
-"""One mapped segment: making it, joining it, reserving its pages.
+"""One mapped segment: make it, join it, reserve its pages.
 
 Two open file descriptions a segment: one is mapped and holds no lock, the other holds locks and is mapped by its Pin
 only. Any other mapping survives fork in the child, and with it the description it was made from; a lock on that
@@ -11,9 +11,9 @@ A child locks through the first of these that it can have:
     the parent's, with locks by process     after setuid, or chroot: see ProcessLocks
     none: it counts in private memory       no descriptor left, for now
 
-How an attach decides (the creation byte is held throughout; `present` = somebody shares the presence byte):
+How an attach decides (the creation byte is held throughout; `present` = some process shares the presence byte):
 
-    the file is              nobody present                            somebody present
+    the file is              no process present                        some process present
     empty or INITIALISING    make it (its maker died half-way)         SegmentFormatError: it was READY once
     READY, ours              keep=True: join; else abandon, remake     join
     READY, not readable      a segment of ours: remove, remake         SegmentFormatError
@@ -53,7 +53,7 @@ CREATION_SECONDS = 10.0
 
 
 def _same_file_again(fd: int, place: SegmentLocation, status: os.stat_result, write: bool) -> int:
-    """A second open file description of the file behind `fd`, also when it is unlinked. Raises OSError."""
+    """Return a second open file description of the file behind `fd`, also when it is unlinked. Raise OSError."""
     if fd < 0:
         raise OSError(errno.EBADF, os.strerror(errno.EBADF))
     try:
@@ -66,7 +66,7 @@ def _same_file_again(fd: int, place: SegmentLocation, status: os.stat_result, wr
 
 
 def _file_at(place: SegmentLocation, status: os.stat_result, write: bool) -> int:
-    """Open the file of `status` by its path. Raises FileNotFoundError, or SegmentError."""
+    """Open the file of `status` by its path. Raise FileNotFoundError, or SegmentError."""
     fd = place.open(create=False, write=write)
     if os.path.samestat(os.fstat(fd), status):
         return fd
@@ -111,7 +111,7 @@ class Segment:
         doubles: the matrix as one run of float64; row_view() is a row of it.
         page_bytes: the page map, a byte a page, row after row; codes: the slot map.
     For readers, numpy arrays of the same memory, made when first asked for: matrix, pages, slot_map.
-    leader, publisher: the bytes of whoever pushes for all workers, and of whoever writes the snapshot file.
+    leader, publisher: locks of the process that pushes for all workers, and of the one that writes the snapshot file.
     """
 
     def __init__(self, place: SegmentLocation, header: Header, locks: FileLocks, map_fd: int, writable: bool) -> None:
@@ -165,15 +165,15 @@ class Segment:
         return np.frombuffer(self.codes, np.uint8)
 
     def row_view(self, row: int) -> memoryview[float]:
-        """The row's slots, float64."""
+        """Return the row's slots, float64."""
         return self.doubles[row * self.layout.slots : (row + 1) * self.layout.slots]
 
     def row_pages(self, row: int) -> memoryview:
-        """The row's part of the page map."""
+        """Return the row's part of the page map."""
         return self.page_bytes[row * self.layout.pages_per_row : (row + 1) * self.layout.pages_per_row]
 
     def two_dimensional(self) -> tuple[memoryview[float], memoryview]:
-        """The matrix and the page map with their two dimensions, for the cells."""
+        """Return the matrix and the page map with their two dimensions, for the cells."""
         lay = self.layout
         matrix = self.bytes[lay.matrix : lay.exemplars].cast("d", (lay.matrix_rows, lay.slots))
         return matrix, self.page_bytes.cast("B", (lay.matrix_rows, lay.pages_per_row))
@@ -184,7 +184,7 @@ class Segment:
     def attach(cls, place: SegmentLocation, layout: Layout, *, keep: bool = False) -> Segment:
         """Join the segment at `place`, or make it with `layout` (capacities of a living one win over `layout`).
 
-        Raises SegmentFormatError, SegmentFullError, or SegmentError (another owner, no permission).
+        Raise SegmentFormatError, SegmentFullError, or SegmentError (another owner, no permission).
         """
         while True:
             locks = FileLocks(place.open(create=True, write=True))
@@ -207,7 +207,7 @@ class Segment:
             )
         if not _first_lock(place, lambda: locks.wait_exclusive(L.LOCK_CREATION, CREATION_SECONDS)):
             raise SegmentError(
-                f"{place.path}: somebody has been creating it for {CREATION_SECONDS:.0f} s; is it stopped?"
+                f"{place.path}: another process has been creating it for {CREATION_SECONDS:.0f} s; is it stopped?"
             )
         if not place.is_file(locks.fd):
             return None  # replaced while we waited
@@ -226,7 +226,7 @@ class Segment:
             except SegmentFormatError as error:
                 if not alone or not start.startswith(L.MAGIC):
                     raise
-                log.warning("shm_metrics: %s; nobody uses it, so it is replaced", error)
+                log.warning("shm_metrics: %s; no process uses it, so it is replaced", error)
                 place.unlink()
                 return None
             abandoned = L.word(start, L.STATE_OFFSET) == L.ABANDONED
@@ -261,7 +261,7 @@ class Segment:
     def _lay_out(fd: int, header: Header, where: str) -> None:
         layout = header.layout
         os.ftruncate(fd, 0)
-        # The checksummed part goes first: from here on the file says of itself what it is.
+        # The checksummed part goes first: from here on the file is recognised as a segment.
         os.pwrite(fd, header.pack(), 0)
         os.ftruncate(fd, layout.total)
         _reserve(fd, 0, layout.family_use, where)
@@ -279,14 +279,14 @@ class Segment:
         for offset, value in words.items():
             os.pwrite(fd, value.to_bytes(L.WORD, "little"), offset)
         os.pwrite(fd, bytes([L.SLOT_ADDS]) * L.FIRST_SERIES_SLOT, layout.slot_map)
-        # READY goes last: whoever finds it finds everything.
+        # READY goes last: a process that sees it sees a complete segment.
         os.pwrite(fd, L.READY.to_bytes(L.WORD, "little"), L.STATE_OFFSET)
 
     @classmethod
     def open_read_only(cls, place: SegmentLocation) -> Segment:
         """Map the segment for reading only; holds no presence, claims nothing.
 
-        Raises FileNotFoundError when there is none (yet), SegmentFormatError when it cannot be read.
+        Raise FileNotFoundError when there is none (yet), SegmentFormatError when it cannot be read.
         """
         locks = FileLocks(place.open(create=False, write=False))
         try:
@@ -301,7 +301,7 @@ class Segment:
 
     @classmethod
     def private(cls, layout: Layout) -> Segment:
-        """A segment without a name, for this process and its children: what is left when no shared one can be had."""
+        """Return a segment without a name, for this process and its children: a fallback."""
         fd = os.memfd_create("shm_metrics-private", os.MFD_CLOEXEC)
         place = SegmentLocation("(private memory)")
         locks = FileLocks(fd)
@@ -337,7 +337,7 @@ class Segment:
         Without it the parent would find itself alone between the fork and the child's first step:
             parent   forks; the child has its descriptor, and so no presence that is not the parent's
             parent   asks sole_user(): True; takes its counts to another segment, and removes this one
-            child    wakes up in a segment that nobody will ever read
+            child    starts in a segment that no reader will ever read
         """
         self.after_fork_in_parent()
         fd = self.locks.fd
@@ -355,7 +355,7 @@ class Segment:
         self._for_child = locks
 
     def after_fork_in_parent(self) -> None:
-        """The description is the child's alone."""
+        """Close our descriptor of the description that was made for the child."""
         locks, self._for_child = self._for_child, None
         if locks is not None:
             locks.close()
@@ -364,7 +364,7 @@ class Segment:
         """In a forked child: lock through a description of its own from now on.
 
         Returns the call that closes the inherited one. Until then the parent's locks, presence among them, stand
-        even if the parent dies, so that there is no moment in which nobody is present; after it, they no longer
+        even if the parent dies, so that some process is present at every moment; after it, they no longer
         depend on the child. Nothing may wait for a lock in between: it might be one that the child itself keeps.
         """
         inherited, prepared = self.locks, self._for_child
@@ -379,7 +379,7 @@ class Segment:
         return inherited.close
 
     def _description_for_child(self, inherited: FileLocks) -> FileLocks:
-        """A new one or, without access to the file, locks by process through the inherited one. Raises OSError."""
+        """Return a new description or, without access to the file, process locks through `inherited`. Raise OSError."""
         fd = inherited.inherited_fd()
         try:
             return FileLocks(_same_file_again(fd, self.place, self.status, self.writable))
@@ -389,7 +389,7 @@ class Segment:
             return ProcessLocks(inherited)
 
     def _passes(self, error: OSError) -> bool:
-        """Whether the file can be opened as soon as a descriptor is free."""
+        """Return whether the file can be opened as soon as a descriptor is free."""
         if error.errno not in (errno.EMFILE, errno.ENFILE):
             return False
         try:
@@ -400,7 +400,7 @@ class Segment:
             return False
 
     def reopen(self) -> None:
-        """Lock through a new description, after close(). Raises SegmentError or FileNotFoundError."""
+        """Lock through a new description, after close(). Raise SegmentError or FileNotFoundError."""
         locks = FileLocks(self._reopen())
         if self.writable:
             locks.try_shared(L.LOCK_PRESENCE)
@@ -425,21 +425,21 @@ class Segment:
 
     @property
     def in_place(self) -> bool:
-        """Whether whoever comes to the place finds this segment: it was neither left behind nor removed."""
+        """Whether a process that attaches at this location finds this segment: it is neither abandoned nor removed."""
         if self.abandoned:
             return False
         # After a chroot the path is one of another tree, and says nothing.
         return self.place.is_file(self.status) or not os.path.samestat(os.stat("/"), self._root)
 
     def _status_now(self) -> os.stat_result:
-        """What fstat says of the file; without a descriptor, what its path says. Raises SegmentError."""
+        """Return the file's status by its descriptor, or else by its path. Raise SegmentError."""
         fd = self.locks.fd
         if fd >= 0:
             return os.fstat(fd)
         if self.locks.closed:
             raise SegmentError(f"{self.place.path}: closed by this process; make another MetricsBackend to read it")
         if self.status.st_nlink == 0:
-            return self.status  # private memory: nobody has a name to truncate it by
+            return self.status  # private memory: it has no name to truncate it by
         try:
             status = os.stat(self.place.path)
         except OSError:
@@ -461,14 +461,14 @@ class Segment:
             )
 
     def reserve(self, offset: int, length: int) -> None:
-        """Make sure that bytes of the file are really there. Raises SegmentFullError."""
+        """Allocate `length` bytes of the file. Raise SegmentFullError."""
         fd = self.locks.fd
         if fd < 0:
             raise SegmentFullError(f"{self.place.path}: no room for {length} more bytes: it cannot be opened again")
         _reserve(fd, offset, length, self.place.path)
 
     def reserve_slots(self, row: int, first: int, count: int) -> None:
-        """Reserve the pages of `row` that hold `count` slots from `first`, before anybody touches them."""
+        """Reserve the pages of `row` that hold `count` slots from `first`, before any access to them."""
         pages = self.row_pages(row)
         for page in range(first // L.SLOTS_PER_PAGE, (first + count - 1) // L.SLOTS_PER_PAGE + 1):
             if not pages[page]:
@@ -483,7 +483,7 @@ class Segment:
             page = wanted.find(1, page + 1)
 
     def sole_user(self) -> bool:
-        """Whether nobody else is present. On True, presence is ours exclusively until close().
+        """Return whether no other process is present. On True, presence is ours exclusively until close().
 
         False, too, where that is not known: while children may count through our description, or may yet begin to, and
         while a description of ours that lost its number is present.
@@ -491,13 +491,13 @@ class Segment:
         return not self._inherited_by_children and self.locks.try_exclusive(L.LOCK_PRESENCE)
 
     def abandon(self) -> None:
-        """Mark the segment as left behind and remove its name."""
+        """Mark the segment as abandoned and remove its name."""
         self.set(L.STATE_OFFSET, L.ABANDONED)
         if self.place.is_file(self.status):
             self.place.unlink()
 
     def allocated_bytes(self) -> int:
-        """Bytes of memory (or disk) that the file really takes."""
+        """Return how many bytes of memory (or disk) the file occupies."""
         return self._status_now().st_blocks * 512
 
     def close(self) -> None:
@@ -506,7 +506,7 @@ class Segment:
 
 
 def _first_lock(place: SegmentLocation, take: Callable[[], bool]) -> bool:
-    """Where there are no such locks, the first one says so. Raises SegmentError."""
+    """Take the first lock. Raise SegmentError if the system does not support these locks."""
     try:
         return take()
     except OSError as error:
@@ -517,6 +517,6 @@ def _first_lock(place: SegmentLocation, take: Callable[[], bool]) -> bool:
 
 
 def _half_made(start: bytes) -> bool:
-    """Whether a file with this beginning was left by a maker that died before READY."""
+    """Return whether the header `start` was left by a maker that died before READY."""
     ours = start.startswith(L.MAGIC) or L.MAGIC.startswith(start)
     return ours and (len(start) < L.HEADER_END or L.word(start, L.STATE_OFFSET) == L.INITIALISING)

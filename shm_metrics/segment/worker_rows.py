@@ -74,32 +74,32 @@ class WorkerTable:
         self._generations = words[L.WORKER_GENERATION_OFFSET // L.WORD :: L.WORKER_BYTES // L.WORD]
 
     def generation(self, row: int) -> int:
-        """Removals up to this one are followed in the row."""
+        """Return the generation up to which the row has followed removals."""
         return self._generations[row]
 
     def generations(self, rows: Sequence[int]) -> UnsignedArray:
-        """The same of many rows: shape (rows,)."""
+        """Return the generations of many rows: shape (rows,)."""
         import numpy as np
 
         return np.array([self._generations[row] for row in rows], np.uint64)
 
     def uses(self, row: int, family: int) -> bool:
-        """Whether the row's worker uses the family with this number; beyond MAX_USED_FAMILIES always True."""
+        """Return whether the row's worker uses the family with this number; beyond MAX_USED_FAMILIES always True."""
         if not 0 <= family < L.MAX_USED_FAMILIES:
             return True
         at = self.segment.layout.family_use + row * L.FAMILY_USE_BYTES + family // 8
         return bool(self.segment.bytes[at] >> family % 8 & 1)
 
     def used(self) -> list[int]:
-        """The rows that ever had a worker."""
+        """Return the rows that ever had a worker."""
         return [row for row, claims in enumerate(self._claims.tolist()) if claims]
 
     def reaped(self) -> int:
-        """How often a row was taken over from a worker that was gone."""
+        """Return how often a worker took over the row of a dead one."""
         return sum(claims - 1 for claims in self._claims.tolist() if claims)
 
     def live(self, used: list[int] | None = None) -> list[int]:
-        """The rows whose worker is alive, this process' own among them: whose live byte is locked."""
+        """Return the rows whose worker is alive, this process' own among them: whose live byte is locked."""
         asked = [L.LOCK_LIVE + row for row in (self.used() if used is None else used)]
         return [byte - L.LOCK_LIVE for byte in self.segment.locks.held_by_others(asked)]
 
@@ -109,10 +109,12 @@ class WorkerTable:
         (claimed_at,) = _F64.unpack_from(data, at + L.WORKER_CLAIMED_AT_OFFSET)
         claims, generation = struct.unpack_from("<QQ", data, at + L.WORKER_CLAIMS_OFFSET)
         role = bytes(data[at + L.WORKER_ROLE_OFFSET : at + L.WORKER_ROLE_OFFSET + L.ROLE_BYTES])
-        return WorkerRecord(row, pid, start, claimed_at, claims, generation, role.rstrip(b"\0").decode("utf-8", "replace"))
+        return WorkerRecord(
+            row, pid, start, claimed_at, claims, generation, role.rstrip(b"\0").decode("utf-8", "replace")
+        )
 
     def rowless(self) -> int:
-        """How many workers are counting in private memory because no row was free; at most ROWLESS_BYTES are seen."""
+        """Return how many workers count in private memory for want of a row; at most ROWLESS_BYTES."""
         locks = self.segment.locks
         if not locks.held_by_other(L.LOCK_ROWLESS, L.ROWLESS_BYTES):
             return 0
@@ -145,32 +147,32 @@ class RowLease:
         return self.segment.locks.holds(L.LOCK_CLAIM + self.row)
 
     def set_role(self, role: str) -> None:
-        """What people should read about this worker; cut to 64 bytes of UTF-8."""
+        """Set the role shown in the worker table; cut to 64 bytes of UTF-8."""
         at = self.segment.layout.worker(self.row) + L.WORKER_ROLE_OFFSET
         text = role.encode()[: L.ROLE_BYTES].decode("utf-8", "ignore").encode()
         self.segment.bytes[at : at + L.ROLE_BYTES] = text.ljust(L.ROLE_BYTES, b"\0")
 
     def generation(self) -> memoryview:
-        """One word: removals up to it are followed in the row."""
+        """Return one word, the generation up to which this row has followed removals."""
         at = self.segment.layout.worker(self.row) + L.WORKER_GENERATION_OFFSET
         return self.segment.bytes[at : at + L.WORD].cast("Q")
 
     def use(self, family: int, used: bool = True) -> None:
-        """Say that this worker uses the family with this number, or does not any more."""
+        """Mark that this worker uses the family with this number, or no longer does."""
         if 0 <= family < L.MAX_USED_FAMILIES:
             at = self.segment.layout.family_use + self.row * L.FAMILY_USE_BYTES + family // 8
             bit = 1 << family % 8
             self.segment.bytes[at] = self.segment.bytes[at] | bit if used else self.segment.bytes[at] & ~bit
 
     def release(self) -> None:
-        """Give the row up; its totals stay for the next owner. Nothing happens the second time."""
+        """Give the row up; the next owner inherits its totals. A second call does nothing."""
         locks, self._locks = self._locks, None
         if locks is not None and locks is self.segment.locks and locks.fd >= 0:
             locks.release(L.LOCK_LIVE + self.row)
             locks.release(L.LOCK_CLAIM + self.row)
 
     def forget(self) -> None:
-        """In a forked child: the row is the parent's."""
+        """Give nothing back: in a forked child the row is the parent's."""
         self._locks = None
 
     def __del__(self) -> None:
@@ -194,7 +196,7 @@ def claim_row(
     ledger_lock: runs a function under the catalog lock; False when the lock could not be had.
     wanted_pages: a byte a page; 1 for those to reserve at once, because cells that point there exist already.
     families: numbers of those that the worker uses.
-    Raises SegmentFullError when the row's memory cannot be reserved.
+    Raise SegmentFullError when the row's memory cannot be reserved.
     """
     locks = segment.locks
     for row in range(L.FIRST_WORKER_ROW, segment.layout.matrix_rows):
@@ -209,7 +211,7 @@ def claim_row(
         segment.reserve_slots(row, 0, 1)
         segment.reserve_pages(row, wanted_pages)
         if claims:
-            if not _put_in_order(segment, lease, ledger_lock):
+            if not _repair_row(segment, lease, ledger_lock):
                 lease.release()
                 continue
         else:
@@ -296,7 +298,7 @@ def _zero(
 
 
 def _series_slots(segment: Segment, slot: int) -> int:
-    """How many slots the series that begins at `slot` has, by the slot map."""
+    """Return how many slots the series that begins at `slot` has, by the slot map."""
     codes = segment.codes
     first = codes[slot] & ~L.SLOT_REMOVED
     if first == L.SLOT_ADDS:
@@ -309,7 +311,7 @@ def _series_slots(segment: Segment, slot: int) -> int:
     return 2
 
 
-def _put_in_order(segment: Segment, lease: RowLease, ledger_lock: Callable[[Callable[[], None]], bool]) -> bool:
+def _repair_row(segment: Segment, lease: RowLease, ledger_lock: Callable[[Callable[[], None]], bool]) -> bool:
     row, newest = lease.row, Removals(segment).generation
     view, pages = segment.row_view(row), segment.row_pages(row)
     follow_removals(segment, view, pages, lease.generation(), newest)

@@ -1,7 +1,7 @@
-"""Creating, removing and reusing families and series: the catalog's only author.
+"""The allocator: creates, removes and reuses families and series. It alone writes the catalog.
 
-What a kill, an exception or a fork between any two steps leaves:
-    creation    slot map, slots used      slots that nobody has; never served
+What remains after a kill, an exception or a fork between any two steps:
+    creation    slot map, slots used      slots without an owner; never served
                 slot table                the same
                 record, then commit       nothing (the record is not there before the commit)
                 index, then indexed       a record that the next holder of the lock indexes first
@@ -96,7 +96,7 @@ class _CatalogLock(CallLock):
         self._patient_from = 0.0
 
     def acquire(self, frame: FrameType) -> None:
-        """As CallLock.acquire(). Raises CatalogBusyError.
+        """Acquire as CallLock.acquire() does. Raise CatalogBusyError.
 
         A signal handler or __del__ that comes in on top of a creation in the same thread is refused, as it could
         neither wait for what it interrupted nor go on in the middle of it.
@@ -116,7 +116,7 @@ class _CatalogLock(CallLock):
             raise CatalogBusyError(f"the catalog has been locked for {CATALOG_SECONDS:.0f} s")
 
     def release(self, frame: FrameType) -> None:
-        """As CallLock.release()."""
+        """Release as CallLock.release() does."""
         if self.holder is frame:
             self.segment.locks.release(L.LOCK_CATALOG)
             super().release(frame)
@@ -157,11 +157,11 @@ class Allocator:
 
     @_locked
     def run_locked(self, work: Callable[[], T]) -> T:
-        """Return `work()`, called under the catalog lock. Raises CatalogBusyError."""
+        """Return `work()`, called under the catalog lock. Raise CatalogBusyError."""
         return work()
 
     def _prepare(self) -> None:
-        """What every holder of the lock does first: complete what a killed one left."""
+        """Complete what a killed process left; every holder of the lock does this first."""
         newest = self.removals.newest()
         if newest is not None and newest.slot != EVERY_SLOT and newest.slot < self.segment.layout.slots:
             entry = newest.slot * _ENTRY_WORDS
@@ -176,9 +176,9 @@ class Allocator:
     # -- families -------------------------------------------------------------------------------------------------
 
     def family(self, family: Family, labelled: bool, now: float) -> FamilyPlace:
-        """The family's record, made at first use; `labelled` ones get slots for their overflow series too.
+        """Return the family's record, made at first use; `labelled` ones get slots for their overflow series too.
 
-        Raises CatalogBusyError, or SegmentFullError when the catalog is full.
+        Raise CatalogBusyError, or SegmentFullError when the catalog is full.
         """
         found = self.find_family(family)
         return self._make_family(family, labelled, now) if found is None else found
@@ -194,7 +194,9 @@ class Allocator:
             return known
         words, lock = self.segment.words, self.lock
         number, rank = min(words[_FAMILIES] + 1, L.LARGEST_WORD), min(words[_CHANGES] + 1, L.LARGEST_WORD)
-        record = CatalogRecord(catalog_records.FAMILY, key, number, 0, 0, now, family.documentation.encode(), rank, hash_)
+        record = CatalogRecord(
+            catalog_records.FAMILY, key, number, 0, 0, now, family.documentation.encode(), rank, hash_
+        )
         catalog_records.check_size(len(key) + len(record.tail))
         if lock.poisoned:
             raise ForkedCallError
@@ -232,7 +234,7 @@ class Allocator:
         return FamilyPlace(record.hash, record.parent, record.slot if record.count else None)
 
     def _record(self, offset: int | None, key: bytes) -> CatalogRecord | None:
-        """The record at `offset`; None where there is none, or it is damaged, or another's.
+        """Return the record at `offset`; None where there is none, or it is damaged, or another's.
 
         Without the lock, the catalog may have been copied since the offset was found: then another record is there.
         """
@@ -247,12 +249,12 @@ class Allocator:
     # -- series ---------------------------------------------------------------------------------------------------
 
     def find_family(self, family: Family) -> FamilyPlace | None:
-        """The family's record if it is there. Takes no lock."""
+        """Return the family's record if it is there. Takes no lock."""
         key = catalog_records.family_key(family)
         return self._read_family(self.index.find(key, self.index.hash(key)), key)
 
     def find(self, family: FamilyPlace, labels: LabelPairs, payload: LabelPairs = ()) -> SeriesPlace | None:
-        """The series if it is there, and alive or in use since it was removed. Takes no lock."""
+        """Return the series if it is there, and alive or in use since it was removed. Takes no lock."""
         key = catalog_records.series_key(family.id, labels, payload)
         record = self._record(self.index.find(key, self.index.hash(key)), key)
         if record is None or not self._within(record) or not self.shows(record.slot, record.count, record.hash):
@@ -260,16 +262,16 @@ class Allocator:
         return SeriesPlace(record.hash, record.slot, record.count)
 
     def shows(self, slot: int, count: int, hash_: int) -> bool:
-        """Whether the series is alive, or was used since it was removed."""
+        """Return whether the series is alive, or was used since it was removed."""
         state = self.table.state(slot, hash_)
         return state == LIVE or (state == REMOVED and self._in_use(slot, count, self._workers.used()))
 
     def series(
         self, definition: Family, family: FamilyPlace, labels: LabelPairs, payload: LabelPairs, now: float, stamp: float
     ) -> SeriesPlace:
-        """The series, made or revived at first use. now: Unix seconds; stamp: CLOCK_MONOTONIC seconds.
+        """Return the series, made or revived at first use. now: Unix seconds; stamp: CLOCK_MONOTONIC seconds.
 
-        Raises CatalogBusyError, or SegmentFullError when there is no slot, index entry or catalog space left.
+        Raise CatalogBusyError, or SegmentFullError when there is no slot, index entry or catalog space left.
         """
         key = catalog_records.series_key(family.id, labels, payload)
         hash_ = self.index.hash(key)
@@ -280,7 +282,7 @@ class Allocator:
         return self._make_series(slot_codes(definition), key, hash_, probe, family.id, now, stamp)
 
     def lacks_room(self, definition: Family, family: FamilyPlace, labels: LabelPairs, payload: LabelPairs = ()) -> bool:
-        """Whether the series is not there and, as far as is known, no slot is left for it.
+        """Return whether the series is not there and, as far as is known, no slot is left for it.
 
         True only while nothing changed since a search found none.
         """
@@ -405,7 +407,7 @@ class Allocator:
     # -- slots ----------------------------------------------------------------------------------------------------
 
     def _new_slots(self, codes: bytes) -> int | None:
-        """Slots that no series had before, or None when there are none left."""
+        """Return slots that no series had before, or None when there are none left."""
         segment, first, count = self.segment, self.segment.slots_used, len(codes)
         lay = segment.layout
         if first + count > lay.slots:
@@ -434,7 +436,7 @@ class Allocator:
         )
 
     def _reuse(self, codes: bytes) -> int:
-        """Slots of a removed series of the same shape, which no row uses any more. Raises SegmentFullError."""
+        """Return slots of a removed series of the same shape, which no row uses any more. Raise SegmentFullError."""
         wanted = bytes([codes[0] | L.SLOT_REMOVED]) + codes[1:]
         map_ = bytes(self.segment.codes[: self.segment.slots_used])
         at, rows = self._search_from.get(codes, 0), self._workers.used()
@@ -460,7 +462,7 @@ class Allocator:
         raise self.no_slots()
 
     def _in_use(self, slot: int, count: int, rows: list[int]) -> bool:
-        """Whether a row has something in these slots since the series was removed."""
+        """Return whether a row has something in these slots since the series was removed."""
         segment, generation = self.segment, self.table.generation(slot)
         first, last = slot // L.SLOTS_PER_PAGE, (slot + count - 1) // L.SLOTS_PER_PAGE
         for row in rows:
@@ -486,7 +488,7 @@ class Allocator:
     def _make_room(self) -> None:
         """Copy the catalog without what is dead, if that is worth it; removed series that no row uses go, too.
 
-        Workers that hold cells of those follow: the removal of `every slot` tells them to look at the slot table.
+        Workers that hold cells of those follow: after the removal of EVERY_SLOT they look at the slot table.
         """
         segment, words, table = self.segment, self.segment.words, self.table
         codes = bytes(segment.codes[: segment.slots_used])

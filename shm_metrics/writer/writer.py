@@ -1,4 +1,4 @@
-"""This process as a writer of one segment: its row, its cells, and what becomes of them when things go wrong.
+"""The writer: this process' row and cells in one segment, and how they survive errors.
 
 Where a cell writes:
     the usual                            this process' row, the series' slots
@@ -48,11 +48,9 @@ REPAIR_SECONDS = 1.0
 
 
 class Writer:
-    """row: the build's Row that every cell of this process points to.
+    """This process as a worker of one segment. Raises what Segment.attach() raises.
 
-    pid: as which process the worker is shown, if not as this one.
-
-    Raises what Segment.attach raises.
+    row: the Row that every cell of this process writes through. pid: the process id to show, by default this one's.
     """
 
     def __init__(
@@ -98,7 +96,7 @@ class Writer:
 
     @cached_property
     def reader(self) -> Reader:
-        """Loads numpy; a process that only counts never comes here."""
+        """The reader of this segment. Loads numpy; a process that only counts never needs it."""
         with forks.block_forks():
             from shm_metrics.reader.reader import Reader
 
@@ -172,7 +170,7 @@ class Writer:
         return True
 
     def set_role(self, role: str) -> None:
-        """What people should read about this worker in the worker table."""
+        """Set the role shown in the worker table."""
         self.role = role
         self.show_role()
 
@@ -184,7 +182,7 @@ class Writer:
     # -- cells ----------------------------------------------------------------------------------------------------
 
     def family(self, family: Family, labelled: bool) -> FamilyPlace | None:
-        """The family's place in the catalog, or None when it cannot be had now."""
+        """Return the family's place in the catalog, or None if the catalog is busy or full."""
         # Before the catalog lock: through an inherited description it excludes no other child.
         forks.detect_unannounced_fork()
         if self.closed:
@@ -207,7 +205,7 @@ class Writer:
         return known[1]
 
     def show(self, family: Family) -> None:
-        """Have this definition be the one of its name that is shown, though another one was recorded later."""
+        """Show this definition of its name, though another one was recorded later."""
         if self.family(family, False) is None:
             return
         for other, place in list(self._families.values()):
@@ -223,9 +221,9 @@ class Writer:
     def bind(
         self, cell: Any, family: Family, labels: LabelPairs, payload: LabelPairs = (), *, move: bool = False
     ) -> bool:
-        """Give `cell` its place; True when it is the series' own and not the overflow or private memory.
+        """Bind `cell` to its slots. Return whether they are the series' own, not the overflow or private memory.
 
-        move: the cell has counted in private memory already, and takes it along.
+        move: carry over what the cell has counted in private memory.
         """
         place_cell = cell.move if move else cell.bind
         forks.detect_unannounced_fork()
@@ -247,7 +245,8 @@ class Writer:
             place = self.allocator.series(family, found, labels, payload, time.time(), time.monotonic())
             self._reserve(place.slot, place.slots)
         except CatalogBusyError as error:
-            self._warn_once("busy", f"series of {family.name}: {error}; what it counts is kept until the series can be made")
+            kept = "what it counts is kept until the series can be made"
+            self._warn_once("busy", f"series of {family.name}: {error}; {kept}")
             self._wait(cell, family, labels, payload, move)
             return False
         except SegmentFullError as error:
@@ -272,14 +271,14 @@ class Writer:
             self.count_privately(SegmentError("something closed the descriptor that kept this process' row"))
 
     def place_of(self, family: Family, labels: LabelPairs, payload: LabelPairs = ()) -> SeriesPlace | None:
-        """The living series, or None. Makes no series. Raises SegmentError when closed."""
+        """Return the living series, or None. Make none. Raise SegmentError when closed."""
         if self.closed:
             raise SegmentError(f"{self.segment.place.path}: closed by this process; make another MetricsBackend")
         found = self.family(family, bool(labels))
         return None if found is None else self.allocator.find(found, labels, payload)
 
     def has(self, family: Family, labels: LabelPairs | None = None) -> bool:
-        """Whether the segment has the family, and the living series if labels are given. Makes nothing."""
+        """Return whether the segment has the family, and the living series if labels are given. Make nothing."""
         if self.closed:
             return False
         found = self.allocator.find_family(family)
@@ -343,7 +342,7 @@ class Writer:
             return False
 
     def _forget_exemplars(self) -> None:
-        """The row is not ours any more."""
+        """Stop keeping exemplars in a row that is no longer ours."""
         table, self._exemplars = self._exemplars, None
         if table is not None:
             table.revoke()
@@ -354,7 +353,7 @@ class Writer:
     # -- the way back ---------------------------------------------------------------------------------------------
 
     def repair(self) -> bool:
-        """Give places to what waits in private memory; True when nothing waits any more."""
+        """Move what waits in private memory into the segment. Return whether nothing waits any more."""
         try:
             self._repair_lock.run(self._repair)
         except (BusyCallError, ForkedCallError):
@@ -449,12 +448,12 @@ class Writer:
             self.row.follow(newest)
 
     def _let_go(self, slot: int, carry: bool) -> None:
-        """The series at `slot` was removed: its cells ask for it again when they write. carry: with counts."""
+        """Detach the cells of the removed series at `slot`: they rebind when they write. carry: keep the counts."""
         for _, cell in self._cells.at(slot):
             self._put_off(cell, slot, carry)
 
     def _let_all_go(self, since: int | None) -> None:
-        """The same for all series whose slots are others' now, or that were removed since a generation."""
+        """Do the same for all series whose slots are others' now, or that were removed since a generation."""
         table = self.allocator.table
         for slot in self._cells.slots():
             owner, removed = table.owner(slot), since is not None and table.generation(slot) > since
@@ -488,7 +487,7 @@ class Writer:
     # -- fork and close -------------------------------------------------------------------------------------------
 
     def after_fork_in_child(self) -> None:
-        """Take a row of our own; what the parent counted in private memory stays the parent's to report."""
+        """Claim a row for the child; the parent reports what it counted in private memory."""
         if self.closed:
             return
         _, was_rowless = self.row.memory()
@@ -519,7 +518,7 @@ class Writer:
             self._start_repairs()
 
     def count_privately(self, error: Exception) -> None:
-        """Where after_fork_in_child() failed, or the row was lost: above all, do not write into a row of others."""
+        """Count in private memory after a failed fork hook, or after the row was lost: its next owner writes there."""
         self._forget_exemplars()
         if self.lease is not None:
             self.lease.forget()
@@ -530,7 +529,7 @@ class Writer:
         self._start_repairs()
 
     def last_repair(self) -> None:
-        """What waits in private memory dies with it: one more try to give it its place."""
+        """Try once more to move what waits in private memory, which is lost with it."""
         if self._waits():
             try:
                 self.repair()
@@ -538,7 +537,7 @@ class Writer:
                 self._warn_once("repair", f"what waited in private memory is lost: {error!r}")
 
     def close(self, *, unlink: bool = False) -> None:
-        """Give the row up. Cells that are still held write to private memory from here on."""
+        """Give the row up. Cells that are still referenced write to private memory from now on."""
         if self.closed:
             return
         self.last_repair()
@@ -563,7 +562,7 @@ class _Content(NamedTuple):
 
 
 def _reader_of(writer: Writer) -> Callable[[], Reader]:
-    """The writer's reader; without a cycle, so that a writer whose making is interrupted goes at once with its row."""
+    """Return a getter of the writer's reader, without a cycle: a writer that fails while made is freed with its row."""
     reference = weakref.ref(writer)
 
     def reader() -> Reader:
@@ -594,9 +593,9 @@ _process_role = ""
 
 
 def set_process_role(role: str) -> None:
-    """What people should read about this process in the segments it writes, now and later; its children begin without.
+    """Set the role shown for this process in all segments that it writes; forked children start without one.
 
-    A server's hook says it before the application made a backend; `MetricsBackend(role=)` has precedence.
+    A server's hook may call it before the application makes a backend; `MetricsBackend(role=)` has precedence.
     """
     global _process_role
     _process_role = role
@@ -606,14 +605,14 @@ def set_process_role(role: str) -> None:
 
 def _repair_until_done(reference: weakref.ref[Writer]) -> None:
     while True:
-        # Looks the writer up anew each time: a thread must not keep a forgotten backend alive.
+        # Dereference it each time: the thread must not keep a dropped backend alive.
         writer = reference()
         if writer is None:
             return
         try:
             if writer.repair():
                 writer._repairing = False
-                # Somebody may have been put aside just before, and have counted on this thread.
+                # A cell may have been put aside just before, relying on this thread.
                 if not writer._waits():
                     return
                 writer._repairing = True

@@ -12,6 +12,7 @@ from shm_metrics.errors import SegmentFormatError
 from shm_metrics.model.families import COUNTER, HISTOGRAM
 from shm_metrics.segment import catalog_records
 from shm_metrics.segment import layout as L
+from shm_metrics.segment.catalog_records import CatalogRecord
 from tests.support.segments import shown
 
 

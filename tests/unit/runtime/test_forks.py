@@ -37,13 +37,13 @@ def run(python, segment_name, child):
 
 def test_it_is_noticed_when_the_child_makes_a_series(python, segment_name):
     said = run(python, segment_name, 'jobs.labels("b").inc()')
-    assert "was forked by something that told CPython nothing" in said
+    assert "was forked without CPython's hooks" in said
     assert "child's row 2\nparent's row 1\ntotal 111.0\n" in said
 
 
 def test_it_is_noticed_when_the_child_is_scraped(python, segment_name):
     said = run(python, segment_name, "generate_latest()")
-    assert "was forked by something that told CPython nothing" in said
+    assert "was forked without CPython's hooks" in said
     assert "child's row 2\nparent's row 1\ntotal 111.0\n" in said
 
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shm_metrics.errors import InvalidMetricError, SegmentFormatError
-from shm_metrics.model.families import COUNTER, HISTOGRAM, EMPTY_INFO, STATESET, Family
+from shm_metrics.model.families import COUNTER, EMPTY_INFO, HISTOGRAM, STATESET, Family
 from shm_metrics.segment import catalog_records
 from shm_metrics.segment.catalog_records import CatalogRecord
 
@@ -59,7 +59,9 @@ def test_the_rank_may_change_in_place(one, other):
     packed = bytearray(CatalogRecord(catalog_records.FAMILY, b"key", rank=one).pack())
     packed[catalog_records.RANK_OFFSET : catalog_records.RANK_OFFSET + 8] = other.to_bytes(8, "little")
     assert packed == CatalogRecord(catalog_records.FAMILY, b"key", rank=other).pack()
-    assert catalog_records.unpack(memoryview(packed), 0, len(packed))[0] == CatalogRecord(catalog_records.FAMILY, b"key", rank=other)
+    assert catalog_records.unpack(memoryview(packed), 0, len(packed))[0] == CatalogRecord(
+        catalog_records.FAMILY, b"key", rank=other
+    )
 
 
 def test_a_record_has_no_hash_where_it_would_reach_beyond_the_end():
@@ -98,7 +100,9 @@ def test_a_record_longer_than_the_limit_is_refused():
     ],
 )
 def test_a_family_comes_back_from_its_record(family):
-    record = CatalogRecord(catalog_records.FAMILY, catalog_records.family_key(family), tail=family.documentation.encode())
+    record = CatalogRecord(
+        catalog_records.FAMILY, catalog_records.family_key(family), tail=family.documentation.encode()
+    )
     assert catalog_records.family_of(record) == family
 
 
@@ -143,4 +147,6 @@ def test_a_family_record_that_is_no_definition_is_a_format_error():
         with pytest.raises(SegmentFormatError):
             catalog_records.family_of(CatalogRecord(catalog_records.FAMILY, key))
     with pytest.raises(SegmentFormatError):
-        catalog_records.family_of(CatalogRecord(catalog_records.FAMILY, catalog_records.family_key(Family("a", COUNTER)), tail=b"\xff"))
+        catalog_records.family_of(
+            CatalogRecord(catalog_records.FAMILY, catalog_records.family_key(Family("a", COUNTER)), tail=b"\xff")
+        )

@@ -78,7 +78,8 @@ def test_another_users_file_is_a_segment_error_that_names_us(open_directory, pyt
     path = open_directory / "segment"
     path.touch(mode=0o600)
     code = (
-        "import os, sys; from shm_metrics.segment.location import SegmentLocation; from shm_metrics.errors import SegmentError\n"
+        "import os, sys; from shm_metrics.segment.location import SegmentLocation\n"
+        "from shm_metrics.errors import SegmentError\n"
         "place = SegmentLocation.at(sys.argv[1]); os.setuid(65534)\n"
         "for write in (False, True):\n"
         "    try: place.open(create=write, write=write)\n"

@@ -377,7 +377,7 @@ def test_a_maker_that_does_not_come_to_an_end_is_an_error_and_no_hang(attach, pl
     monkeypatch.setattr("shm_metrics.segment.segment.CREATION_SECONDS", 0.01)
     maker = FileLocks(place.open(create=True, write=True))
     assert maker.try_exclusive(L.LOCK_CREATION)
-    with pytest.raises(SegmentError, match="somebody has been creating it"):
+    with pytest.raises(SegmentError, match="another process has been creating it"):
         attach()
     maker.close()
     attach()

@@ -15,8 +15,7 @@ from shm_metrics.native.implementation import cells
 from shm_metrics.segment import layout as L
 from shm_metrics.segment.segment import Segment
 from shm_metrics.segment.worker_rows import WorkerTable
-from shm_metrics.writer.writer import set_process_role
-from shm_metrics.writer.writer import Writer
+from shm_metrics.writer.writer import Writer, set_process_role
 from tests.support.repairing import repaired
 from tests.support.segments import catalog_held, shown
 
