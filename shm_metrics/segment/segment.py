@@ -4,12 +4,12 @@ Two open file descriptions a segment: one is mapped and holds no lock, the other
 only. Any other mapping survives fork in the child, and with it the description it was made from; a lock on that
 description would outlive its owner for as long as any child lives.
 
-A child locks through the first of these that it can have:
+A child locks through the first of these that works:
     the description that its parent made just before the fork
     a new one, by way of /proc/self/fd
-    a new one, by the path                  a sandbox or chroot has no /proc
+    a new one, by the path                  where a sandbox or chroot has no /proc
     the parent's, with locks by process     after setuid, or chroot: see ProcessLocks
-    none: it counts in private memory       no descriptor left, for now
+    none: it counts in private memory       while no descriptor is left
 
 How an attach decides (the creation byte is held throughout; `present` = some process shares the presence byte):
 
@@ -129,11 +129,11 @@ class Segment:
         self.codes = self.bytes[lay.slot_map : lay.slot_map + lay.slots]
 
         self._for_child: FileLocks | None = None
-        self._inherited_by_children = False  # whether a child may count through the description that is ours
+        self._inherited_by_children = False  # whether a child may count through our description
         self._root = os.stat("/")
-        # Not through self: what is forgotten must be closed at once, and not by the garbage collector.
+        # Not through self: without a cycle, a dropped segment is closed at once, not by the garbage collector.
         self._reopen = partial(_file_by, place, self.status, writable, address_range(self.map))
-        with forks.block_forks():  # a child would inherit a page that is not yet marked as ours alone
+        with forks.block_forks():  # a child would inherit a page that is not yet marked DONTFORK
             locks.keep(self._reopen)
 
     def _lock_through(self, locks: FileLocks) -> None:
@@ -317,7 +317,7 @@ class Segment:
     def _map(cls, place: SegmentLocation, header: Header, locks: FileLocks, *, writable: bool) -> Segment:
         try:
             fd = locks.fd
-            # Owned, as code of others may close this number, too.
+            # A Descriptor, because other code may close this number, too.
             mapped = Descriptor(_same_file_again(fd, place, os.fstat(fd), writable))
             try:
                 return cls(place, header, locks, mapped.number(), writable)
@@ -332,11 +332,11 @@ class Segment:
     # -- after fork -----------------------------------------------------------------------------------------------
 
     def before_fork(self) -> None:
-        """Have a description for the child, present already.
+        """Open a description for the child, with presence.
 
-        Without it the parent would find itself alone between the fork and the child's first step:
-            parent   forks; the child has its descriptor, and so no presence that is not the parent's
-            parent   asks sole_user(): True; takes its counts to another segment, and removes this one
+        Without it the parent could see itself as the sole user between the fork and the child's first step:
+            parent   forks; the child has the same description, and no presence of its own
+            parent   sole_user() is True; it moves its counts to another segment, and removes this one
             child    starts in a segment that no reader will ever read
         """
         self.after_fork_in_parent()
@@ -344,7 +344,7 @@ class Segment:
         if fd < 0:
             return
         if isinstance(self.locks, ProcessLocks):
-            return  # the child tries for itself: to close a description here would cost our locks
+            return  # the child tries itself: closing a description here would drop our locks
         try:
             locks = FileLocks(_same_file_again(fd, self.place, self.status, self.writable))
         except OSError as error:
@@ -361,11 +361,11 @@ class Segment:
             locks.close()
 
     def new_description(self) -> Callable[[], None]:
-        """In a forked child: lock through a description of its own from now on.
+        """Lock through a description of the child's own from now on. Called in a forked child.
 
-        Returns the call that closes the inherited one. Until then the parent's locks, presence among them, stand
-        even if the parent dies, so that some process is present at every moment; after it, they no longer
-        depend on the child. Nothing may wait for a lock in between: it might be one that the child itself keeps.
+        Return the function that closes the inherited description. Until then the parent's locks, presence among them,
+        stay even if the parent dies, so that some process is always present; afterwards they no longer depend on the
+        child. Do not wait for a lock in between: it might be one that the child itself keeps.
         """
         inherited, prepared = self.locks, self._for_child
         self._for_child = None
@@ -428,7 +428,7 @@ class Segment:
         """Whether a process that attaches at this location finds this segment: it is neither abandoned nor removed."""
         if self.abandoned:
             return False
-        # After a chroot the path is one of another tree, and says nothing.
+        # After a chroot the path belongs to another tree.
         return self.place.is_file(self.status) or not os.path.samestat(os.stat("/"), self._root)
 
     def _status_now(self) -> os.stat_result:
@@ -483,9 +483,9 @@ class Segment:
             page = wanted.find(1, page + 1)
 
     def sole_user(self) -> bool:
-        """Return whether no other process is present. On True, presence is ours exclusively until close().
+        """Return whether no other process is present. If so, hold presence exclusively until close().
 
-        False, too, where that is not known: while children may count through our description, or may yet begin to, and
+        Also return False when that is unknown: while children may count through our description, now or later, and
         while a description of ours that lost its number is present.
         """
         return not self._inherited_by_children and self.locks.try_exclusive(L.LOCK_PRESENCE)

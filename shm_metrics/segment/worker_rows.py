@@ -1,13 +1,13 @@
-"""Rows: claiming one, what its new owner inherits, and who is alive.
+"""Worker rows: claims, inheritance, and which workers are alive.
 
-Claiming a row, and why each step is where it is:
+The steps of a claim, in an order that matters:
     1. lock the claim byte        from here on the row is ours; a dead owner's lock is gone, whatever killed it
-    2. put the row in order       follow removals; fold, clear and repair what the dead owner left (below)
+    2. repair the row             follow removals; fold, clear and repair what the dead owner left (below)
     3. write the worker table     pid, start, role: for people and for /proc
     4. lock the live byte         only now do readers count this row among the living, so that they never take a dead
                                   worker's live gauges for ours
 
-What a new owner does with what it finds, by the slot map:
+What a new owner does with the numbers in its row, by the slot map:
     counters, sum and shared gauges      nothing: the totals go on
     histograms                           sequence := count (the dead owner may have died between the two)
     min, max, mostrecent gauges          folded into the ledger row, then cleared; folding twice changes nothing, so
@@ -39,7 +39,7 @@ __all__ = ["RowLease", "WorkerTable", "claim_row", "follow_removals"]
 _U64 = struct.Struct("<Q")
 _F64 = struct.Struct("<d")
 
-# What to look for in the slot map: a histogram's sequence and its buckets; stamps of gauges that are not inherited.
+# Patterns in the slot map: a histogram's sequence and its buckets; stamps of gauges that are not inherited.
 _HISTOGRAM = re.compile(re.escape(bytes([L.SLOT_SEQUENCE])) + re.escape(bytes([L.SLOT_BUCKET])) + b"+")
 _FOLDED = (L.SLOT_STAMP_MIN, L.SLOT_STAMP_MAX, L.SLOT_STAMP_NEWEST)
 _WITHOUT_REMOVED = bytes(code & ~L.SLOT_REMOVED & 0xFF for code in range(256))
@@ -51,7 +51,7 @@ _NOT_INHERITED = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class WorkerRecord:
-    """One row of the worker table: who has it, or had it last."""
+    """One record of the worker table: the current or last owner of a row."""
 
     row: int
     pid: int
@@ -63,7 +63,7 @@ class WorkerRecord:
 
 
 class WorkerTable:
-    """Reads the worker table; `live` asks the kernel."""
+    """Reads the worker table. live() asks the kernel for locks."""
 
     def __init__(self, segment: Segment) -> None:
         self.segment = segment
@@ -124,7 +124,7 @@ class WorkerTable:
 class RowLease:
     """A row that this process owns until release(), or until the description that has its locks goes.
 
-    A lease that is dropped gives its row up: an exception after the claim leaves no row taken.
+    A lease gives its row up when it is collected: an exception after the claim leaves no row claimed.
     """
 
     def __init__(self, row: int, segment: Segment) -> None:
@@ -133,8 +133,8 @@ class RowLease:
         self._locks: FileLocks | None = None
 
     def take(self) -> bool:
-        """Lock the claim byte; False when another has the row."""
-        # Noted first: an exception as soon as the byte is locked gives it back.
+        """Lock the claim byte. Return False when another process has the row."""
+        # Noted first: after an exception as soon as the byte is locked, the lease gives it back.
         self._locks = self.segment.locks
         if self._locks.try_exclusive(L.LOCK_CLAIM + self.row):
             return True
@@ -176,7 +176,7 @@ class RowLease:
         self._locks = None
 
     def __del__(self) -> None:
-        if hasattr(self, "_locks"):  # an exception may have come before
+        if hasattr(self, "_locks"):  # unless __init__ failed
             self.release()
 
 
@@ -193,14 +193,15 @@ def claim_row(
 ) -> RowLease | None:
     """Take the first free row; None when all have living owners.
 
-    ledger_lock: runs a function under the catalog lock; False when the lock could not be had.
-    wanted_pages: a byte a page; 1 for those to reserve at once, because cells that point there exist already.
-    families: numbers of those that the worker uses.
+    ledger_lock: runs a function under the catalog lock; returns False when it cannot take the lock.
+    wanted_pages: a byte a page; 1 for pages to reserve at once, because cells there exist already.
+    families: the numbers of the families that the worker uses.
+
     Raise SegmentFullError when the row's memory cannot be reserved.
     """
     locks = segment.locks
     for row in range(L.FIRST_WORKER_ROW, segment.layout.matrix_rows):
-        lease = RowLease(row, segment)  # dropped on the way out, it gives the row up
+        lease = RowLease(row, segment)  # gives the row up if it is dropped on the way out
         if not lease.take():
             continue
         at = segment.layout.worker(row)
@@ -220,7 +221,7 @@ def claim_row(
         segment.bytes[used : used + L.FAMILY_USE_BYTES] = bytes(L.FAMILY_USE_BYTES)
         for family in families:
             lease.use(family)
-        # Word by word: struct.pack_into() fills with zeros first, and a kill in between would leave them.
+        # Word by word: struct.pack_into() writes zeros first, and a kill in between would leave them.
         words = segment.bytes[at : at + L.WORKER_BYTES].cast("Q")
         words[L.WORKER_PID_OFFSET // L.WORD], words[L.WORKER_START_OFFSET // L.WORD] = pid, start_ticks
         segment.bytes[at : at + L.WORKER_BYTES].cast("d")[L.WORKER_CLAIMED_AT_OFFSET // L.WORD] = now
@@ -241,7 +242,7 @@ def follow_removals(
     let_go: Callable[[int, bool], None] = lambda slot, carry: None,
     let_all_go: Callable[[int | None], None] = lambda since: None,
 ) -> None:
-    """Zero in a row what was removed since the generation in `followed`, up to `newest`. Only the row's owner may.
+    """Zero in a row what was removed since the generation in `followed`, up to `newest`. Only for the row's owner.
 
     view: the row. pages: its part of the page map; None: the whole row may be touched. A handler or another thread may
     come in at any call: a slot is zeroed only while the row has not followed its removal, as one step.
@@ -292,7 +293,7 @@ def _zero(
     if pages is not None and not (pages[slot // L.SLOTS_PER_PAGE] and pages[(slot + count - 1) // L.SLOTS_PER_PAGE]):
         return
     place, zeros = slice(slot, slot + count), memoryview(bytes(count * L.WORD)).cast("d")
-    # Compared and stored without a call in between: what comes in on top has followed, and counted, or has not begun.
+    # No call between compare and store: an interrupt there has followed and counted completely, or not at all.
     if followed[0] < until:
         view[place] = zeros
 
@@ -327,13 +328,13 @@ def _repair_row(segment: Segment, lease: RowLease, ledger_lock: Callable[[Callab
     if folded and not ledger_lock(lambda: _fold(segment, codes, view, folded)):
         return False
     for slot in stamps:
-        view[slot] = 0.0  # before the value: a reader takes a value only with its stamp
+        view[slot] = 0.0  # before the value: a reader uses a value only with its stamp
         view[slot + 1] = 0.0
     return True
 
 
 def _repair_histogram(view: memoryview[float], pages: memoryview, sequence: int, end: int) -> None:
-    """Set the sequence to the number of observations in the buckets, which says which of the two sums is the sum."""
+    """Set the sequence to the number of observations in the buckets, which selects one of the two sums."""
     if pages[sequence // L.SLOTS_PER_PAGE] and pages[(end - 1) // L.SLOTS_PER_PAGE] and view[sequence]:
         count = sum(view[sequence + 1 : end])
         if view[sequence] != count:
@@ -343,7 +344,7 @@ def _repair_histogram(view: memoryview[float], pages: memoryview, sequence: int,
 def _fold(segment: Segment, codes: bytes, view: memoryview[float], stamps: list[int]) -> None:
     """Fold a dead worker's min, max and mostrecent gauges into the ledger row. Under the catalog lock.
 
-    The ledger row follows removals as every row does: what it had of a series that was removed since is dropped first.
+    The ledger row follows removals as every row does: numbers of removed series are dropped first.
     """
     ledger = segment.row_view(L.LEDGER_ROW)
     _follow_in_ledger(segment, ledger)
@@ -375,7 +376,7 @@ def _follow_in_ledger(segment: Segment, ledger: memoryview[float]) -> None:
         slots = {slot for slot in range(segment.slots_used) if table.generation(slot) > followed[0]}
     pages = segment.row_pages(L.LEDGER_ROW)
     for slot in slots:
-        # The words of a shared gauge are all workers': they stay, and name no base of this life.
+        # The words of a shared gauge belong to all workers: they stay, and refer to no base of the new series.
         if slot < lay.slots and segment.codes[slot] & ~L.SLOT_REMOVED in _FOLDED and pages[slot // L.SLOTS_PER_PAGE]:
             ledger[slot] = 0.0
             ledger[slot + 1] = 0.0

@@ -14,7 +14,7 @@ What remains after a kill, an exception or a fork between any two steps:
     copying     the other catalog region  nothing (the number of switches says which region is in use)
                 switches                  an index that says of itself which region it was made for
 
-Before each store the lock is looked at: a child of fork that returns into its parent's call must not go on with it.
+Each store checks the lock first: a child of fork that returns into its parent's call must not continue it.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 __all__ = ["Allocator", "CatalogBusyError", "FamilyPlace", "SeriesPlace"]
 
 CATALOG_SECONDS = 2.0
-IMPATIENT_SECONDS = 5.0  # after a wait in vain: new series must not stop the application for two seconds each
+IMPATIENT_SECONDS = 5.0  # after a wait that timed out: new series must not stop the application for two seconds each
 MOST_CANDIDATES = 8  # removed series that are looked at for slots to reuse, in one creation
 
 # Series whose ledger row is written: shared gauges, and what dead min, max and mostrecent gauges left.
@@ -63,13 +63,13 @@ T = TypeVar("T")
 
 
 class CatalogBusyError(SegmentError):
-    """The catalog lock could not be had: this thread holds it already, or another process does not let go."""
+    """The catalog lock was not available: this thread holds it already, or another process keeps it."""
 
 
 class FamilyPlace(NamedTuple):
-    """id: the hash of its key, its identity in the segment. number: the how-manieth; for the table of family use.
+    """A family in the catalog. id: the hash of its key. number: counted from 1, its bit in the table of family use.
 
-    overflow: first slot of its overflow series, or None.
+    overflow: the first slot of its overflow series, or None.
     """
 
     id: int
@@ -78,7 +78,7 @@ class FamilyPlace(NamedTuple):
 
 
 class SeriesPlace(NamedTuple):
-    """hash: of its key. slot, slots: its first slot, how many."""
+    """A series in the catalog. hash: of its key. slot: the first slot. slots: how many."""
 
     hash: int
     slot: int
@@ -86,7 +86,7 @@ class SeriesPlace(NamedTuple):
 
 
 class _CatalogLock(CallLock):
-    """Between the threads of this process by the call, between processes by the catalog's byte."""
+    """The catalog lock: between threads a CallLock, between processes the catalog's byte."""
 
     __slots__ = ("_patient_from", "segment")
 
@@ -98,8 +98,8 @@ class _CatalogLock(CallLock):
     def acquire(self, frame: FrameType) -> None:
         """Acquire as CallLock.acquire() does. Raise CatalogBusyError.
 
-        A signal handler or __del__ that comes in on top of a creation in the same thread is refused, as it could
-        neither wait for what it interrupted nor go on in the middle of it.
+        It refuses a signal handler or __del__ that interrupts a creation in the same thread, which could neither wait
+        for that creation nor go on in the middle of it.
         """
         try:
             super().acquire(frame)
@@ -109,7 +109,7 @@ class _CatalogLock(CallLock):
             self._wait()
 
     def _wait(self) -> None:
-        """Wait for the byte; if another process has kept it that long before, not again, for a while."""
+        """Wait for the byte; after a wait that timed out, do not wait again for a while."""
         seconds = CATALOG_SECONDS if monotonic() >= self._patient_from else 0.0
         if not self.segment.locks.wait_exclusive(L.LOCK_CATALOG, seconds):
             self._patient_from = monotonic() + IMPATIENT_SECONDS
@@ -123,7 +123,7 @@ class _CatalogLock(CallLock):
 
 
 def _locked(method: Callable[..., T]) -> Callable[..., T]:
-    """Decorator: run the method under the catalog lock; in a child that was forked on top of it, from its beginning."""
+    """Decorator: run the method under the catalog lock; rerun it in a child that was forked during the call."""
 
     @wraps(method)
     def locked(self: Allocator, *args: Any) -> T:
@@ -136,7 +136,7 @@ def _locked(method: Callable[..., T]) -> Callable[..., T]:
 
 
 class Allocator:
-    """reader: gives a Reader of the segment; asked only when the catalog is copied."""
+    """Creates and removes series in one segment. reader: returns a Reader of it; called only to copy the catalog."""
 
     def __init__(self, segment: Segment, reader: Callable[[], Reader]) -> None:
         self.segment = segment
@@ -152,7 +152,7 @@ class Allocator:
         self._no_gain_at = -1
 
     def renew(self) -> None:
-        """In a forked child: forget a lock that another thread held."""
+        """Replace a lock that another thread held, in a forked child."""
         self.lock.renew()
 
     @_locked
@@ -212,7 +212,7 @@ class Allocator:
 
     @_locked
     def show(self, family: Family) -> None:
-        """Have this definition be the newest one of its name. Nothing happens when it is not recorded."""
+        """Make this definition the newest one of its name. Do nothing when it is not recorded."""
         self._prepare()
         key = catalog_records.family_key(family)
         _, offset = self.index.locate(key, self.index.hash(key))
@@ -327,7 +327,7 @@ class Allocator:
         self.index.put(place, record.hash, offset, following)
 
     def _own(self, slot: int, hash_: int, now: float, born: float) -> None:
-        """Give the slot to the series with this hash."""
+        """Assign the slot to the series with this hash."""
         words, doubles, entry, lock = self.table.words, self.table.doubles, slot * _ENTRY_WORDS, self.lock
         if lock.poisoned:
             raise ForkedCallError
@@ -338,7 +338,7 @@ class Allocator:
     def _revive(self, slot: int, now: float) -> None:
         segment, doubles, at = self.segment, self.table.doubles, slot * _ENTRY_WORDS + L.SLOT_CREATED_OFFSET // L.WORD
         code = segment.codes[slot] & ~L.SLOT_REMOVED
-        self._changed()  # should this end before the last line, what looks from then on finds it alive
+        self._changed()  # if this ends before the last line, readers after it find the series alive
         if self.lock.poisoned:
             raise ForkedCallError
         doubles[at] = now
@@ -358,9 +358,9 @@ class Allocator:
 
     @_locked
     def remove(self, place: SeriesPlace, stamp: float) -> None:
-        """Hide the series from the next scrape on, in every process; no other's row is touched.
+        """Hide the series from the next scrape on, in every process, without writing to any other row.
 
-        It shows again, counting from 0, when a process adds to it or asks for it.
+        It shows again, counting from 0, when a process adds to it or requests it.
         """
         self._prepare()
         if not self.shows(place.slot, place.slots, place.hash):
@@ -371,7 +371,7 @@ class Allocator:
 
     @_locked
     def reset(self, place: SeriesPlace, now: float, stamp: float) -> None:
-        """Have the series count from 0, created `now`; it is shown all the time."""
+        """Reset the series to 0, created `now`; it stays visible."""
         self._prepare()
         state = self.table.state(place.slot, place.hash)
         if state == REMOVED:
@@ -382,7 +382,7 @@ class Allocator:
             self._complete(place.slot, generation, hide=False)
 
     def _give_up(self, slot: int, flags: int) -> int:
-        """Have no row that has not followed this count for the series at `slot`. Returns the generation."""
+        """Store a new generation: rows that have not followed it no longer count for `slot`. Return the generation."""
         words, lock = self.segment.words, self.lock
         generation = min(words[_GENERATION] + 1, L.LARGEST_WORD)
         if lock.poisoned:
@@ -395,7 +395,7 @@ class Allocator:
         return generation
 
     def _complete(self, slot: int, generation: int, hide: bool = True) -> None:
-        """Write down by the slot itself what the ring says; the generation goes last, it says that this is done."""
+        """Copy the removal from the ring to the slot table; the generation goes last, to mark it as done."""
         segment, words, entry, lock = self.segment, self.table.words, slot * _ENTRY_WORDS, self.lock
         code = segment.codes[slot] | (L.SLOT_REMOVED if hide else 0)
         if lock.poisoned:
@@ -486,7 +486,7 @@ class Allocator:
     # -- room in the catalog --------------------------------------------------------------------------------------
 
     def _make_room(self) -> None:
-        """Copy the catalog without what is dead, if that is worth it; removed series that no row uses go, too.
+        """Copy the catalog without dead records, if that frees enough; drop removed series that no row uses, too.
 
         Workers that hold cells of those follow: after the removal of EVERY_SLOT they look at the slot table.
         """
@@ -500,7 +500,7 @@ class Allocator:
         generation, lock = min(words[_GENERATION] + 1, L.LARGEST_WORD), self.lock
         if lock.poisoned:
             raise ForkedCallError
-        words[_DEAD] = L.LARGEST_WORD  # killed from here on, the next holder of the lock begins again
+        words[_DEAD] = L.LARGEST_WORD  # after a kill from here on, the next holder of the lock starts again
         for slot in unused:
             if lock.poisoned:
                 raise ForkedCallError

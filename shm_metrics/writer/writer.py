@@ -1,7 +1,7 @@
 """The writer: this process' row and cells in one segment, and how they survive errors.
 
 Where a cell writes:
-    the usual                            this process' row, the series' slots
+    normally                             this process' row, the series' slots
     no slot left                         this process' row, the family's overflow series
     no row left                          private memory, slot for slot; moved into a row as soon as one is free
     catalog locked, or no memory for it  private memory of the cell's own; moved when the series can be made
@@ -83,7 +83,7 @@ class Writer:
         self._repairing = False
         self._repair_lock = CallLock(patient=False)
         self._take_row()
-        self.row.follow(self.row.memory()[0].followed[0])  # there are no cells yet that would have to follow
+        self.row.follow(self.row.memory()[0].followed[0])  # there are no cells yet that need to follow
         _writers.add(self)
 
     @property
@@ -120,7 +120,7 @@ class Writer:
         self._start_repairs()
 
     def _point(self, row: Any, lease: RowLease) -> None:
-        """Have `row` write where the lease is for."""
+        """Point `row` to the row of the lease."""
         segment, followed = self.segment, lease.generation()
         view = segment.row_view(lease.row)
         content = _Content(view, segment.row_pages(lease.row), followed)
@@ -130,7 +130,7 @@ class Writer:
         return self.segment.bytes[L.GENERATION_OFFSET : L.GENERATION_OFFSET + L.WORD].cast("Q")
 
     def _wait_in_private_memory(self) -> None:
-        """Count there, and know which cells' counts are to be moved into a row."""
+        """Count in private memory, and keep track of the cells to move into a row."""
         self._point_to_private_memory()
         self._rowless = {cell.place()[1]: cell for cell in self._cells.all() if cell.place()[0] is self.row}
 
@@ -183,7 +183,7 @@ class Writer:
 
     def family(self, family: Family, labelled: bool) -> FamilyPlace | None:
         """Return the family's place in the catalog, or None if the catalog is busy or full."""
-        # Before the catalog lock: through an inherited description it excludes no other child.
+        # Before taking the catalog lock: through an inherited description it excludes no other child.
         forks.detect_unannounced_fork()
         if self.closed:
             return None
@@ -197,7 +197,7 @@ class Writer:
         known = self._families.get(id(family))
         if known is None:
             self._check_lease()
-            # With the family itself: its id must stay its own.
+            # Keep the family itself: its id must stay unique.
             known = family, self.allocator.family(family, labelled, time.time())
             if self.lease is not None:
                 self.lease.use(known[1].number)
@@ -228,7 +228,7 @@ class Writer:
         place_cell = cell.move if move else cell.bind
         forks.detect_unannounced_fork()
         if self._waiting and not self._repairing:
-            self._start_repairs()  # an exception came before it
+            self._start_repairs()  # an exception prevented it before
         if self.closed:
             self._put_aside(cell, family)
             return False
@@ -254,20 +254,20 @@ class Writer:
             self._bind_overflow(cell, place_cell, family, found, move)
             return False
         if move:
-            # The slots may have been of another series: what comes along must not be zeroed with what that one left.
+            # Another series may have had the slots: the carried count must not be zeroed with what that one left.
             self.follow_removals()
             if self.allocator.table.owner(place.slot) != place.hash:
                 return self.bind(cell, family, labels, payload, move=True)
         self._remember(cell, place.slot, place.hash)
         place_cell(self.row, place.slot)
         if self.row.followed() != seen and self.allocator.table.owner(place.slot) != place.hash:
-            # Removed, and its slots reused, since it was looked up; and this process followed that already.
+            # Removed and reused since the lookup, and this process has followed that already.
             return self.bind(cell, family, labels, payload)
         return True
 
     def _check_lease(self) -> None:
         lease = self.lease
-        if lease is not None and not lease.held and self.lease is lease:  # a fork on top of this has taken another
+        if lease is not None and not lease.held and self.lease is lease:  # unless a fork on top replaced it
             self.count_privately(SegmentError("something closed the descriptor that kept this process' row"))
 
     def place_of(self, family: Family, labels: LabelPairs, payload: LabelPairs = ()) -> SeriesPlace | None:
@@ -285,7 +285,7 @@ class Writer:
         return found is not None and (labels is None or self.allocator.find(found, labels) is not None)
 
     def _reserve(self, slot: int, count: int) -> None:
-        # Noted first: a lease that comes in between finds it.
+        # Noted first: a lease that is taken in between finds it.
         for page in range(slot // L.SLOTS_PER_PAGE, (slot + count - 1) // L.SLOTS_PER_PAGE + 1):
             self._wanted_pages[page] = 1
         if self.lease is not None:
@@ -311,7 +311,7 @@ class Writer:
         cell.bind(cells.private_row(len(slot_codes(family))), 0)
 
     def _wait(self, cell: Any, family: Family, labels: LabelPairs, payload: LabelPairs, move: bool) -> None:
-        # A cell without a place does not wait, and one that is settled does: an exception in between loses no count.
+        # Append before settle(): an exception in between loses no count.
         if not move:
             self._put_aside(cell, family)
         self._waiting.append((cell, family, labels, payload))
@@ -320,7 +320,7 @@ class Writer:
         self._start_repairs()
 
     def count_overflow(self) -> None:
-        """Count one update that went to an overflow series, or nowhere."""
+        """Count one update that went to an overflow series, or was lost."""
         self.row.add(L.SLOT_OVERFLOWED_UPDATES, 1.0)
 
     # -- exemplars ------------------------------------------------------------------------------------------------
@@ -328,8 +328,8 @@ class Writer:
     def keep_exemplar(self, cell: Any, position: int, text: bytes, value: float, timestamp: float) -> bool:
         """Keep the newest exemplar of one slot of a cell's series. text: from exemplar_text.
 
-        position: of the slot within the series. False when it is left out: the cell counts in private memory, or there
-        is no memory for the exemplar, which is counted and logged once.
+        position: of the slot within the series. Return False when it is left out: the cell counts in private memory,
+        or there is no memory for the exemplar, which is counted and logged once.
         """
         table, (row, slot) = self._exemplars, cell.place()
         if table is None or row is not self.row:
@@ -357,7 +357,7 @@ class Writer:
         try:
             self._repair_lock.run(self._repair)
         except (BusyCallError, ForkedCallError):
-            return False  # another call is at it, or this process was forked on top of this one
+            return False  # another call is running, or this process was forked on top of this one
         return not self._waits()
 
     def _repair(self) -> None:
@@ -368,7 +368,7 @@ class Writer:
             if lease is not None:
                 self._adopt(lease)
         for _ in range(0 if self.closed else len(self._waiting)):
-            # It leaves the list only when it has its place: a child forked in between must find it there.
+            # Remove it from the list only when it has its place: a child forked in between must find it there.
             cell, family, labels, payload = self._waiting[0]
             if cell.place()[0] is not self.row:
                 self.bind(cell, family, labels, payload, move=True)
@@ -380,14 +380,14 @@ class Writer:
         return not self.closed and (self._without_row() or bool(self._waiting))
 
     def _without_row(self) -> bool:
-        """Also when an exception ended _adopt() in the middle: it is to be done again."""
+        """Return whether there is no row yet, also after an exception in _adopt(), which must run again."""
         return self.lease is None or bool(self.row.memory()[1]) or self._rowless_byte is not None
 
     def _adopt(self, lease: RowLease) -> None:
-        """Move into the row. After an exception on the way it can be done again.
+        """Move into the row. It can be repeated after an exception.
 
-        A child that was forked on top of this call has a row of its own, and the lease stays the parent's. Between a
-        look at the lock and the store after it no handler comes in.
+        A child that was forked on top of this call has a row of its own, and the lease stays the parent's. No signal
+        handler runs between a check of the lock and the store after it.
         """
         segment, row, lock = self.segment, lease.row, self._repair_lock
         if lock.poisoned:
@@ -399,7 +399,7 @@ class Writer:
             self._point(shared, lease)
             shared.follow(lease.generation()[0])
             self.follow_removals()
-            # What another thread made since the row was claimed wants its pages and families, too.
+            # Include the pages and families of what another thread made since the row was claimed.
             segment.reserve_pages(row, bytes(self._wanted_pages))
             for _, place in list(self._families.values()):
                 lease.use(place.number)
@@ -418,7 +418,7 @@ class Writer:
             self._rowless_byte = None
 
     def _remember(self, cell: Any, slot: int, hash_: int) -> None:
-        """Keep track of a cell; without keeping it alive, unless what it counts would die with it."""
+        """Keep track of a cell by a weak reference, or a strong one if its counts would be lost with it."""
         if self.row.memory()[1]:
             self._rowless[slot] = cell
         self._cells.add(slot, hash_, cell)
@@ -426,7 +426,7 @@ class Writer:
     # -- removals -------------------------------------------------------------------------------------------------
 
     def follow(self, cell: Any) -> None:
-        """Bring the row up to the segment's removals, and `cell`, which is about to write, to where it belongs."""
+        """Bring the row up to the segment's removals, and rebind `cell`, which is about to write, if needed."""
         while True:
             if cell.place()[0] is self.row:
                 self.follow_removals()
@@ -434,11 +434,11 @@ class Writer:
                     return
             cell.rebind()
             if cell.place()[0] is not self.row:
-                return  # in memory of its own, until there is a place for it
-            # In our row again, which has not followed what was removed before the series was asked for again.
+                return  # in private memory, until there is a place for it
+            # In our row again, which has not followed removals from before the series was made again.
 
     def follow_removals(self) -> None:
-        """Zero in our row what was removed; the cells of it get a place when they write next."""
+        """Zero removed series in our row; their cells rebind when they write next."""
         content, _ = self.row.memory()
         newest, start = self.segment.get(L.GENERATION_OFFSET), self.row.followed()
         follow_removals(
@@ -462,7 +462,7 @@ class Writer:
                     self._put_off(cell, slot, not removed)
 
     def _put_off(self, cell: Any, slot: int, carry: bool) -> None:
-        """Have the cell find its place when it writes next."""
+        """Make the cell rebind when it writes next."""
         if cell.place() == (self.row, slot):
             aside = cells.private_row(cell.slots())
             aside.watch(self.row.follower_of())
@@ -475,10 +475,10 @@ class Writer:
             return
         try:
             self._repairing = True
-            # Not a threading.Thread: starting one takes a lock, and a signal handler may come in on top of just that.
+            # Not a threading.Thread: starting one takes a lock, which a signal handler may interrupt.
             _thread.start_new_thread(_repair_until_done, (weakref.ref(self),))
         except RuntimeError as error:
-            self._repairing = False  # the next cell that is put aside tries again
+            self._repairing = False  # the next cell in private memory tries again
             self._warn_once("thread", f"what waits in private memory cannot be moved yet: {error}")
         except BaseException:
             self._repairing = False  # the same; a second thread does no harm
@@ -502,11 +502,11 @@ class Writer:
         self._repairing = False
         self._repair_lock.renew()
         close_inherited = self.segment.new_description()
-        # The inherited description keeps the parent's locks alive: it goes before we wait for any lock.
+        # The inherited description keeps the parent's locks alive: close it before waiting for any lock.
         close_inherited()
         if was_rowless:
-            self._point_to_private_memory()  # what the parent counted in its own is the parent's to report
-        # What the parent's thread has just moved out of private memory stands in the parent's row by now.
+            self._point_to_private_memory()  # the parent reports what it counted in its own memory
+        # Cells that the parent's thread has just moved are in the parent's row by now.
         self._waiting = [waiting for waiting in self._waiting if waiting[0].place()[0] is not self.row]
         for cell, *_ in self._waiting:
             cell.place()[0].renew()
@@ -524,7 +524,7 @@ class Writer:
             self.lease.forget()
         self._wait_in_private_memory()
         self.lease = None
-        self.segment.locks.close()  # inherited or not: the parent's locks must not depend on us
+        self.segment.locks.close()  # inherited or not: the parent's locks must not depend on this process
         self._warn_once("fork", f"no row ({error}): this worker counts in private memory until it has one")
         self._start_repairs()
 
@@ -575,7 +575,7 @@ def _reader_of(writer: Writer) -> Callable[[], Reader]:
 
 
 def _follower(writer: Writer) -> Callable[[Any], None]:
-    """Called with a cell that is about to write; it keeps no forgotten writer alive."""
+    """Return the follower of a writer, called with a cell that is about to write; it keeps no dropped writer alive."""
     reference = weakref.ref(writer)
 
     def follow(cell: Any) -> None:

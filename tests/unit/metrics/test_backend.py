@@ -168,7 +168,7 @@ def test_bad_input_is_refused_and_makes_nothing(backend, kind, arguments, labels
 def test_each_getter_tells_how_it_is_used(backend):
     for kind in KINDS:
         assert kind in getattr(backend, kind).__doc__
-        assert "Raises InvalidMetricError" in getattr(backend, kind).__doc__
+        assert "Raise InvalidMetricError" in getattr(backend, kind).__doc__
 
 
 def test_updates_have_two_names(backend):
