@@ -22,19 +22,19 @@ _LABELS_DOC = b"""Return the child with these label values, by position or by na
 
 Raise InvalidMetricError when they are not exactly the declared labels."""
 _COUNTER_DOC = b"""counter(name, documentation='', unit='', **labels):
-the counter series with these labels, made at first use.
+Return the counter series with these labels, made at first use.
 
 Raise InvalidMetricError, or MetricConflictError when the name is declared otherwise in this process."""
 _GAUGE_DOC = b"""gauge(name, documentation='', unit='', multiprocess_mode='shared', **labels):
-the gauge series with these labels, made at first use.
+Return the gauge series with these labels, made at first use.
 
 Raise InvalidMetricError, or MetricConflictError when the name is declared otherwise in this process."""
 _HISTOGRAM_DOC = b"""histogram(name, documentation='', unit='', buckets=None, **labels):
-the histogram series with these labels, made at first use.
+Return the histogram series with these labels, made at first use.
 
 Raise InvalidMetricError, or MetricConflictError when the name is declared otherwise in this process."""
 _SUMMARY_DOC = b"""summary(name, documentation='', unit='', **labels):
-the summary series (count and sum) with these labels, made at first use.
+Return the summary series (count and sum) with these labels, made at first use.
 
 Raise InvalidMetricError, or MetricConflictError when the name is declared otherwise in this process."""
 

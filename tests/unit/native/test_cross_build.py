@@ -33,11 +33,11 @@ BUILDS = [None, "1"]  # of SHM_METRICS_INTERPRETED
 @pytest.mark.parametrize("other", BUILDS, ids=["the compiled", "the interpreted"])
 def test_a_segment_that_the_other_build_wrote_is_read_and_gone_on_with(other, python, make_backend, segment_name):
     reader = make_backend(process_metrics=False)
-    told = python(WRITE, segment_name, SHM_METRICS_INTERPRETED=other).strip()
+    compiled = python(WRITE, segment_name, SHM_METRICS_INTERPRETED=other).strip()
     if other is None and COMPILED:
-        assert told == "True"
+        assert compiled == "True"
     if other == "1":
-        assert told == "False"
+        assert compiled == "False"
     backend = reader
     backend.counter("jobs", shop="a").inc(1)
     backend.histogram("seconds", buckets=[1, 2], shop="a").observe(1)

@@ -14,8 +14,8 @@ RULES = ("sum", "min", "max", "newest")
 
 def one(rule, *workers):
     """combine() of one series: (stamp, value) a worker."""
-    told = np.array(workers, float).reshape(len(workers), 2)
-    values, some = combine(rule, told[:, :1], told[:, 1:])
+    given = np.array(workers, float).reshape(len(workers), 2)
+    values, some = combine(rule, given[:, :1], given[:, 1:])
     return float(values[0]), bool(some[0])
 
 

@@ -171,7 +171,7 @@ def test_a_damaged_record_is_counted_and_the_rest_served(worker):
     reader.close()
 
 
-def test_a_series_whose_record_is_damaged_is_made_anew_and_its_new_record_served(worker):
+def test_a_series_with_a_damaged_record_is_made_again_and_served(worker):
     one = worker()
     one.counter("jobs", n=1).inc(5)
     damage(one, "jobs", n="1")

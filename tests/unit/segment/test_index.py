@@ -85,7 +85,7 @@ def test_the_table_grows_and_loses_nothing(index):
     assert {key: find(index, key) for key in offsets} == offsets
 
 
-def test_keys_that_collide_are_told_apart_by_the_keys_themselves(index, monkeypatch):
+def test_colliding_hashes_are_distinguished_by_their_keys(index, monkeypatch):
     monkeypatch.setattr(Index, "hash", lambda self, key: 7)
     offsets = {key: publish(index, key) for key in many(50)}
     assert {key: find(index, key) for key in offsets} == offsets
@@ -108,7 +108,7 @@ def test_what_was_published_and_not_indexed_is_caught_up(index):
     assert index.segment.get(L.INDEXED_OFFSET) == index.catalog.commit
 
 
-def test_what_was_indexed_and_not_yet_told_is_not_indexed_twice(index):
+def test_an_entry_whose_offset_was_not_stored_yet_is_not_indexed_twice(index):
     before = index.catalog.commit
     offset = publish(index, b"b")
     index.segment.set(L.INDEXED_OFFSET, before)  # as if its author had been killed just before the last store
@@ -135,7 +135,7 @@ def test_a_size_that_cannot_be_is_not_believed(index, word):
     assert find(index, b"a") is not None
 
 
-def test_an_indexed_offset_beyond_the_catalog_has_the_table_made_anew(index):
+def test_an_indexed_offset_beyond_the_catalog_rebuilds_the_table(index):
     offsets = {key: publish(index, key) for key in many(20)}
     index.segment.set(L.INDEXED_OFFSET, 1 << 30)
     index.make_ready()
@@ -177,7 +177,7 @@ def test_damage_to_the_table_gives_no_wrong_record_and_a_rebuild_puts_it_right(d
     segment.close()
 
 
-def test_a_table_filled_with_nonsense_ends_a_search_and_is_made_anew_by_the_next_creation(index):
+def test_a_table_of_nonsense_ends_a_search_and_the_next_creation_rebuilds_it(index):
     offset = publish(index, b"a")
     for at in range(2 * index.size):
         index.words[at] = 12345 + at
@@ -187,7 +187,7 @@ def test_a_table_filled_with_nonsense_ends_a_search_and_is_made_anew_by_the_next
     assert find(index, b"a") == offset
 
 
-def test_an_entry_with_another_keys_hash_is_put_right_by_whoever_comes_by(index):
+def test_an_entry_with_another_keys_hash_is_repaired_by_the_next_search(index):
     offset = publish(index, b"a")
     index.words[first_entry(index)] ^= 1 << 40
     assert find(index, b"a") is None
@@ -195,7 +195,7 @@ def test_an_entry_with_another_keys_hash_is_put_right_by_whoever_comes_by(index)
     assert find(index, b"a") == offset
 
 
-def test_an_entry_that_leads_to_another_record_is_put_right_by_whoever_comes_by(index):
+def test_an_entry_of_another_record_is_repaired_by_the_next_search(index):
     offset, other = publish(index, b"a"), publish(index, b"b")
     at = next(n for n in range(0, 2 * index.size, 2) if index.words[n] == index.hash(b"a"))
     for wrong in (other, 1 << 50, 3):

@@ -50,7 +50,7 @@ def test_a_place_where_nothing_is_says_so(place, tmp_path):
             each.open(create=False, write=False)
 
 
-def test_a_descriptor_is_told_from_a_file_that_took_its_place(place, tmp_path):
+def test_a_descriptor_is_distinguished_from_a_file_that_replaced_its_file(place, tmp_path):
     for each in kinds(place, tmp_path):
         fd = each.open(create=True, write=True)
         each.unlink()
@@ -73,7 +73,7 @@ def test_a_directory_in_the_way_is_a_segment_error(tmp_path):
         SegmentLocation.at(tmp_path).open(create=True, write=True)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 def test_another_users_file_is_a_segment_error_that_names_us(open_directory, python):
     path = open_directory / "segment"
     path.touch(mode=0o600)
@@ -90,7 +90,7 @@ def test_another_users_file_is_a_segment_error_that_names_us(open_directory, pyt
     assert "uid 65534 may not write it" in write
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 def test_who_may_not_look_into_the_directory_any_more_takes_the_file_for_the_same(tmp_path, python):
     code = (
         "import os, sys; from shm_metrics.segment.location import SegmentLocation\n"

@@ -53,7 +53,7 @@ def test_a_file_path_serves_as_well(attach, tmp_path):
     assert other.matrix[1, 7] == 42.0
 
 
-def test_whoever_joins_gets_the_sizes_that_it_was_made_with(attach):
+def test_a_process_that_joins_gets_the_sizes_of_the_segment(attach):
     attach()
     assert attach(Layout(rows=99, slots=9999)).layout == SMALL
 
@@ -117,14 +117,14 @@ def test_a_watcher_cannot_write(attach, place):
     watcher.close()
 
 
-def test_a_watcher_of_nothing_is_told_so(place):
+def test_watching_without_a_segment_is_an_error(place):
     with pytest.raises(FileNotFoundError, match="has the application started"):
         Segment.open_read_only(place)
     assert not os.path.exists(place.path), "looking must not make it"
 
 
 @pytest.mark.parametrize("written", [b"", b"SHM", b"SHMMETR\0", L.MAGIC + bytes(400)])
-def test_what_a_dead_maker_left_is_made_anew(attach, place, written):
+def test_what_a_dead_maker_left_is_made_again(attach, place, written):
     fd = place.open(create=True, write=True)
     os.write(fd, written)
     os.close(fd)
@@ -182,7 +182,7 @@ def test_makers_that_race_end_up_in_one_segment(place):
         segment.close()
 
 
-def test_whoever_waited_while_the_file_was_replaced_joins_its_successor(attach, monkeypatch):
+def test_a_process_that_waits_while_the_file_is_replaced_joins_the_new_one(attach, monkeypatch):
     """
     1. a deploy has ended: a segment, and nobody present
     2. one opens the file, and waits for the creation lock
@@ -215,7 +215,7 @@ def test_what_is_not_ours_is_refused_and_left_as_it_is(attach, place):
             assert file.read() == text
 
 
-def test_a_segment_of_another_version_that_nobody_uses_is_replaced_and_told(attach, place, caplog):
+def test_an_unused_segment_of_another_version_is_replaced_and_logged(attach, place, caplog):
     first = attach()
     first.close()
     write_at(place, L.VERSION_OFFSET, (99).to_bytes(8, "little"))
@@ -358,7 +358,7 @@ def test_a_private_segment_has_no_name_and_is_whole():
     segment.close()
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 def test_a_segment_of_another_user_is_refused_by_name(open_directory, python):
     path = open_directory / "segment"
     path.touch()

@@ -93,7 +93,7 @@ def test_what_comes_in_on_top_of_a_creation_in_the_same_thread_is_refused(make_w
     assert series(writer, labels=B)
 
 
-def test_a_catalog_that_somebody_does_not_let_go_is_busy_and_no_hang(make_writer, monkeypatch):
+def test_a_catalog_that_stays_locked_is_busy_and_no_hang(make_writer, monkeypatch):
     one = make_writer()
     known = series(one)
     monkeypatch.setattr("shm_metrics.writer.allocator.CATALOG_SECONDS", 0.01)
@@ -196,7 +196,7 @@ def _stop_at_each_store(patch, author, step):
 
 
 @pytest.mark.parametrize("kind", ["creation", "removal"])
-def test_a_child_forked_on_top_of_a_call_does_it_anew_and_its_parent_goes_on(make_writer, monkeypatch, kind):
+def test_a_child_forked_on_top_of_a_call_repeats_it_and_its_parent_goes_on(make_writer, monkeypatch, kind):
     """As by a signal handler that forks, between any two stores: the child returns into its parent's call."""
     forked = 0
     parent = os.getpid()
@@ -286,7 +286,7 @@ def test_a_removed_series_is_hidden_from_everybody_at_the_next_scrape(worker):
 
 
 @pytest.mark.parametrize("kind", ["counter", "histogram", "summary", "gauge"])
-def test_a_removed_series_that_somebody_adds_to_shows_again_from_zero(worker, kind):
+def test_a_removed_series_that_is_added_to_shows_again_from_zero(worker, kind):
     one, other = worker(), worker()
     held, theirs = (getattr(backend, kind)("thing", shop="a") for backend in (one, other))
     add = {"counter": "inc", "gauge": "inc"}.get(kind, "observe")
@@ -431,9 +431,9 @@ def test_the_overflow_is_logged_once_with_what_to_do(worker, caplog):
     backend = worker()
     fill(backend)
     fill(backend, "other")
-    told = [record.getMessage() for record in caplog.records]
-    assert len(told) == 1
-    assert "all 512 slots are used; make the segment with more slots, or use fewer label values" in told[0]
+    messages = [record.getMessage() for record in caplog.records]
+    assert len(messages) == 1
+    assert "all 512 slots are used; make the segment with more slots, or use fewer label values" in messages[0]
 
 
 @pytest.mark.parametrize("kind", ["histogram", "summary", "gauge"])
