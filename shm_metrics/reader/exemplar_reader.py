@@ -36,6 +36,8 @@ class _Table:
 
 
 class ExemplarScan:
+    """Reads the newest exemplars of one segment, and keeps what it parsed."""
+
     def __init__(self, segment: Segment) -> None:
         self.segment = segment
         lay = segment.layout

@@ -103,7 +103,7 @@ class Reader:
         plan = self._current_plan()
         used = self.workers.used()
         live = self.live_rows(used)
-        # Before the counts: an exemplar is kept after its update, so whatever is shown here has been counted there.
+        # Before the counts: an exemplar is written after its update, so the counts include every exemplar shown.
         newest = self.exemplars.newest(used)
         kept = plan.exemplars(newest) if newest else {}
         scan = _Scan(self.segment, self.table, plan.seen, used, live, self.workers, kept)
@@ -199,7 +199,7 @@ class Reader:
 
     def _slot(self, row: int, slot: int) -> float:
         segment, lay = self.segment, self.segment.layout
-        # By way of the memoryviews: for one number numpy takes four times as long.
+        # Through the memoryviews: for one number numpy takes four times as long.
         there = segment.page_bytes[row * lay.pages_per_row + slot // L.SLOTS_PER_PAGE]
         return segment.doubles[row * lay.slots + slot] if there else 0.0
 
@@ -213,7 +213,7 @@ def exact_total(values: Sequence[float]) -> float:
 
 
 def _any_floats() -> np.errstate:
-    """Infinities of opposite signs add up to NaN, which is right and no reason to warn the application."""
+    """Suppress numpy's warnings: infinities of opposite signs add up to NaN, which is correct."""
     return np.errstate(invalid="ignore", over="ignore")
 
 
@@ -259,7 +259,7 @@ class _Scan:
     def _settled(self, group: Group, read: Callable[[IntArray, Any, UnsignedArray], _Parts]) -> _Parts:
         """Return what `read` returns for slots, seqlock group (None: counters), generations; series on the last axis.
 
-        A series that is removed meanwhile is read again, as it is after that: its workers may be zeroing it.
+        Read a series that is removed meanwhile again: its workers may be zeroing it.
         """
         generation = group.generation
         if self.table.newest_generation() != self.seen:
@@ -358,7 +358,7 @@ class _Scan:
             yield from self._stamped(group, mask, group.run(mask, np.ones(len(group.slots))), stamps)
             return
         values, some = combine(mode.combine, stamps, blocks[:, 1])
-        # A live gauge that no living worker has is gone; a sum of none is 0, which is what its readers wait for.
+        # A live gauge that no living worker has is hidden; the sum of none is 0, which its readers expect.
         vanishes = mode.live and mode.combine != "sum" and family.type == GAUGE
         mask = some if vanishes else ~group.hideable | some
         yield from self._stamped(group, mask, group.run(mask, values), stamps)
@@ -415,7 +415,7 @@ class _Scan:
 
 
 def _sum_of_rows(block: FloatArray, counts: BoolArray) -> FloatArray:
-    """Row after row, as add_rows() does: in another order the same numbers make another last bit."""
+    """Add row after row, as add_rows() does: another order may change the last bit."""
     total = np.zeros(block.shape[1])
     for row, some in zip(block, counts, strict=True):
         total += np.where(some, row, 0.0)

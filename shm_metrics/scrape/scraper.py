@@ -184,7 +184,7 @@ class Scraper:
         )
         return True
 
-    # -- what the application adds --------------------------------------------------------------------------------
+    # -- collectors of the application ----------------------------------------------------------------------------
 
     def register(self, collector: Any) -> None:
         if not callable(collector) and not callable(getattr(collector, "collect", None)):

@@ -1,4 +1,4 @@
-"""Catalog records: bytes to meaning and back.
+"""Catalog records: pack and unpack.
 
     +--------+-------+------+------+---------+---------+------+--------+------+-------+---------+-----+------+
     | length | crc32 | rank | kind | padding | key len | hash | parent | slot | count | created | key | tail |
@@ -7,15 +7,15 @@
 
 length counts the whole record with the padding at its end, to a multiple of 8 bytes. The checksum covers the length
 and all from `kind` on: not `rank`, the one word that changes in place (under the catalog lock). hash: of the
-key, by which the index finds it. No field is an offset, so a record can be copied as it is. What the fields hold:
+key, by which the index finds it. No field is an offset, so a record can be copied unchanged. The fields:
 
-    FAMILY  key: "F" + JSON of the definition, all that makes two definitions differ; tail: the documentation;
+    FAMILY  key: "F" + JSON of the definition without its documentation; tail: the documentation;
             parent: its number, counted from 1; slot, count: the overflow series' slots (0 = none); rank: of two
             definitions of one name the higher one is the newer
     SERIES  parent: the hash of its family; key: "S" + parent + labels; slot, count: its slots; created: when the
-            record was made. What changes in a series' life stands in the slot table.
+            record was made. The slot table holds what changes in a series' life.
 
-Labels are joined with 0xFF, which UTF-8 never contains; an info's own labels and its payload are parted by 0xFE.
+Labels are joined with 0xFF, which UTF-8 never contains; an info's own labels and its payload are separated by 0xFE.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def check_size(size: int) -> None:
 def unpack(data: memoryview, offset: int, end: int) -> tuple[CatalogRecord, int]:
     """Return the record at `offset` and the offset of the next one.
 
-    Raise SegmentFormatError when the bytes up to `end` hold no whole, undamaged record there.
+    Raise SegmentFormatError when the bytes up to `end` hold no complete, undamaged record there.
     """
     if offset < 0 or offset % ALIGN or offset + HEAD_BYTES > end:
         raise SegmentFormatError(f"no catalog record at {offset}")

@@ -1,8 +1,8 @@
-"""The name+labels hash table: key -> offset of its record in the catalog.
+"""The index: a hash table from the key of a family or series to the offset of its record in the catalog.
 
-Open addressing with linear probing over pairs (hash, offset + 1) of 64-bit words; a zero hash is an empty place. The
+Open addressing with linear probing over pairs (hash, offset + 1) of 64-bit words; a zero hash marks an empty place. The
 table begins small and doubles inside its region, so that a segment with few series takes few pages. The hash is
-blake2b keyed with a random key of the segment's own (RFC 7693): label values chosen by an attacker cannot collide it.
+blake2b keyed with a random key of the segment (RFC 7693), so that chosen label values cannot cause collisions.
 A reader may miss a key during a rebuild; a writer that misses a key looks again under the lock before it creates one.
 """
 
@@ -27,8 +27,9 @@ _SWITCHES = L.INDEX_SWITCHES_OFFSET // L.WORD
 
 
 class Probe(NamedTuple):
-    """place: of the entry, or the empty one where it would go. commit, size: of the catalog and the table looked at.
+    """The result of a search.
 
+    place: of the entry, or of the empty place where it would go. commit, size: of the catalog and of the table then.
     switches: of the catalog, before and after. consistent: the table indexed all of that catalog.
     """
 
@@ -44,7 +45,7 @@ _NO_PROBE = Probe(0, None, -1, 0, -1, False)
 
 
 class Index:
-    """lock: of the process' own author; its `poisoned` stops every store."""
+    """The hash table of one segment. lock: of this process' allocator; its `poisoned` stops every store."""
 
     def __init__(self, segment: Segment, catalog: Catalog, lock: CallLock) -> None:
         lay = segment.layout

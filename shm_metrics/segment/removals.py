@@ -21,9 +21,10 @@ EVERY_SLOT = L.RESET - 1
 
 
 class Removal(NamedTuple):
-    """slot: the first one of the series. reused: its slots went to another series, or wait for one.
+    """One removal.
 
-    reset: the series is not hidden, it only counts from 0.
+    slot: the first slot of the series. reused: its slots went to another series, or are free for one.
+    reset: the series is not hidden, it only restarts from 0.
     """
 
     generation: int
@@ -33,6 +34,8 @@ class Removal(NamedTuple):
 
 
 class Removals:
+    """Reads and writes the ring of one segment."""
+
     def __init__(self, segment: Segment) -> None:
         lay = segment.layout
         self._header = segment.words

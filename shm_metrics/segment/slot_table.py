@@ -1,10 +1,10 @@
 """The slot table: the state of each series by its first slot, its owner, its age, the removals that rows must follow.
 
-A record in the catalog says which series was given which slots; the slot table says whether it still has them:
+A catalog record says which slots a series was given; the slot table says whether it still has them:
     LIVE      the slot's owner is the series (the hash of its key)
     REMOVED   the same, and the slot map's code has SLOT_REMOVED; it counts from 0 when it is used again
     FREE      the slot has another owner: the record is dead
-A row holds something of a series only if it has followed the removals up to the slot's generation.
+The numbers of a row count for a series only if the row has followed the removals up to the slot's generation.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _BORN = L.SLOT_BORN_OFFSET // L.WORD
 
 
 class States(NamedTuple):
-    """Of n series: shape (n,) each. free: the record is dead."""
+    """The states of n series, each of shape (n,). free: the record is dead."""
 
     generation: UnsignedArray
     created: FloatArray
@@ -42,6 +42,8 @@ class States(NamedTuple):
 
 
 class SlotTable:
+    """Reads the slot table of one segment."""
+
     def __init__(self, segment: Segment) -> None:
         lay = segment.layout
         region = segment.bytes[lay.slot_table : lay.slot_table + lay.slots * L.SLOT_ENTRY_BYTES]

@@ -13,6 +13,8 @@ _Entries = list[tuple[int, "weakref.ref[Any]"]]
 
 
 class BoundCells:
+    """Weak references to cells by slot."""
+
     def __init__(self) -> None:
         self._by_slot: dict[int, _Entries] = {}
         self._added = 0
@@ -30,13 +32,13 @@ class BoundCells:
                 pass  # it interrupts just that
 
     def renew(self) -> None:
-        """In a forked child: forget a lock that another thread held."""
+        """Replace a lock that another thread held, in a forked child."""
         self._lock.renew()
 
     def _drop_dead(self) -> None:
         for entries in list(self._by_slot.values()):
             looked_at = len(entries)
-            # In place: what another thread appends meanwhile stays behind the part that is replaced.
+            # In place: what another thread appends meanwhile stays behind the replaced part.
             entries[:looked_at] = [entry for entry in entries[:looked_at] if entry[1]() is not None]
         self._added = sum(map(len, self._by_slot.values()))
         self._most = max(1024, 2 * self._added)
