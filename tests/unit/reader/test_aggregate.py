@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shm_metrics.reader.aggregate import combine, shared_gauges
@@ -41,6 +41,7 @@ def test_no_series_at_all_is_nothing(rule):
     assert values.shape == some.shape == (0,)
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(
     st.sampled_from(RULES),
     st.lists(
