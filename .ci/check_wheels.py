@@ -26,11 +26,12 @@ KINDS: dict[str, tuple[dict[str, str], bool]] = {
 IMPORT = """
 import sys
 sys.path.insert(0, sys.argv[1])
-import shm_metrics, shm_metrics.native.implementation as cells
+import shm_metrics
+from shm_metrics.native.implementation import COMPILED, cells, lookup
 assert shm_metrics.__file__.startswith(sys.argv[1]), shm_metrics.__file__
-assert cells.COMPILED == (sys.argv[2] == "True")
-for module in (cells.build, cells.lookup):
-    assert module.__file__.endswith(".so") == cells.COMPILED, module.__file__
+assert COMPILED == (sys.argv[2] == "True")
+for module in (cells, lookup):
+    assert module.__file__.endswith(".so") == COMPILED, module.__file__
 """
 
 

@@ -22,7 +22,7 @@ from demo.load import Tally, get, run_clients
 from demo.report import Comparison, Findings, report
 from demo.scrape import Scrape
 from demo.server import Gunicorn
-from shm_metrics.segment.location import place_for
+from shm_metrics.segment.location import locate_segment
 
 REQUESTS = 6000
 CLIENTS = 6
@@ -84,7 +84,7 @@ def shop() -> Iterator[Gunicorn]:
             with Gunicorn("demo.app:app", segment, Path(directory), environ=environ) as server:
                 yield server
         finally:
-            place_for(segment).unlink()
+            locate_segment(segment).unlink()
 
 
 def run(server: Gunicorn, requests: int) -> Findings:
@@ -155,7 +155,7 @@ def compare(server: Gunicorn, tally: Tally, killer: Killer) -> Findings:
         rows_used=int(last.value("shm_metrics_rows_used")),
         rows=int(last.value("shm_metrics_rows")),
         rows_taken_over=int(last.value("shm_metrics_reaped_rows_total")),
-        segment_path=place_for(f"demo-{os.getpid()}").path,
+        segment_path=locate_segment(f"demo-{os.getpid()}").path,
         segment_bytes=int(last.value("shm_metrics_segment_bytes")),
         scrapes_agree=len({scrape.about("shop_") for scrape in scrapes}) == 1,
         scrapes=SCRAPES,

@@ -24,7 +24,7 @@ from demo.cache import MissingCacheError, cache_server, free_port
 from demo.load import Tally, get, run_clients
 from demo.server import Gunicorn
 from shm_metrics import MetricsBackend
-from shm_metrics.segment.location import place_for
+from shm_metrics.segment.location import locate_segment
 
 HOSTS = ("a", "b")
 WORKERS = 3
@@ -122,7 +122,7 @@ def cluster() -> Iterator[Cluster]:
                 "SHM_METRICS_LEASE_TTL": str(LEASE_TTL),
                 "SHM_METRICS_EXPORT_PORT": str(port),
             }
-            stack.callback(place_for(segment).unlink)
+            stack.callback(locate_segment(segment).unlink)
             server = stack.enter_context(Gunicorn("demo.app:app", segment, directory / host, environ=environ))
             hosts[host] = Host(server, segment, port, Tally())
         onlooker = MetricsBackend(path=directory / "onlooker", cache=url, namespace="demo")

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from demo.load import get, run_clients
 from demo.server import CONF, Gunicorn
-from shm_metrics.segment.location import place_for
+from shm_metrics.segment.location import locate_segment
 
 REQUESTS = 1000
 SERIES = 'http_requests_total{path="/orders"}'
@@ -45,7 +45,7 @@ def show(title: str, conf: Path, environ: dict[str, str]) -> bool:
                 print(f"   (worker {killed} killed)")
                 seen += scrapes(server)
         finally:
-            place_for(segment).unlink()
+            locate_segment(segment).unlink()
     return set(seen) == {str(float(REQUESTS))}
 
 

@@ -1,4 +1,4 @@
-"""MetricsBackend: one segment, and all that can be done with what is counted there."""
+"""MetricsBackend: one segment, and everything that you can do with its metrics."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from shm_metrics.errors import InvalidMetricError, SegmentError
 from shm_metrics.metrics.engine import Engine
 from shm_metrics.runtime.cached_property import cached_property
 from shm_metrics.segment.layout import DEFAULT_ROWS, DEFAULT_SLOTS, Layout
-from shm_metrics.segment.location import place_for
+from shm_metrics.segment.location import locate_segment
 
 if TYPE_CHECKING:
     from shm_metrics.cluster.agent import SyncAgent
@@ -28,17 +28,16 @@ __all__ = ["MetricsBackend"]
 class MetricsBackend(Engine):
     """The metrics of all processes that use one segment.
 
-    name: the segment's name, in /dev/shm; default: SHM_METRICS_SEGMENT, else "default". path: any file instead.
-    rows: the greatest number of workers at once. slots: the capacity in numbers (a counter takes 1, a gauge 2 or 6, a
-        histogram its buckets + 3). Both take effect when the segment is made; a segment that exists keeps its own.
-    keep: carry the totals over when no process was using the segment; otherwise they start from zero.
+    name: of the segment in /dev/shm, by default SHM_METRICS_SEGMENT or else "default". path: any file instead.
+    rows: workers at once; slots: numbers to keep (a counter takes 1, a gauge 2 or 3, a histogram its buckets + 3).
+        They apply when the segment is made; an existing one keeps its own.
+    keep: carry the totals over if no process was using the segment; otherwise it starts from zero.
     read_only: claim no row, write nothing. Raises FileNotFoundError when there is no segment.
-    role: a description of this worker for people (`gunicorn worker`).
-    cache: the cluster's cache: a URL (redis://, valkey://, memcached://), a client of redis-py, valkey-py or
-        pymemcache, a file (its path has a slash), or None. sync_interval: seconds between two publishes. namespace: the
-        cluster's name, the same on all hosts. sync_options: any other field of SyncConfig. See docs/cluster.md.
-    process_metrics: show CPU, memory, descriptors and threads of the live workers. per_worker: also one series per
-        worker.
+    role: a name for this worker in the worker table (`gunicorn worker`).
+    cache: where the cluster meets: a URL (redis://, valkey://, memcached://), a client of redis-py, valkey-py or
+        pymemcache, a file (its path has a slash), or None. sync_interval: seconds between two publishes; namespace: of
+        the cluster, the same on all hosts; sync_options: any other field of SyncConfig. See docs/cluster.md.
+    process_metrics: CPU, memory, descriptors and threads of the live workers; per_worker: also one series a worker.
 
     Raises InvalidMetricError, SegmentFormatError, SegmentFullError or SegmentError.
     """
@@ -79,8 +78,8 @@ class MetricsBackend(Engine):
             "_private": _private,
             "_pid": _pid,
         }
-        place, layout = place_for(name, path), Layout(rows, slots)
-        if cache is not None:  # what cannot be meant is said now, not by a thread later
+        place, layout = locate_segment(name, path), Layout(rows, slots)
+        if cache is not None:  # raise for an invalid cache now, not in a thread later
             from shm_metrics.cluster.store_factory import check_cache
 
             check_cache(cache)
@@ -107,16 +106,13 @@ class MetricsBackend(Engine):
     # -- documents ------------------------------------------------------------------------------------------------
 
     def all_metrics(self) -> dict[str, dict[str, Any]]:
-        """Return name, type, labels and value(s) of every series, by its key `name{label="value",...}`."""
+        """Return key -> name, type, labels and value(s) of every series; the key is `name{label="value",...}`."""
         from shm_metrics.exporters.dictionaries import metrics_of
 
         return metrics_of(self.snapshot())
 
     def export(self) -> dict[str, Any]:
-        """Return a dict of `timestamp`, `backend_created_at`, `total_metrics` and `metrics` (see all_metrics).
-
-        Times are Unix seconds. Histograms have estimates `p50`, `p90` and `p99`.
-        """
+        """Return timestamp, backend_created_at, total_metrics, and metrics (as all_metrics() returns them)."""
         metrics = self.all_metrics()
         return {
             "timestamp": time.time(),
@@ -126,18 +122,17 @@ class MetricsBackend(Engine):
         }
 
     def export_as(self, name: str, **options: Any) -> bytes:
-        """Run an exporter once; return its document (`text`, `json`, ...), or what it sent and the receiver accepted.
+        """Return what the exporter of this name renders (`text`, `json`, ...), or what it sent successfully.
 
-        name: of the exporter. options: its own, see docs/exporters.md.
-
-        Raises InvalidMetricError for an unknown name or option, ExportError when not everything was delivered.
+        options: the exporter's own, see docs/exporters.md. Raise InvalidMetricError for an unknown name or option,
+        ExportError when not everything was delivered.
         """
         from shm_metrics.exporters.registry import exporter
 
         return exporter(name, **options).export(self)
 
     def stats(self) -> dict[str, Any]:
-        """Return the number of metrics of each type, and the segment's own figures."""
+        """Return the number of metrics by type, and the segment's own figures."""
         from shm_metrics.exporters.dictionaries import stats_of
 
         return stats_of(self.snapshot(), self._scraper.figures(), self.created_at, time.time())
@@ -145,7 +140,7 @@ class MetricsBackend(Engine):
     def another_worker(self, *, pid: int | None = None, role: str = "") -> MetricsBackend:
         """Return one more worker on the same segment, with a row of its own, in this process.
 
-        pid: the process id that pages show for it; default: this process.
+        pid: the process id to show for it; by default this one.
         """
         if self.detached:
             return self
@@ -160,31 +155,28 @@ class MetricsBackend(Engine):
         return EventHandler(self)
 
     def handle_event(self, event_name: str, payload: Mapping[str, Any] | None = None) -> bool:
-        """Count an event by the first of `event_rules` that matches it; without a match do nothing.
+        """Count an event by the first of `event_rules` that matches it.
 
-        Returns True if the event was counted or matched no rule. Returns False if the event is invalid: nothing was
-        counted, and one warning is logged for each kind of reason. Never raises. See docs/events.md.
+        Return True if the event was counted or matched no rule, False if it is invalid; each kind of reason is logged
+        once. Never raise. See docs/events.md.
         """
         return self._events.handle(event_name, payload)
 
     def handle_sampled_event(self, event_name: str, payload: Mapping[str, Any] | None, sampling_rate: float) -> bool:
-        """Count an event that stands for 1 / sampling_rate events; its metrics have the label `sampling_rate`.
-
-        Returns what handle_event() returns.
-        """
+        """Count an event that stands for 1 / sampling_rate events; its series have the label `sampling_rate`."""
         return self._events.handle_sampled(event_name, payload, sampling_rate)
 
     @property
     def event_rules(self) -> EventRules:
-        """The rules of events in this process; add, replace and remove rules here."""
+        """The rules for events in this process; add, replace and remove rules here."""
         return self._events.rules
 
     def register_event_router(self, router: EventRouter, name: str = "metrics") -> None:
-        """Register with `router` under this name: mappings with this name send their events here."""
+        """Register with `router` under this name: mappings that name it send their events here."""
         router.register_backend(name, self)
 
     def forget_series(self) -> None:
-        """Forget all looked-up series, because some were removed."""
+        """Look every series up again, because some were removed."""
         super().forget_series()
         events = self.__dict__.get("_events")
         if events is not None:
@@ -194,11 +186,11 @@ class MetricsBackend(Engine):
 
     @cached_property
     def sync_config(self) -> SyncConfig:
-        """The options of the cluster. Raises InvalidMetricError for an invalid one."""
+        """The configuration of cluster sync."""
         from shm_metrics.cluster.config import SyncConfig
 
-        told = self._arguments
-        options = {"interval": told["sync_interval"], "namespace": told["namespace"], **(told["sync_options"] or {})}
+        given = self._arguments
+        options = {"interval": given["sync_interval"], "namespace": given["namespace"], **(given["sync_options"] or {})}
         known = [field.name for field in fields(SyncConfig)]
         for option in options:
             if option not in known:
@@ -209,17 +201,17 @@ class MetricsBackend(Engine):
     def sync_agent(self) -> SyncAgent:
         """The agent that publishes this segment and reads the cluster; its thread runs after start_sync().
 
-        Raises SyncError when the package that the cache needs is not installed, SegmentError after close().
+        Raise SyncError when the package that the cache needs is not installed, SegmentError after close().
         """
         from shm_metrics.cluster.agent import SyncAgent
 
-        if self._ended:  # nobody would close the agent
+        if self._ended:  # nothing would close the agent
             raise SegmentError(f"{self.place.path}: closed by this process; make another MetricsBackend to sync it")
         return SyncAgent(self, self._arguments["cache"], self.sync_config)
 
     @property
     def has_cache(self) -> bool:
-        """Whether this backend has a cache. The segment's leader is then the worker that holds its lease there."""
+        """Whether this backend has a cache; then the segment's leader is the holder of its lease there."""
         return self._arguments["cache"] is not None
 
     @property
@@ -229,12 +221,11 @@ class MetricsBackend(Engine):
         return agent is not None and bool(agent.running)
 
     def start_sync(self) -> SyncAgent | None:
-        """Start the thread that publishes to the cluster, if a cache is configured; return its agent, else None.
+        """Start the sync thread, if a cache is configured. It restarts by itself in a child of fork.
 
-        In a child of fork the thread starts by itself. The hooks for gunicorn and uWSGI call this method; elsewhere
-        call it in each process, or before the fork.
+        The hooks for gunicorn and uWSGI call this; elsewhere call it in each process, or before the fork.
 
-        Raises what sync_agent raises. A cache that does not answer raises nothing.
+        Raise what sync_agent raises, but nothing when the cache does not answer.
         """
         if self._arguments["cache"] is None or self.read_only:
             return None
@@ -242,9 +233,9 @@ class MetricsBackend(Engine):
         return self.sync_agent
 
     def sync_to_cache(self) -> dict[str, Any]:
-        """Publish now and return a report: `success`, `error`, bytes, round trips (see cluster/report.py).
+        """Publish now. Return the report (cluster/report.py): `success`, or False with an `error`. Never raise.
 
-        Never raises: a failure is `success: False` with an `error`. An invalid cache raised when the backend was made.
+        Success requires a confirmed response. An invalid cache was already refused when the backend was made.
         """
         from shm_metrics.cluster.report import no_round
         from shm_metrics.cluster.strategy import CacheStrategy
@@ -258,7 +249,7 @@ class MetricsBackend(Engine):
         return agent.sync_now()
 
     def export_distributed_metrics(self, *, include_instances: bool = False) -> dict[str, Any]:
-        """Return what export() returns, over all instances in the cache, as they were published last.
+        """Return export() over all instances in the cache, as each published itself last.
 
         include_instances: add each instance's own metrics.
 
@@ -289,12 +280,12 @@ class MetricsBackend(Engine):
     # -- ending ---------------------------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Release this process' row; its totals stay in the segment. Series that are still held no longer count."""
+        """Give this process' row up; its totals stay in the segment. Series that you still hold no longer count."""
         self._stop_sync()
         super().close()
 
     def unlink(self) -> None:
-        """Close, and remove the segment's file; no scrape sees what processes that still have it count."""
+        """Close, and remove the segment; processes that still have it count on, but no scrape shows it."""
         self._stop_sync()
         super().unlink()
 

@@ -44,24 +44,24 @@ def _locked(function: F) -> F:
 
 @_locked
 def get_backend() -> MetricsBackend:
-    """Return the default backend; the first call makes it, on the segment SHM_METRICS_SEGMENT, else "default".
+    """Return the default backend; the first call makes it, on the segment SHM_METRICS_SEGMENT or else "default".
 
     SHM_METRICS_CACHE names the cache of its cluster, if any; see docs/cluster.md.
 
-    Never raises: without a segment the error is logged, and this process (with its children) counts in a private
-    segment, which its scrapes show with `shm_metrics_detached 1`. Under a limit of address space (RLIMIT_AS) the
-    private segment is as large as the limit allows.
+    If the segment cannot be opened, the application goes on: the error is logged, and this process (with its children)
+    counts in a private segment, which its scrapes show with `shm_metrics_detached 1`. Under a limit of address space
+    (RLIMIT_AS) the private segment is as large as fits.
     """
     global _default
     if _default is None:
         try:
             options = cluster_options()
         except InvalidMetricError as error:
-            log.error("shm_metrics: %s; until that is put right this process takes part in no cluster", error)
+            log.error("shm_metrics: %s; until that is corrected this process takes part in no cluster", error)
             options = {}
         try:
             _default = MetricsBackend(**options)
-        except (SegmentError, InvalidMetricError) as error:  # invalid: the name that the variable says
+        except (SegmentError, InvalidMetricError) as error:  # invalid: the name in the variable
             log.error("shm_metrics: %s; this process counts for itself until configure() finds a segment", error)
             _default = _for_this_process(options)
         _attach_declared(_default)
@@ -69,11 +69,11 @@ def get_backend() -> MetricsBackend:
 
 
 _PRIVATE_SIZES = ((DEFAULT_ROWS, DEFAULT_SLOTS), (64, 16_384), (16, 8_192), (4, 2_048))
-"""(rows, slots) of a segment of one's own, the first that can be had: 426, 46, 12 and 3 MiB of address space."""
+"""(rows, slots) of a private segment, in the order they are tried: 426, 46, 12 and 3 MiB of address space."""
 
 
 def _for_this_process(options: dict[str, Any]) -> MetricsBackend:
-    """In memory without a name; small where so much address space, or so large a file, is not allowed (ulimit)."""
+    """Return a private backend; a small one if limits of address space or file size (ulimit) demand it."""
     for rows, slots in _PRIVATE_SIZES:
         try:
             backend = MetricsBackend(DEFAULT_NAME, rows=rows, slots=slots, _private=True, **options)
@@ -89,21 +89,19 @@ def _for_this_process(options: dict[str, Any]) -> MetricsBackend:
 
 
 def current_backend() -> MetricsBackend | None:
-    """Return the default backend if it exists, else None; make none."""
+    """Return the default backend if there is one already. Make none."""
     return _default
 
 
 @_locked
 def configure(name: str | None = None, **options: Any) -> MetricsBackend:
-    """Make `MetricsBackend(name, **options)` the default backend and return it, before or after metrics are declared.
+    """Make `MetricsBackend(name, **options)` the default backend, before or after metrics are declared.
 
-    name, options: those of MetricsBackend. Without `cache` the environment selects the cluster, as for get_backend().
+    Existing metrics count there from now on. They carry over what they counted if no other process used their segment
+    and no cluster knows of it; otherwise it stays there. Without `cache` among the options, the environment names the
+    cluster, as for get_backend(). If the previous backend was syncing, this one starts to sync.
 
-    Existing metrics count in the new backend from now on. Earlier counts move along if no other process was using the
-    old segment, and no cluster knows of it; otherwise they stay there. If the old backend was syncing, the new one
-    starts to.
-
-    Raises what MetricsBackend raises; then nothing has changed.
+    Raise what MetricsBackend raises; then everything stays as it was.
     """
     backend = MetricsBackend(name, **_with_the_environments(options))
     goes_on = _default is not None and _default.syncing
@@ -121,18 +119,17 @@ def configure(name: str | None = None, **options: Any) -> MetricsBackend:
 def _with_the_environments(options: dict[str, Any]) -> dict[str, Any]:
     if "cache" in options:
         return options
-    told = cluster_options()
-    if not told:
+    found = cluster_options()
+    if not found:
         return options
-    return {**told, **options, "sync_options": {**told["sync_options"], **(options.get("sync_options") or {})}}
+    return {**found, **options, "sync_options": {**found["sync_options"], **(options.get("sync_options") or {})}}
 
 
 @_locked
 def use_backend(backend: MetricsBackend | None, *, move: bool = False) -> MetricsBackend | None:
-    """Make `backend` the default backend; return the previous one, still open.
+    """Make `backend` the default one (None: none, until the next use). Return the previous one, still open.
 
-    backend: None for no default backend until the next use.
-    move: move the earlier counts of the metrics, if no other process uses the previous segment, and remove that one.
+    move: metrics carry over what they counted if no other process uses the previous segment, which is then removed.
     """
     global _default
     previous, _default = _default, backend
@@ -140,7 +137,7 @@ def use_backend(backend: MetricsBackend | None, *, move: bool = False) -> Metric
     if backend is not None:
         _attach_declared(backend, move=move)
     elif default_backend.declared:
-        get_backend()  # they are the ones who ask
+        get_backend()  # declared metrics need one
     if move and previous is not None:
         previous.unlink()
     return previous
@@ -148,7 +145,7 @@ def use_backend(backend: MetricsBackend | None, *, move: bool = False) -> Metric
 
 @_locked
 def default_at(path: str | None) -> MetricsBackend:
-    """Return the default backend. If there is none yet, make it at `path`; None: where get_backend() makes it."""
+    """Return the default backend; if there is none, make it at `path`, or as get_backend() does."""
     if _default is None and path is not None:
         try:
             return configure(path=path)

@@ -1,6 +1,6 @@
-"""What the environment says about the cluster: for the default backend, and from a server's master to its workers.
+"""Read and write the cluster's environment variables, for the default backend and for a server's workers.
 
-SHM_METRICS_CACHE             cache=, as a URL or a path; without it the others say nothing
+SHM_METRICS_CACHE             cache=, as a URL or a path; without it the others have no effect
 SHM_METRICS_NAMESPACE         namespace=
 SHM_METRICS_SYNC_INTERVAL     sync_interval=
 SHM_METRICS_EXPORT_PORT       sync_options={"export_port": ...}, and so on for the other fields of SyncConfig
@@ -35,18 +35,18 @@ _ARGUMENTS = {"interval": "sync_interval", "namespace": "namespace"}
 
 
 def cluster_wanted() -> bool:
-    """Whether the environment names a cache."""
+    """Return whether the environment names a cache."""
     return bool(os.environ.get(CACHE_VARIABLE))
 
 
 def cluster_options() -> dict[str, Any]:
-    """What the environment says, as arguments of MetricsBackend; {} when it names no cache.
+    """Return the environment's options as arguments of MetricsBackend; {} when it names no cache.
 
-    Raises InvalidMetricError, which names the variable.
+    Raise InvalidMetricError, naming the variable.
     """
     if not cluster_wanted():
         return {}
-    said: dict[str, Any] = {}
+    given: dict[str, Any] = {}
     variables = []
     for field, (variable, kind) in _FIELDS.items():
         text = os.environ.get(variable)
@@ -54,7 +54,7 @@ def cluster_options() -> dict[str, Any]:
             continue
         variables.append(f"{variable}={text}")
         try:
-            said[field] = kind(text)
+            given[field] = kind(text)
         except ValueError:
             wanted = "a whole number" if kind is int else "a number"
             raise InvalidMetricError(f"{variable}={text!r}: give {wanted}") from None
@@ -62,15 +62,15 @@ def cluster_options() -> dict[str, Any]:
     from shm_metrics.cluster.store_factory import check_cache
 
     try:
-        SyncConfig(**said)
+        SyncConfig(**given)
     except InvalidMetricError as error:
         raise InvalidMetricError(f"{', '.join(variables)}: {error}") from None
     try:
         check_cache(os.environ[CACHE_VARIABLE])
     except InvalidMetricError as error:
         raise InvalidMetricError(f"{CACHE_VARIABLE}: {error}") from None
-    arguments = {argument: said.pop(field) for field, argument in _ARGUMENTS.items() if field in said}
-    return {"cache": os.environ[CACHE_VARIABLE], **arguments, "sync_options": said}
+    arguments = {argument: given.pop(field) for field, argument in _ARGUMENTS.items() if field in given}
+    return {"cache": os.environ[CACHE_VARIABLE], **arguments, "sync_options": given}
 
 
 def tell_workers(
@@ -81,28 +81,28 @@ def tell_workers(
 ) -> None:
     """Put these arguments of MetricsBackend into the environment, for the processes to come; None leaves a variable.
 
-    Raises InvalidMetricError for an argument that cannot be meant. What the environment says beside them is its own
-    affair: see cluster_options().
+    Raise InvalidMetricError for an invalid argument. Other variables of the environment are not checked here, but by
+    cluster_options().
     """
     from shm_metrics.cluster.config import SyncConfig
     from shm_metrics.cluster.store_factory import check_cache
 
     if cache is not None and not isinstance(cache, str | os.PathLike):
-        raise InvalidMetricError(f"cache={cache!r}: a server's workers are told by the environment; give a URL")
+        raise InvalidMetricError(f"cache={cache!r}: a server's workers read it from the environment; give a URL")
     fields = {"interval": sync_interval, "namespace": namespace, **(sync_options or {})}
     for field in fields:
         if field not in _FIELDS:
             raise InvalidMetricError(f"sync_options: there is no {field!r}; there are {', '.join(_FIELDS)}")
-    said = {field: value for field, value in fields.items() if value is not None}
-    SyncConfig(**said)
+    given = {field: value for field, value in fields.items() if value is not None}
+    SyncConfig(**given)
     check_cache(cache)
     if cache is not None:
-        # A path that is no text has no need of a slash; its text has.
+        # A path object needs no slash, but its text does.
         os.environ[CACHE_VARIABLE] = cache if isinstance(cache, str) else os.path.abspath(cache)
-    for field, value in said.items():
+    for field, value in given.items():
         os.environ[_FIELDS[field][0]] = str(value)
 
 
 def ignore_cluster() -> None:
-    """Have no process to come look for the cluster that the environment names."""
+    """Keep future processes from joining the cluster that the environment names."""
     os.environ.pop(CACHE_VARIABLE, None)

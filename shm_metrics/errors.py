@@ -6,12 +6,12 @@ MetricsError
 ├── SegmentError
 │   ├── SegmentFormatError             the file is not a segment of this version, or is damaged or truncated
 │   └── SegmentFullError               no slot, no row, or no memory left
-├── ExportError                        an exporter could not deliver, or not all; what was not delivered is still due
+├── ExportError                        an exporter delivered nothing, or a part; the rest is still due
 └── SyncError
-    ├── LockLostError                  the leader lease went to somebody else
+    ├── LockLostError                  another process took the leader lease
     └── WireFormatError                a published blob of unknown version, or damaged
 
-A message names the thing, the value, and what to do about it. shown() is how it shows a value, whatever it is.
+A message names the thing, the value, and what to do about it. short_repr() formats any value for it.
 """
 
 __all__ = [
@@ -25,14 +25,14 @@ __all__ = [
     "SegmentFullError",
     "SyncError",
     "WireFormatError",
-    "shown",
+    "short_repr",
 ]
 
 _MOST_CHARACTERS = 80
 
 
-def shown(value: object) -> str:
-    """`value` as a message shows it: its repr, shortened to 80 characters. Never raises."""
+def short_repr(value: object) -> str:
+    """Return the repr of `value` for a message, shortened to 80 characters. Never raise."""
     try:
         text = repr(value)
     except Exception:
@@ -53,7 +53,7 @@ class MetricConflictError(MetricsError, ValueError):
 
 
 class SegmentError(MetricsError):
-    """The segment cannot be made, joined or read, or its catalog is not to be had."""
+    """The segment cannot be made, joined or read, or its catalog is locked."""
 
 
 class SegmentFormatError(SegmentError):
@@ -77,7 +77,7 @@ class SyncError(MetricsError):
 
 
 class LockLostError(SyncError):
-    """The leader lease is no longer ours."""
+    """Another process took the leader lease."""
 
 
 class WireFormatError(SyncError):

@@ -68,9 +68,9 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     else:
         os.environ[SEGMENT_VARIABLE] = told
     if "shm_metrics.segment.location" in sys.modules:  # else nobody in this process can have made a segment
-        from shm_metrics.segment.location import Place
+        from shm_metrics.segment.location import SegmentLocation
 
-        Place.named(name, os.geteuid()).unlink()
+        SegmentLocation.named(name, os.geteuid()).unlink()
 
 
 @pytest.fixture

@@ -51,9 +51,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
-    from shm_metrics.native.implementation import COMPILED, build
+    from shm_metrics.native.implementation import COMPILED, cells
 
-    lines = [f"shm_metrics: {'compiled' if COMPILED else 'interpreted'} cells, {os.path.basename(build.__file__)}"]
+    lines = [f"shm_metrics: {'compiled' if COMPILED else 'interpreted'} cells, {os.path.basename(cells.__file__)}"]
     if config.option.markexpr == "torture":
         seconds = os.environ.get("SHM_METRICS_TORTURE_SECONDS", "20")
         seed = os.environ["SHM_METRICS_TORTURE_SEED"]
@@ -81,11 +81,11 @@ def _unique(what: str) -> str:
 @pytest.fixture
 def segment_name() -> Iterator[str]:
     """The name of a segment that is not there yet, and that nobody else uses; removed afterwards."""
-    from shm_metrics.segment.location import Place
+    from shm_metrics.segment.location import SegmentLocation
 
     name = _unique("segment")
     yield name
-    place = Place.named(name, os.geteuid())
+    place = SegmentLocation.named(name, os.geteuid())
     place.unlink()
     for beside in Path(place.path).parent.glob(f"{Path(place.path).name}.*"):  # of a sync without a cache
         beside.unlink(missing_ok=True)
@@ -102,9 +102,9 @@ def open_directory() -> Iterator[Path]:
 @pytest.fixture
 def place(segment_name: str) -> Any:
     """The place of a segment that is not there yet; removed afterwards."""
-    from shm_metrics.segment.location import Place
+    from shm_metrics.segment.location import SegmentLocation
 
-    return Place.named(segment_name, os.geteuid())
+    return SegmentLocation.named(segment_name, os.geteuid())
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from shm_metrics import serving
 from shm_metrics.cli.target import add_target, others_there, target
 from shm_metrics.errors import SegmentError
-from shm_metrics.scrape.observer import Exporter
+from shm_metrics.scrape.observer import SegmentObserver
 from shm_metrics.segment.layout import DEFAULT_ROWS, DEFAULT_SLOTS, Layout
 from shm_metrics.serving.httpd import MAX_PORT
 
@@ -52,7 +52,7 @@ def _port(text: str) -> int:
 
 def run(arguments: argparse.Namespace) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    exporter = Exporter(
+    exporter = SegmentObserver(
         target(arguments),
         create=Layout(arguments.rows, arguments.slots) if arguments.create else None,
         process_metrics=not arguments.no_process_metrics,
@@ -74,12 +74,12 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _look_until_told(exporter: Exporter, told: socket.socket) -> None:
+def _look_until_told(exporter: SegmentObserver, told: socket.socket) -> None:
     """Be present at whatever segment is there, and say when that changes; until `told` can be read."""
     before = ""
     while True:
         try:
-            now = f"present at {exporter.place.path}, incarnation {exporter.look()}"
+            now = f"present at {exporter.place.path}, incarnation {exporter.attach()}"
         except (FileNotFoundError, SegmentError) as error:
             now = f"waiting: {error}"
         if now != before:

@@ -6,7 +6,7 @@ import argparse
 import os
 
 from shm_metrics.backend import MetricsBackend
-from shm_metrics.segment.location import SEGMENT_PREFIX, SHM_DIRECTORY, Place, place_for
+from shm_metrics.segment.location import SEGMENT_PREFIX, SHM_DIRECTORY, SegmentLocation, locate_segment
 
 __all__ = ["add_target", "others_there", "read_target", "target"]
 
@@ -25,10 +25,10 @@ def add_target(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--per-worker", action="store_true", help="also one series a worker of these")
 
 
-def target(arguments: argparse.Namespace) -> Place:
+def target(arguments: argparse.Namespace) -> SegmentLocation:
     """The place that NAME means. Raises InvalidMetricError."""
     name: str | None = arguments.name
-    return place_for(path=name) if name is not None and "/" in name else place_for(name)
+    return locate_segment(path=name) if name is not None and "/" in name else locate_segment(name)
 
 
 def read_target(arguments: argparse.Namespace) -> MetricsBackend:
@@ -45,7 +45,7 @@ def read_target(arguments: argparse.Namespace) -> MetricsBackend:
         raise FileNotFoundError(f"{error}{others_there(place)}") from None
 
 
-def others_there(place: Place) -> str:
+def others_there(place: SegmentLocation) -> str:
     """A sentence on the segments that are there instead, or nothing."""
     if place.shm is None:
         return ""

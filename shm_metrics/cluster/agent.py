@@ -21,7 +21,7 @@ from shm_metrics.cluster.store_factory import open_store
 from shm_metrics.cluster.stores.protocol import LOCAL_ONLY, Store
 from shm_metrics.errors import LockLostError, SyncError
 from shm_metrics.model.families import AnyFamily
-from shm_metrics.runtime.periodic_task import LONGEST_WAIT, Recurring
+from shm_metrics.runtime.periodic_task import LONGEST_WAIT, PeriodicTask
 
 if TYPE_CHECKING:
     from shm_metrics.backend import MetricsBackend
@@ -32,7 +32,7 @@ _LOOK_SECONDS = 0.002
 """Between two looks whether another worker's round is over: one takes about as long."""
 
 
-class SyncAgent(Recurring):
+class SyncAgent(PeriodicTask):
     """backend: whose segment it publishes. cache: as open_store takes it. config: SyncConfig.
 
     start() begins the thread, stop() ends it and gives the leases back. Everything can also be done without the
@@ -40,7 +40,7 @@ class SyncAgent(Recurring):
     """
 
     thread_name = "shm_metrics-sync"
-    told_as = "sync"
+    log_name = "sync"
 
     def __init__(
         self,
@@ -178,7 +178,7 @@ class SyncAgent(Recurring):
     @property
     def _answers(self) -> bool:
         """Whether the cache did, when it was asked last."""
-        return self._told in (None, LockLostError.__name__)
+        return self._logged in (None, LockLostError.__name__)
 
     # -- asked by the application ---------------------------------------------------------------------------------
 

@@ -18,6 +18,7 @@ from shm_metrics.cluster.config import SyncConfig
 from shm_metrics.cluster.merge.merge import ClusterView
 from shm_metrics.exposition import SCRAPED_OR_JSON
 from shm_metrics.model.families import AnyFamily, Sample, SampleFamily
+from shm_metrics.runtime.log_once import LogOnce
 from shm_metrics.serving.endpoint import Endpoint, Response
 from shm_metrics.serving.httpd import MetricsServer
 
@@ -68,7 +69,7 @@ class LeaderEndpoint:
         self._port, self._addr = config.export_port, config.export_addr
         self._server: MetricsServer | None = None
         self._thread: threading.Thread | None = None
-        self._told = False
+        self._log_once = LogOnce(log)
         self._lock = threading.Lock()  # stop() may close while the agent's thread opens
 
     @property
@@ -89,16 +90,15 @@ class LeaderEndpoint:
         try:
             server = MetricsServer(self._addr, self._port, paths)
         except OSError as error:
-            if not self._told:
-                self._told = True
-                log.warning(
-                    "shm_metrics: the leader cannot listen on %s port %s: %s; it is tried again",
-                    self._addr,
-                    self._port,
-                    error,
-                )
+            self._log_once.warning(
+                "listen",
+                "shm_metrics: the leader cannot listen on %s port %s: %s; it is tried again",
+                self._addr,
+                self._port,
+                error,
+            )
             return
-        self._told = False
+        self._log_once.forget("listen")
         thread = threading.Thread(target=server.serve_until_shutdown, name="shm_metrics-leader-http", daemon=True)
         try:
             thread.start()

@@ -25,8 +25,9 @@ from dataclasses import replace
 from shm_metrics.cluster.codec.wire import decode, encode
 from shm_metrics.cluster.merge.fold import rest_of
 from shm_metrics.cluster.model.blob import Blob, Part, Retired
-from shm_metrics.cluster.stores.snapshot_file import put_in_place
 from shm_metrics.errors import WireFormatError
+from shm_metrics.runtime.atomic_file import replace_file
+from shm_metrics.runtime.log_once import LogOnce
 
 __all__ = ["Sent"]
 
@@ -45,7 +46,7 @@ class Sent:
     def __init__(self, path: str | None, instance: str) -> None:
         self._path = path
         self._instance = instance
-        self._told = False
+        self._log_once = LogOnce(log)
         self.accepted = 0
         self._base: tuple[Blob, bytes] | None = None
         self._last: Blob | None = None
@@ -83,16 +84,15 @@ class Sent:
             (_HEAD.pack(_MAGIC, self.accepted, len(frame)), frame, b"" if self._base is None else self._base[1])
         )
         try:
-            put_in_place(self._path, content)
+            replace_file(self._path, content)
         except OSError as error:
-            if not self._told:
-                self._told = True
-                log.warning(
-                    "%s: cannot be written: %s; should this host be cut off from its cluster for days, the cluster "
-                    "may count twice what it has counted",
-                    self._path,
-                    error.strerror,
-                )
+            self._log_once.warning(
+                "write",
+                "%s: cannot be written: %s; should this host be cut off from its cluster for days, the cluster "
+                "may count twice what it has counted",
+                self._path,
+                error.strerror,
+            )
 
     def _load(self) -> None:
         if self._path is None:

@@ -11,7 +11,7 @@ import weakref
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from shm_metrics.errors import InvalidMetricError, MetricConflictError, SegmentError, shown
+from shm_metrics.errors import InvalidMetricError, MetricConflictError, SegmentError, short_repr
 from shm_metrics.events.cardinality import Census
 from shm_metrics.events.payload import Read, Refused, as_dict, reader, value_text
 from shm_metrics.events.rules import DEFAULT_RULES, ENTITY, SAMPLING_LABEL, Effect, EventRule, EventRules, entity_of
@@ -20,6 +20,7 @@ from shm_metrics.model.families import COUNTER, GAUGE, Family, LabelPairs
 from shm_metrics.model.labels import label_pairs
 from shm_metrics.runtime import forks
 from shm_metrics.runtime.cached_property import cached_property
+from shm_metrics.runtime.log_once import LogOnce
 
 if TYPE_CHECKING:
     from shm_metrics.backend import MetricsBackend
@@ -91,7 +92,7 @@ class EventHandler:
         self.rules = EventRules(DEFAULT_RULES, self.forget)
         self._plans: dict[str, Plan] = {}
         self._sampled: dict[tuple[str, float], Plan] = {}
-        self._told: set[str] = set()
+        self._log_once = LogOnce(log)
         _handlers.add(self)
 
     @cached_property
@@ -274,11 +275,11 @@ class EventHandler:
             kind = "segment"
         else:
             kind = _KINDS.get(type(error), type(error).__name__)
-        if kind not in self._told:
-            self._told.add(kind)
-            log.warning(
+        if kind not in self._log_once:
+            self._log_once.warning(
+                kind,
                 "shm_metrics: event %s is not counted: %s (others like it will not be told: %s)",
-                shown(event_name),
+                short_repr(event_name),
                 error,
                 kind,
             )

@@ -8,7 +8,7 @@ from math import isfinite
 from numbers import Real
 from typing import Any, TypeAlias
 
-from shm_metrics.errors import shown
+from shm_metrics.errors import short_repr
 from shm_metrics.model.families import COUNTER, HISTOGRAM
 from shm_metrics.model.labels import label_text
 
@@ -64,7 +64,7 @@ def reader(kind: str, fields: tuple[str, ...], weight: float, signed: bool, metr
         if number is not None and kind == COUNTER:
             number *= weight
         if number is None or (kind == COUNTER and not 0.0 <= number <= _LARGEST):
-            raise Refused("value", f"{metric}: {field}={shown(value)}: give a finite number{_LEAST.get(kind, '')}")
+            raise Refused("value", f"{metric}: {field}={short_repr(value)}: give a finite number{_LEAST.get(kind, '')}")
         return number
 
     return read

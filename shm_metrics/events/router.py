@@ -14,8 +14,9 @@ from fnmatch import fnmatchcase
 from threading import RLock
 from typing import Any
 
-from shm_metrics.errors import InvalidMetricError, shown
+from shm_metrics.errors import InvalidMetricError, short_repr
 from shm_metrics.runtime import forks
+from shm_metrics.runtime.log_once import LogOnce
 
 __all__ = ["EventMapping", "EventRouter"]
 
@@ -82,7 +83,7 @@ class EventRouter:
         self._found: dict[str, EventMapping | None] = {}
         self._counts = dict.fromkeys(("routed", "unmapped", "disabled", "sampled_out"), 0)
         self._taken: dict[str, dict[str, int]] = {}
-        self._told: set[str] = set()
+        self._log_once = LogOnce(log)
         self._lock = RLock()  # a signal handler or a __del__ that publishes may come in on top
         _routers.add(self)
 
@@ -101,7 +102,7 @@ class EventRouter:
         if backend is self or not callable(take):
             raise InvalidMetricError(f"backend {name}: {backend!r}: give a callable, or an object with handle_event()")
         with self._lock:
-            self._told.discard(name)
+            self._log_once.forget(name)
             self._backends[name] = take, getattr(backend, "handle_sampled_event", None)
             self._taken.setdefault(name, {"taken": 0, "refused": 0, "failed": 0})
 
@@ -210,7 +211,7 @@ class EventRouter:
         try:
             return self._draw() < rate
         except Exception as error:
-            self._tell("draw", error)
+            self._warn_once("draw", error)
             return False
 
     def _pass_on(self, name: str, event_name: str, payload: Any, rate: float) -> str:
@@ -218,7 +219,7 @@ class EventRouter:
         try:
             take, take_sampled = self._backends[name]
         except KeyError:
-            self._tell(name, "it is not registered")
+            self._warn_once(name, "it is not registered")
             return ""
         try:
             if rate == 1.0 or take_sampled is None:
@@ -226,16 +227,15 @@ class EventRouter:
             else:
                 took = take_sampled(event_name, payload, rate)
         except Exception as error:
-            self._tell(name, error)
+            self._warn_once(name, error)
             return "failed"
         return "refused" if took is False else "taken"
 
-    def _tell(self, name: str, what: object) -> None:
-        if name in self._told:
+    def _warn_once(self, name: str, what: object) -> None:
+        if name in self._log_once:
             return
-        self._told.add(name)
-        text = what if isinstance(what, str) else shown(what)
-        log.warning("shm_metrics: event backend %s: %s (it will not be told again)", name, text)
+        text = what if isinstance(what, str) else short_repr(what)
+        self._log_once.warning(name, "shm_metrics: event backend %s: %s (it will not be told again)", name, text)
 
     def routing_stats(self) -> dict[str, Any]:
         """What this process' router did with its events.

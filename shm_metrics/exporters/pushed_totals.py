@@ -26,6 +26,7 @@ from typing import NamedTuple
 from shm_metrics.errors import ExportError
 from shm_metrics.exporters.flow import LEVEL, SUM, Series
 from shm_metrics.runtime import forks
+from shm_metrics.runtime.atomic_file import replace_file
 from shm_metrics.segment.file_locks import FileLocks
 
 __all__ = ["Change", "Kept", "PushedTotals", "growth"]
@@ -155,20 +156,13 @@ class PushedTotals:
 
     def write(self, incarnation: str, kept: dict[str, Kept]) -> None:
         """Replace the file as a whole; only with the lock. Raises ExportError."""
-        beside = f"{self.path}.new"  # the same each time, so that a writer that is killed leaves one at most
+        temporary = f"{self.path}.new"  # the same each time, so that killed writers leave one file at most
         document = {"version": _VERSION, "segment": self._segment, "incarnation": incarnation, "totals": kept}
         try:
-            _remove(beside)
-            with open(self._made(beside), "w", encoding="utf-8") as file:
-                file.write(json.dumps(document))
-            os.rename(beside, self.path)
+            _remove(temporary)
+            replace_file(self.path, json.dumps(document).encode(), temporary=temporary, create=self._made)
         except OSError as error:
-            why = f"{error.strerror}{_whose(error)}"
-            try:
-                _remove(beside)
-            except OSError:
-                pass
-            raise ExportError(f"{self.path}: cannot be written: {why}") from error
+            raise ExportError(f"{self.path}: cannot be written: {error.strerror}{_whose(error)}") from error
 
 
 def _remove(path: str) -> None:

@@ -16,8 +16,8 @@ from shm_metrics.errors import ExportError, InvalidMetricError
 from shm_metrics.exporters.options import check_seconds
 from shm_metrics.exporters.registry import Exporter
 from shm_metrics.metrics.default_backend import current_backend
-from shm_metrics.runtime.periodic_task import LONGEST_WAIT, Recurring
-from shm_metrics.segment.shared_lock import Hold
+from shm_metrics.runtime.periodic_task import LONGEST_WAIT, PeriodicTask
+from shm_metrics.segment.shared_lock import LockHandle
 
 if TYPE_CHECKING:
     from shm_metrics.backend import MetricsBackend
@@ -29,7 +29,7 @@ log = logging.getLogger("shm_metrics")
 _STOP_SECONDS = 15.0
 
 
-class PushSchedule(Recurring):
+class PushSchedule(PeriodicTask):
     """backend: whose metrics; it must be able to count, for only a worker can lead. exporter: see exporter().
 
     The default backend is followed: when configure() replaces it, its successor is pushed, as declared metrics count
@@ -40,7 +40,7 @@ class PushSchedule(Recurring):
     """
 
     thread_name = "shm_metrics-push"
-    told_as = "push"
+    log_name = "push"
 
     def __init__(
         self,
@@ -67,7 +67,7 @@ class PushSchedule(Recurring):
         self._due = self._now()
         self._led = False
         self._partly = False
-        self._hold = Hold()
+        self._lock_handle = LockHandle()
 
     def _load(self) -> None:
         self._backend.collect()
@@ -96,14 +96,14 @@ class PushSchedule(Recurring):
                 self._lock.release()
 
     def _let_go(self) -> None:
-        self._hold.give_up()
+        self._lock_handle.release()
 
     def _kind(self, error: Exception) -> str:
         """A receiver that is gone is another matter than a family that it has never taken."""
         return super()._kind(error) + (" in part" if isinstance(error, ExportError) and error.partly else "")
 
     def _worth_once_more(self) -> bool:
-        return self._told is None or self._partly
+        return self._logged is None or self._partly
 
     def _work_once_more(self) -> None:
         self._due = self._now()
@@ -129,7 +129,7 @@ class PushSchedule(Recurring):
         current = current_backend()
         if not self._follows or current is None or current is self._backend:
             return
-        self._hold.give_up()
+        self._lock_handle.release()
         self._backend = current
         self._due = self._now()
         if current.read_only:
@@ -161,7 +161,7 @@ class PushSchedule(Recurring):
                 return False
             if self._backend.has_cache:
                 return self._backend.sync_agent.leads
-            return self._hold.take(self._backend._segment.leader)
+            return self._lock_handle.acquire(self._backend._segment.leader)
 
     def push_now(self) -> bytes:
         """Push now, due or not; what export() gave. Raises ExportError, also when another worker leads."""

@@ -37,7 +37,7 @@ from shm_metrics.environment import cluster_options, cluster_wanted
 from shm_metrics.errors import InvalidMetricError, SegmentError
 from shm_metrics.integrations import master
 from shm_metrics.segment.layout import DEFAULT_ROWS, DEFAULT_SLOTS, Layout
-from shm_metrics.segment.location import Place, place_for
+from shm_metrics.segment.location import SegmentLocation, locate_segment
 from shm_metrics.segment.presence import Presence
 from shm_metrics.writer.writer import set_process_role
 
@@ -180,11 +180,11 @@ def _hold(server: Any) -> None:
         previous.close()
 
 
-def _hand_over(cfg: Any) -> Place:
-    """Return where the workers will count; give a segment that the preloaded application made as root to their user."""
+def _hand_over(cfg: Any) -> SegmentLocation:
+    """Where the workers will count. A segment that the preloaded application made as root is given to their user."""
     backend = current_backend()
     if backend is None:
-        return place_for(uid=_workers_uid(cfg))
+        return locate_segment(uid=_workers_uid(cfg))
     if not backend.detached and _workers_uid(cfg) != os.geteuid():
         os.chown(backend.place.path, cfg.uid, cfg.gid)
     return backend.place

@@ -14,7 +14,7 @@ from shm_metrics import prometheus
 from shm_metrics.backend import MetricsBackend
 from shm_metrics.environment import cluster_options, ignore_cluster, tell_workers
 from shm_metrics.errors import InvalidMetricError, MetricsError
-from shm_metrics.segment.location import SEGMENT_VARIABLE, place_for
+from shm_metrics.segment.location import SEGMENT_VARIABLE, locate_segment
 
 __all__ = ["install_drop_in", "start_sync", "tell"]
 
@@ -44,7 +44,7 @@ def tell(
     if segment is not None:
         told = os.fspath(segment)
         if "/" not in told:
-            place_for(told)
+            locate_segment(told)
         os.environ[SEGMENT_VARIABLE] = told
     tell_workers(cache, sync_interval, namespace, sync_options)
     try:

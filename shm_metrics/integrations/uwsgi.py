@@ -31,7 +31,7 @@ from shm_metrics.errors import InvalidMetricError, SegmentError
 from shm_metrics.integrations import master
 from shm_metrics.runtime import forks
 from shm_metrics.segment.layout import DEFAULT_ROWS, DEFAULT_SLOTS, Layout
-from shm_metrics.segment.location import place_for
+from shm_metrics.segment.location import locate_segment
 from shm_metrics.segment.presence import Presence
 from shm_metrics.writer.writer import set_process_role
 
@@ -70,7 +70,7 @@ def setup(
         return
     _say_who_it_is()
     try:
-        _held = Presence(place_for(), Layout(rows, slots), keep=keep)
+        _held = Presence(locate_segment(), Layout(rows, slots), keep=keep)
     except (SegmentError, InvalidMetricError, OSError) as error:  # invalid: the name that the variable says
         # The application must not suffer: its workers count all the same, if they can.
         log.error("shm_metrics: the uWSGI master cannot be present: %s", error)

@@ -33,7 +33,7 @@ from shm_metrics.model.families import (
 )
 from shm_metrics.model.gauge_modes import DEFAULT_MODE
 from shm_metrics.model.labels import check_label_names, label_text
-from shm_metrics.native.implementation import COMPILED, build, lookup
+from shm_metrics.native.implementation import COMPILED, cells, lookup
 
 if TYPE_CHECKING:
     from shm_metrics.exposition.samples import MetricLike
@@ -474,19 +474,19 @@ for _each in _PUBLIC:
     _each._public = _each
 
 _PLAIN_GAUGES: dict[Any, tuple[Any, Any]] = {
-    S.SharedGaugeSeries: (build.SharedGaugeCell, _PlainSharedGauge),
-    S.GaugeSeries: (build.GaugeCell, _PlainGauge),
-    S.NewestGaugeSeries: (build.GaugeCell, _PlainNewestGauge),
+    S.SharedGaugeSeries: (cells.SharedGaugeCell, _PlainSharedGauge),
+    S.GaugeSeries: (cells.GaugeCell, _PlainGauge),
+    S.NewestGaugeSeries: (cells.GaugeCell, _PlainNewestGauge),
 }
 
 # type -> gauge mode, or "" -> (the C base that allocates it, the class)
 _PLAIN: dict[str, dict[str, tuple[Any, Any]]] = {
-    COUNTER: {"": (build.CounterCell, _PlainCounter)},
+    COUNTER: {"": (cells.CounterCell, _PlainCounter)},
     GAUGE: {mode: _PLAIN_GAUGES[series] for mode, series in S.GAUGE_CLASSES.items()},
-    HISTOGRAM: {"": (build.HistogramCell, _PlainHistogram)},
-    SUMMARY: {"": (build.HistogramCell, _PlainSummary)},
+    HISTOGRAM: {"": (cells.HistogramCell, _PlainHistogram)},
+    SUMMARY: {"": (cells.HistogramCell, _PlainSummary)},
     INFO: {"": (object, _PlainInfo)},
-    STATESET: {"": (build.GaugeCell, _PlainEnum)},
+    STATESET: {"": (cells.GaugeCell, _PlainEnum)},
 }
 _LABELLED: dict[str, Any] = {
     COUNTER: _LabelledCounter,

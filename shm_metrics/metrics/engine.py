@@ -17,7 +17,7 @@ from shm_metrics.native.implementation import lookup
 from shm_metrics.runtime import forks
 from shm_metrics.runtime.cached_property import cached_property
 from shm_metrics.segment.layout import Layout
-from shm_metrics.segment.location import Place
+from shm_metrics.segment.location import SegmentLocation
 from shm_metrics.segment.segment import Segment
 from shm_metrics.writer.writer import Writer
 
@@ -70,7 +70,7 @@ class Engine(lookup.Getters):
 
     def __init__(
         self,
-        place: Place,
+        place: SegmentLocation,
         layout: Layout,
         *,
         keep: bool,

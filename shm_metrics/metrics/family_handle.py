@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from shm_metrics.errors import SegmentError
 from shm_metrics.model.families import COUNTER, GAUGE, HISTOGRAM, INFO, SUMMARY, Exemplar, Family, LabelPairs
 from shm_metrics.runtime.cached_property import cached_property
-from shm_metrics.segment import catalog_records as records
+from shm_metrics.segment import catalog_records
 from shm_metrics.segment.slots import slot_codes
 from shm_metrics.writer.allocator import SeriesPlace
 from shm_metrics.writer.writer import Writer
@@ -138,11 +138,11 @@ class FamilyHandle:
 
         By the catalog itself, and not by its index: a killed worker may not have got as far as that.
         """
-        mirror, key = self.writer.reader.refreshed(), records.family_key(self.family)
+        catalog_view, key = self.writer.reader.refreshed(), catalog_records.family_key(self.family)
         allocator, slots = self.writer.allocator, len(slot_codes(self.family))
         found: list[SeriesEntry] = []
-        for entry in (*mirror.families.values(), *mirror.older):
-            if entry.family.name != self.family.name or records.family_key(entry.family) != key:
+        for entry in (*catalog_view.families.values(), *catalog_view.older):
+            if entry.family.name != self.family.name or catalog_records.family_key(entry.family) != key:
                 continue
             if wanted is None:
                 found += entry.series.values()
@@ -150,7 +150,7 @@ class FamilyHandle:
                 labels = set(wanted)
                 found += [series for series in entry.series.values() if series.labels in labels]
             else:
-                known = (entry.series.get(records.series_key(entry.id, pairs)) for pairs in wanted)
+                known = (entry.series.get(catalog_records.series_key(entry.id, pairs)) for pairs in wanted)
                 found += [series for series in known if series is not None]
         return [series for series in found if allocator.shows(series.slot, slots, series.hash)]
 

@@ -8,15 +8,15 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any, SupportsFloat
 
-from shm_metrics.errors import InvalidMetricError, shown
+from shm_metrics.errors import InvalidMetricError, short_repr
 from shm_metrics.metrics.context_managers import ExceptionCounter, InProgress, Timer
 from shm_metrics.metrics.family_handle import FamilyHandle
 from shm_metrics.model.families import (
     COUNTER,
+    EMPTY_INFO,
     GAUGE,
     HISTOGRAM,
     INFO,
-    NOTHING_SAID,
     STATESET,
     SUMMARY,
     Exemplar,
@@ -25,7 +25,7 @@ from shm_metrics.model.families import (
 )
 from shm_metrics.model.gauge_modes import MODES, SHARED
 from shm_metrics.model.labels import check_label_names, label_pairs
-from shm_metrics.native.implementation import COMPILED, build
+from shm_metrics.native.implementation import COMPILED, cells
 from shm_metrics.segment.exemplar_records import exemplar_text
 
 if TYPE_CHECKING:
@@ -98,9 +98,9 @@ class SeriesMethods:
         if writer.may_have_room(self._handle.family):
             self.start(self._handle, self._pairs, move=self.place()[0] is not writer.row)  # type: ignore[attr-defined]
 
-    def told(self) -> str:
+    def display_name(self) -> str:
         """What messages call this series: the family's name, and its labels."""
-        labels = ", ".join(f"{name}={shown(text)}" for name, text in self._pairs)
+        labels = ", ".join(f"{name}={short_repr(text)}" for name, text in self._pairs)
         return f"{self._handle.family.name}{{{labels}}}" if labels else self._handle.family.name
 
     def __reduce__(self) -> Any:
@@ -191,7 +191,7 @@ class CounterMethods(ExemplarMethods, CounterCell):
     def inc_with_exemplar(self, amount: SupportsFloat, exemplar: Mapping[str, str]) -> None:
         """What inc() does with an exemplar; it is checked first, so that a bad one counts nothing."""
         text = exemplar_text(exemplar, self._handle.family.name)
-        build.CounterCell.inc(self, amount)
+        cells.CounterCell.inc(self, amount)
         if exemplar:
             self._keep(text, float(amount), time.time())
 
@@ -221,7 +221,7 @@ class CounterMethods(ExemplarMethods, CounterCell):
         return self._handle.total(self._pairs)
 
 
-class CounterSeries(CounterMethods, build.CounterCell):
+class CounterSeries(CounterMethods, cells.CounterCell):
     __slots__ = _SLOTS
 
 
@@ -256,7 +256,7 @@ class GaugeMethods(SeriesMethods, MovingCell):
     def set_function(self, function: Callable[[], float]) -> None:
         """Set the gauge to `function()` at each scrape that this process answers, and in each one forked from it."""
         if not callable(function):
-            raise InvalidMetricError(f"{self.told()}: set_function({shown(function)}): give a callable")
+            raise InvalidMetricError(f"{self.display_name()}: set_function({short_repr(function)}): give a callable")
         self._handle.backend.functions[self] = function
 
     @property
@@ -265,11 +265,11 @@ class GaugeMethods(SeriesMethods, MovingCell):
         return self._handle.total(self._pairs)
 
 
-class SharedGaugeSeries(GaugeMethods, build.SharedGaugeCell):
+class SharedGaugeSeries(GaugeMethods, cells.SharedGaugeCell):
     __slots__ = _SLOTS
 
 
-class GaugeSeries(GaugeMethods, build.GaugeCell):
+class GaugeSeries(GaugeMethods, cells.GaugeCell):
     __slots__ = _SLOTS
 
 
@@ -281,14 +281,14 @@ class NewestMethods(GaugeMethods):
 
     def inc(self, amount: SupportsFloat = 1.0) -> None:
         raise InvalidMetricError(
-            f"{self.told()}: inc and dec make no sense with mode {self._handle.family.mode}; "
+            f"{self.display_name()}: inc and dec make no sense with mode {self._handle.family.mode}; "
             "use set, or mode shared or livesum"
         )
 
     dec = increment = decrement = inc
 
 
-class NewestGaugeSeries(NewestMethods, build.GaugeCell):
+class NewestGaugeSeries(NewestMethods, cells.GaugeCell):
     __slots__ = _SLOTS
 
 
@@ -320,7 +320,7 @@ class HistogramMethods(ExemplarMethods, ObservingMethods):
     def observe_with_exemplar(self, amount: SupportsFloat, exemplar: Mapping[str, str]) -> None:
         """What observe() does with an exemplar; it is checked first, so that a bad one counts nothing."""
         text = exemplar_text(exemplar, self._handle.family.name)
-        build.HistogramCell.observe(self, amount)
+        cells.HistogramCell.observe(self, amount)
         if exemplar:
             self._keep(text, float(amount), time.time())
 
@@ -338,7 +338,7 @@ class HistogramMethods(ExemplarMethods, ObservingMethods):
         return range(1, 1 + len(self._handle.family.bounds))
 
 
-class HistogramSeries(HistogramMethods, build.HistogramCell):
+class HistogramSeries(HistogramMethods, cells.HistogramCell):
     __slots__ = _SLOTS
 
 
@@ -349,7 +349,7 @@ class SummaryMethods(ObservingMethods):
         raise TypeError(f"{self._handle.family.name}: a summary takes no exemplar; use a histogram")
 
 
-class SummarySeries(SummaryMethods, build.HistogramCell):
+class SummarySeries(SummaryMethods, cells.HistogramCell):
     __slots__ = _SLOTS
 
 
@@ -385,13 +385,13 @@ class InfoMethods(SeriesMethods):
     def _say(self, payload: LabelPairs) -> None:
         if payload != self._said:
             cell = InfoCell()
-            cell.handle, cell.pairs, cell.payload = self._handle, self._pairs, payload or NOTHING_SAID
-            self._handle.writer.bind(cell, self._handle.family, self._pairs, payload or NOTHING_SAID)
+            cell.handle, cell.pairs, cell.payload = self._handle, self._pairs, payload or EMPTY_INFO
+            self._handle.writer.bind(cell, self._handle.family, self._pairs, payload or EMPTY_INFO)
             self._said, self._cell = payload, cell
         self._cell.set(1.0)
 
 
-class InfoCell(build.GaugeCell):
+class InfoCell(cells.GaugeCell):
     """What was said; its stamp is when."""
 
     handle: FamilyHandle
@@ -417,7 +417,9 @@ class EnumMethods(SeriesMethods, MovingCell):
         try:
             index = states.index(state)
         except ValueError:
-            raise InvalidMetricError(f"{self.told()}: state {shown(state)}: it is one of {', '.join(states)}") from None
+            raise InvalidMetricError(
+                f"{self.display_name()}: state {short_repr(state)}: it is one of {', '.join(states)}"
+            ) from None
         self.set(float(index))
 
     @property
@@ -427,7 +429,7 @@ class EnumMethods(SeriesMethods, MovingCell):
         return self._handle.family.states[int(index)]
 
 
-class EnumSeries(EnumMethods, build.GaugeCell):
+class EnumSeries(EnumMethods, cells.GaugeCell):
     __slots__ = _SLOTS
 
 

@@ -15,7 +15,7 @@ DEFAULT_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2
 
 
 def check_buckets(buckets: Iterable[float], name: str = "") -> tuple[float, ...]:
-    """Upper bounds as floats, ascending, the last one +Inf (added when it is missing). Raises InvalidMetricError."""
+    """Return the upper bounds as floats, ascending, with +Inf as the last. Raise InvalidMetricError."""
     try:
         bounds = [float(bound) for bound in buckets]
     except (TypeError, ValueError):

@@ -1,4 +1,4 @@
-"""What a user declares, checked and made into a Family."""
+"""Check a user's declaration and make a Family of it."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ _OPTIONS: dict[str, tuple[str, ...]] = {HISTOGRAM: ("buckets",), GAUGE: ("multip
 
 
 def full_name(type_: str, name: str, namespace: str = "", subsystem: str = "", unit: str = "") -> str:
-    """`namespace_subsystem_name_unit`, without the `_total` of a counter and the `_info` of an info.
+    """Return `namespace_subsystem_name_unit`, without the `_total` of a counter and the `_info` of an info.
 
-    Raises InvalidMetricError.
+    Raise InvalidMetricError.
     """
     if not isinstance(name, str) or not name:
         raise InvalidMetricError(f"metric name {name!r}: give text")
@@ -52,9 +52,9 @@ def define(
     unit: str = "",
     **options: Any,
 ) -> Family:
-    """The definition. options: `buckets` of a histogram, `multiprocess_mode` of a gauge, `states` of an enum.
+    """Return the definition. options: `buckets` of a histogram, `multiprocess_mode` of a gauge, `states` of an enum.
 
-    Raises InvalidMetricError naming what is wrong, and TypeError for an option that the type does not have.
+    Raise InvalidMetricError naming what is wrong, and TypeError for an option that the type does not have.
     """
     for option in options:
         if option not in _OPTIONS.get(type_, ()):
@@ -69,21 +69,21 @@ def define(
         )
     bounds: tuple[float, ...] = ()
     mode = ""
-    told: tuple[str, ...] = ()
+    states: tuple[str, ...] = ()
     if type_ == HISTOGRAM:
         buckets = options.get("buckets")
         bounds = check_buckets(DEFAULT_BUCKETS if buckets is None else buckets, full)
     elif type_ == GAUGE:
         mode = gauge_mode(options.get("multiprocess_mode", DEFAULT_MODE)).name
     elif type_ == STATESET:
-        told = _check_states(options.get("states", ()), full)
-    return Family(full, type_, documentation, unit, bounds, mode, told)
+        states = _check_states(options.get("states", ()), full)
+    return Family(full, type_, documentation, unit, bounds, mode, states)
 
 
 def _check_states(states: Any, full: str) -> tuple[str, ...]:
-    told = () if isinstance(states, str) or not isinstance(states, Iterable) else tuple(states)
-    if not told or not all(isinstance(state, str) and is_unicode(state) for state in told):
+    checked = () if isinstance(states, str) or not isinstance(states, Iterable) else tuple(states)
+    if not checked or not all(isinstance(state, str) and is_unicode(state) for state in checked):
         raise InvalidMetricError(f"{full}: states {states!r}: give a list of at least one text")
-    if len(set(told)) != len(told):
-        raise InvalidMetricError(f"{full}: states {told!r}: one of them comes twice")
-    return told
+    if len(set(checked)) != len(checked):
+        raise InvalidMetricError(f"{full}: states {checked!r}: one of them comes twice")
+    return checked

@@ -1,4 +1,4 @@
-"""The vocabulary between reading and exposition: families, their series, and what one scan read of them."""
+"""The types between reading and exposition: families, their series, and the values of one scan."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "COUNTER",
+    "EMPTY_INFO",
     "GAUGE",
     "HISTOGRAM",
     "INFO",
-    "NOTHING_SAID",
     "STATESET",
     "SUMMARY",
     "AnyFamily",
@@ -38,8 +38,8 @@ STATESET = "stateset"
 LabelPairs: TypeAlias = tuple[tuple[str, str], ...]
 """The labels of one series: (name, value) pairs sorted by name."""
 
-NOTHING_SAID: LabelPairs = (("", ""),)
-"""The payload of an info that was given no labels to say: its key must differ from that of a series without payload."""
+EMPTY_INFO: LabelPairs = (("", ""),)
+"""The payload of an info without labels: its key must differ from that of a series without payload."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +105,7 @@ class FamilySnapshot:
 
     In a snapshot that was asked for stamps, for what is set and not counted (gauge, info, stateset), else None:
     stamps: shape (n,), Unix seconds of the newest set that a value comes from; 0: never set.
-    keys: an info's labels without what it says of itself.
+    keys: an info's labels without its own pairs.
     """
 
     family: Family
@@ -144,7 +144,7 @@ class SampleFamily:
     unit: str = ""
 
     def _restricted_metric(self, names: Iterable[str]) -> SampleFamily | None:
-        """The samples of these names, or None: what prometheus_client asks of a Metric, for its `name[]` filter."""
+        """Return the samples of these names, or None; prometheus_client calls this for its `name[]` filter."""
         kept = [sample for sample in self.samples if sample.name in names]
         return replace(self, samples=kept) if kept else None
 

@@ -50,7 +50,7 @@ class FamilyRun:
     exemplars: Exemplars | None = None
 
     def split(self) -> Iterator[FamilySnapshot]:
-        """The same, one snapshot a family; the arrays are views."""
+        """Return one snapshot a family; their arrays are views of this run's."""
         start = 0
         kept = deque(sorted((self.exemplars or {}).items(), key=itemgetter(0)))
         for family, labels in self.families:

@@ -1,4 +1,4 @@
-"""The gauge modes, as one table: what each means to a reader, and to the next owner of a dead worker's row.
+"""The table of gauge modes: how a reader combines each, and what the next owner of a dead worker's row does.
 
 prometheus_client's ten modes (its documentation, "Multiprocess Mode") and `shared`, the default: one value that any
 worker may set, inc or dec.
@@ -18,7 +18,7 @@ DEFAULT_MODE = SHARED
 
 @dataclass(frozen=True, slots=True)
 class GaugeMode:
-    """What one mode means.
+    """One gauge mode.
 
     combine: how a reader makes one value of the workers' (`each`: none, one series a worker, with a pid label).
     live: only living workers count.
@@ -53,7 +53,7 @@ MODES = {
 
 
 def gauge_mode(name: str) -> GaugeMode:
-    """The mode of this name. Raises InvalidMetricError."""
+    """Return the mode of this name. Raise InvalidMetricError."""
     mode = MODES.get(name) if isinstance(name, str) else None
     if mode is None:
         raise InvalidMetricError(f"gauge mode {name!r}: use one of {', '.join(MODES)}")

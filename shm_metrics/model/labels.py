@@ -1,4 +1,4 @@
-"""Names and labels: what is valid, and their canonical form.
+"""Names and labels: their validity, and their canonical form.
 
 The rules are Prometheus' (its documentation, "Data model"): metric names [a-zA-Z_:][a-zA-Z0-9_:]*, label names
 [a-zA-Z_][a-zA-Z0-9_]* and not beginning with two underscores, label values any text.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 
-from shm_metrics.errors import InvalidMetricError, shown
+from shm_metrics.errors import InvalidMetricError, short_repr
 from shm_metrics.model.families import LabelPairs
 
 __all__ = ["check_label_names", "check_metric_name", "is_unicode", "label_pairs", "label_text"]
@@ -23,41 +23,41 @@ OWN_OVERFLOW_LABELS: LabelPairs = (("shm_metrics_overflow", "true"),)  # where t
 
 
 def check_metric_name(name: object) -> str:
-    """`name` itself. Raises InvalidMetricError."""
+    """Return `name` if it is valid. Raise InvalidMetricError."""
     if not isinstance(name, str) or not _METRIC.fullmatch(name):
         raise InvalidMetricError(
-            f"metric name {shown(name)}: use letters, digits, '_' and ':', and begin with no digit"
+            f"metric name {short_repr(name)}: use letters, digits, '_' and ':', and begin with no digit"
         )
     return str(name)
 
 
 def check_label_names(names: Iterable[str], type_: str = "", name: str = "") -> tuple[str, ...]:
-    """The names as a tuple. `type_` is the family's type: histograms and summaries have labels of their own.
+    """Return the names as a tuple. `type_` is the family's type: histograms and summaries have labels of their own.
 
-    Raises InvalidMetricError.
+    Raise InvalidMetricError.
     """
     if isinstance(names, str):
         raise InvalidMetricError(f"{name}: label names {names!r}: give a list or tuple of names, not one text")
     if not isinstance(names, Iterable):
         raise InvalidMetricError(f"{name}: label names {names!r}: give a list or tuple of names")
-    told = tuple(names)
+    checked = tuple(names)
     reserved = {"histogram": ("le",), "summary": ("quantile",), "stateset": (name,)}.get(type_, ())
-    for label in told:
+    for label in checked:
         if not isinstance(label, str) or not _LABEL.fullmatch(label):
             raise InvalidMetricError(
-                f"{name}: label name {shown(label)}: use letters, digits and '_', and begin with no digit"
+                f"{name}: label name {short_repr(label)}: use letters, digits and '_', and begin with no digit"
             )
         if label.startswith("__") or label in reserved:
             raise InvalidMetricError(f"{name}: label name {label!r} is reserved; choose another")
-    if len(set(told)) != len(told):
-        raise InvalidMetricError(f"{name}: label names {told!r}: one of them comes twice")
-    return told
+    if len(set(checked)) != len(checked):
+        raise InvalidMetricError(f"{name}: label names {checked!r}: one of them comes twice")
+    return checked
 
 
 def label_text(value: object, label: str = "") -> str:
-    """The text of a label value: text is taken as it is, anything else through str(). Raises InvalidMetricError.
+    """Return the text of a label value: text is taken as it is, anything else through str(). Raise InvalidMetricError.
 
-    What cannot be hashed, such as a list, is refused: it is a collection, and no name of something.
+    Unhashable values such as lists are refused: a collection does not name anything.
     """
     if type(value) is str and len(value) <= MAX_VALUE_CHARACTERS and value.isascii():
         return value  # nearly every one
@@ -69,7 +69,7 @@ def label_text(value: object, label: str = "") -> str:
         raise InvalidMetricError(f"label {label!r}: str() of its {type(value).__name__} failed: {error}") from error
     if not is_unicode(text):
         raise InvalidMetricError(
-            f"label {label!r}: {shown(text)} holds a lone surrogate and cannot be UTF-8; decode it first"
+            f"label {label!r}: {short_repr(text)} holds a lone surrogate and cannot be UTF-8; decode it first"
         )
     if len(text) > MAX_VALUE_CHARACTERS:
         raise InvalidMetricError(
@@ -88,7 +88,7 @@ def _hashable(value: object) -> bool:
 
 
 def is_unicode(text: str) -> bool:
-    """Whether the text can be written as UTF-8: it holds no half of a surrogate pair."""
+    """Return whether the text can be written as UTF-8: it holds no half of a surrogate pair."""
     if text.isascii():
         return True
     try:
@@ -99,7 +99,7 @@ def is_unicode(text: str) -> bool:
 
 
 def label_pairs(labels: Mapping[str, object]) -> LabelPairs:
-    """(name, text) pairs sorted by name; the label names must have been checked. Raises InvalidMetricError."""
+    """Return (name, text) pairs sorted by name; the label names must have been checked. Raise InvalidMetricError."""
     pairs = tuple(sorted((name, label_text(value, name)) for name, value in labels.items()))
     size = sum([len(name) + len(text) for name, text in pairs])
     if 4 * size > MAX_LABELS_BYTES:  # as UTF-8, at most

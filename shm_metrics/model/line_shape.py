@@ -1,4 +1,4 @@
-"""How many lines one series has on a page, and the numbers of a snapshot in the order of these lines."""
+"""The shape of a family: how many lines a series has on a page, and its numbers in the order of these lines."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class LineShape:
         return {HISTOGRAM: self.cells + 2 * self.totals, SUMMARY: 2, STATESET: self.cells}.get(self.type, 1)
 
     def array(self, values: FloatArray, sums: FloatArray | None) -> FloatArray:
-        """The numbers of all lines, flat.
+        """Return the numbers of all lines, flat.
 
         histogram: the k cumulative buckets, the count (the last bucket again) and the sum of each series;
         summary: count and sum; stateset: 1.0 for the current state, 0.0 for the others; else the values.
@@ -52,7 +52,7 @@ class LineShape:
         return np.ascontiguousarray(values, dtype=np.float64)
 
     def list(self, values: FloatArray, sums: FloatArray | None) -> list[float]:
-        """`array` as a list, made without numpy's fixed costs where that pays: for families of a few series."""
+        """Return `array` as a list, without numpy's fixed costs where that pays: for families of a few series."""
         if self.type == HISTOGRAM and self.totals:
             numbers: list[float] = []
             for row, total in zip(values.tolist(), _given(sums).tolist(), strict=True):
@@ -70,7 +70,7 @@ def _given(sums: FloatArray | None) -> FloatArray:
 
 
 def line_shape(family: Family, openmetrics: bool = False) -> LineShape:
-    """The shape of `family`; families of equal shape may share a run.
+    """Return the shape of `family`; families of equal shape may share a run.
 
     In OpenMetrics a histogram with negative bounds may show neither sum nor count: its sum could fall.
     """

@@ -16,7 +16,7 @@ __all__ = ["estimate"]
 
 
 def estimate(quantile: float, bounds: Sequence[float], cumulative: Sequence[float]) -> float | None:
-    """The value below which `quantile` (0 to 1) of the observations lie; None: there are no observations.
+    """Return the value below which `quantile` (0 to 1) of the observations lie; None: there are no observations.
 
     bounds: upper, ascending, the last one +Inf. cumulative: how many observations are at or below each.
     """

@@ -1,4 +1,4 @@
-"""What one scan of a segment found."""
+"""The result of one scan of a segment."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ __all__ = ["Snapshot"]
 
 @dataclass(frozen=True)
 class Snapshot:
-    """items: the families, those alike together in one run. taken_at: Unix seconds.
+    """All families of a segment at one moment.
+
+    items: the families, those of one shape together in a run. taken_at: Unix seconds.
 
     incarnation: 32 hex digits that no other life of the segment has.
     live_rows, used_rows: rows of living workers, and of all there ever were.
@@ -45,14 +47,17 @@ class Snapshot:
         return iter(self.families)
 
     def family(self, name: str) -> FamilySnapshot | None:
-        """The family of this name (a counter's with or without `_total`), or None."""
+        """Return the family of this name (a counter's with or without `_total`), or None."""
         for found in self.families:
             if name in (found.family.name, found.family.name + "_total"):
                 return found
         return None
 
     def value(self, name: str, **labels: str) -> float | None:
-        """The value of a counter, gauge or state index, the count of a histogram or summary; None: no such series."""
+        """Return the value of a counter, gauge or state index, or the count of a histogram or summary.
+
+        Return None if there is no such series.
+        """
         found = self.family(name)
         if found is None:
             return None

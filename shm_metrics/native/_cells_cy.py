@@ -2,14 +2,14 @@
 # cython: cdivision=True, freethreading_compatible=True
 """The hot path: cells. One of two modules that are compiled.
 
-Lives here: what runs at every update, and nothing else. May not: look anything up by name, take a file lock, allocate.
-Cython's pure-Python mode: the same source is compiled where there is a compiler, and interpreted where there is none.
+Only code that runs at every update is here. It looks nothing up by name, takes no file lock, and allocates nothing.
+The source is in Cython's pure-Python mode: a compiler compiles it, and without one it runs interpreted.
 
-A cell is a place in this process' own row: no other process writes there, so an update is an add. Before it goes one
-comparison: of the segment's generation of removals with the one that the row has followed. Where they differ, the row
-is brought up to date first: what was removed is zeroed, and a cell whose slots went to another series gets a new place.
+A cell is a place in this process' own row. No other process writes there, so an update is an add. Each update first
+compares the segment's generation of removals with the one that the row has followed. If they differ, the row is brought
+up to date: removed series are zeroed, and a cell whose slots were reused by another series gets a new place.
 
-What keeps an update whole:
+What makes an update atomic:
     compiled, with GIL    a method of C statements is not interrupted
     free-threaded         cython.critical_section on the row
     interpreted           an RLock on the row against other threads; a counter's one statement does without where there
@@ -18,7 +18,7 @@ What keeps an update whole:
                           last store of an update there is neither, so that it finds it not begun or complete
 
 A histogram's update in the order of its stores, and why a reader or a kill between any two of them does no harm:
-    sequence = n + 1                      from here on the pair is moving: a reader compares sequences and looks again
+    sequence = n + 1                      from here on the pair is moving: a reader compares sequences and reads again
     sum[(n + 1) & 1] = sum[n & 1] + v     into the other sum: the count is still n, so the old sum is still the sum
     bucket += 1                           the count becomes n + 1, and with it the new sum: one store commits both
 """
@@ -33,7 +33,7 @@ from array import array
 from threading import RLock
 from time import monotonic, perf_counter
 
-from shm_metrics.errors import InvalidMetricError, shown
+from shm_metrics.errors import InvalidMetricError, short_repr
 
 if cython.compiled:
     from cython.cimports.posix.time import CLOCK_MONOTONIC, clock_gettime, timespec
@@ -59,7 +59,7 @@ _FEW_BOUNDS = cython.declare(cython.Py_ssize_t, 24)  # up to here a straight sea
 @cython.inline
 @cython.exceptval(check=False)
 def _now() -> cython.double:
-    """CLOCK_MONOTONIC in seconds, the clock of time.monotonic(): one for all processes of the host."""
+    """Return CLOCK_MONOTONIC in seconds, the clock of time.monotonic(): one for all processes of the host."""
     if cython.compiled:
         ts: timespec
         clock_gettime(CLOCK_MONOTONIC, cython.address(ts))
@@ -70,7 +70,7 @@ def _now() -> cython.double:
 @cython.cfunc
 @cython.exceptval(-1.0, check=True)
 def _number(value: object, cell: object) -> cython.double:
-    """The float in `value`; text, booleans and whatever is no number are refused in the name of `cell`."""
+    """Return `value` as a float. Raise InvalidMetricError, naming `cell`, for text, booleans and other types."""
     if type(value) is not int and not _is_number(value):
         _refuse_value(value, cell)
     try:
@@ -91,22 +91,22 @@ def _is_number(value: object):
 @cython.cfunc
 def _refuse_value(value: object, cell: object):
     raise InvalidMetricError(
-        f"{cell.told()}: {shown(value)} is no number ({type(value).__name__}); give an int or a float"
+        f"{cell.display_name()}: {short_repr(value)} is no number ({type(value).__name__}); give an int or a float"
     )
 
 
 @cython.cfunc
 def _refuse_amount(value: object, cell: object):
     raise InvalidMetricError(
-        f"{cell.told()}: counter amount {shown(value)}: a counter only grows; give a finite amount of at least 0, "
-        "or use a gauge for what goes down"
+        f"{cell.display_name()}: counter amount {short_repr(value)}: a counter only grows; give a finite amount of at "
+        "least 0, or use a gauge for what goes down"
     )
 
 
 @cython.cfunc
 def _refuse_nan(cell: object):
     raise InvalidMetricError(
-        f"{cell.told()}: observed NaN: it belongs to no bucket; leave it out, or count it with a counter"
+        f"{cell.display_name()}: observed NaN: it belongs to no bucket; leave it out, or count it with a counter"
     )
 
 
@@ -138,12 +138,12 @@ class Row:
             self.renew()
 
     def renew(self):
-        """Forget a lock that another thread held when this process was forked."""
+        """Replace a lock that another thread held when this process was forked."""
         if not cython.compiled:
             self.lock = RLock()
 
     def point(self, view, ledger, generation, content, private):
-        """From now on write there; every cell of this row follows."""
+        """Write there from now on, with every cell of this row."""
         if cython.compiled:
             self.view, self.ledger, self.generation = view, ledger, generation
         else:
@@ -152,7 +152,7 @@ class Row:
         self.private = private
 
     def take(self, other: "Row"):
-        """Write where `other` writes, which has followed what `other` has."""
+        """Write where `other` writes, and take over its generation."""
         self.view, self.ledger, self.generation = other.view, other.ledger, other.generation
         self.seen, self.content, self.private = other.seen, other.content, other.private
 
@@ -161,11 +161,11 @@ class Row:
         self.follower = follower
 
     def memory(self):
-        """What the follower needs to know of the memory, and whether it is private."""
+        """Return the content passed to point(), and whether the memory is private."""
         return self.content, self.private
 
     def follower_of(self):
-        """What watch() was given."""
+        """Return the follower passed to watch()."""
         return self.follower
 
     def unsettle(self):
@@ -173,15 +173,15 @@ class Row:
         self.seen = self.generation[0] + 1
 
     def settle(self):
-        """Watch no more: what is in this private memory stays there until it is moved."""
+        """Stop watching: what is in this private memory stays there until it is moved."""
         self.seen = self.generation[0]
 
     def followed(self):
-        """The generation that the cells have followed."""
+        """Return the generation that the cells have followed."""
         return self.seen
 
     def follow(self, generation):
-        """The cells have followed the removals up to `generation`."""
+        """Note that the cells have followed the removals up to `generation`."""
         self.seen = generation
 
     @cython.ccall
@@ -195,13 +195,13 @@ class Row:
                 self.view[slot] += amount
 
     def read(self, slot: cython.Py_ssize_t):
-        """What this row holds in one slot."""
+        """Return the number in one slot."""
         return self.view[slot]
 
 
 @cython.ccall
 def private_row(slots: cython.Py_ssize_t) -> Row:
-    """A row in private memory: where updates wait, or end, when there is no place in the segment for them."""
+    """Return a row in private memory, for updates that have no place in the segment."""
     view, ledger = memoryview(bytearray(8 * slots)).cast("d"), memoryview(bytearray(8 * slots)).cast("d")
     return Row(view, ledger, memoryview(bytearray(8)).cast("Q"))
 
@@ -225,28 +225,28 @@ class Cell:
         self.slot = 0
 
     def bind(self, row: Row, slot: cython.Py_ssize_t):
-        """Write there from now on; what was counted so far stays where it is."""
+        """Write there from now on; earlier counts stay where they are."""
         self.row = row
         self.slot = slot
 
-    def told(self):
-        """What messages call this cell; a series has a name and labels."""
+    def display_name(self):
+        """Return the name of this cell for messages; a series has a name and labels."""
         return "a cell"
 
     def place(self):
-        """(row, slot) of this cell."""
+        """Return (row, slot) of this cell."""
         return self.row, self.slot
 
     def slots(self):
-        """How many slots the series has."""
+        """Return how many slots the series has."""
         return 1
 
     def rebind(self):
-        """Find a new place: the slots went to another series. A series does it; a cell alone stays where it is."""
+        """Find new slots, after another series took these. A series overrides it; a plain cell stays where it is."""
         self.row.settle()
 
     def move(self, row: Row, slot: cython.Py_ssize_t):
-        """Write there from now on, and take along what this cell counted so far. Only for cells in private rows."""
+        """Write there from now on, and carry over what this cell counted. Only for cells in private rows."""
         if cython.compiled:
             self._carry(self.row, row, slot)
             self.row = row
@@ -267,13 +267,13 @@ class Cell:
         source.view[self.slot] = 0.0
 
     def forget(self):
-        """Forget what this cell counted: in a forked child it is the parent's to report."""
+        """Forget what this cell counted: after a fork, the parent reports that."""
         self.row.view[self.slot] = 0.0
 
 
 @cython.ccall
 def adopt(private: Row, shared: Row, cells: dict):
-    """Point a private Row to where `shared` points, and take along what the cells in it counted.
+    """Point a private Row to where `shared` points, and carry over what its cells counted.
 
     cells: of any keys; its values are looked at here, so that none comes in between.
     The pointing goes first: what is counted from then on is in the shared row, and the private memory stands still.
@@ -319,13 +319,13 @@ class CounterCell(Cell):
                     self.row.view[self.slot] += value
 
     def increment(self, amount=1.0, exemplar=None):
-        """The same as inc()."""
+        """Do the same as inc()."""
         self.inc(amount, exemplar)
 
 
 @cython.cclass
 class MovingCell(Cell):
-    """What both kinds of gauge share: checking and locking. Each stores in its own way."""
+    """The checking and locking that both kinds of gauge share; each stores in its own way."""
 
     def set(self, value):
         """Set the value: any float."""
@@ -362,11 +362,11 @@ class MovingCell(Cell):
         self._locked_move(-number)
 
     def increment(self, amount=1.0):
-        """The same as inc()."""
+        """Do the same as inc()."""
         self.inc(amount)
 
     def decrement(self, amount=1.0):
-        """The same as dec()."""
+        """Do the same as dec()."""
         self.dec(amount)
 
     @cython.cfunc
@@ -396,7 +396,7 @@ class GaugeCell(MovingCell):
     """slots: stamp, value. Each worker has a value of its own; the mode says how a reader makes one of them."""
 
     def slots(self):
-        """How many slots the series has."""
+        """Return how many slots the series has."""
         return 2
 
     @cython.cfunc
@@ -458,7 +458,7 @@ class SharedGaugeCell(MovingCell):
     """
 
     def slots(self):
-        """How many slots the series has."""
+        """Return how many slots the series has."""
         return _DELTA + 1
 
     @cython.cfunc
@@ -506,7 +506,7 @@ class SharedGaugeCell(MovingCell):
 
     @cython.cfunc
     def _carry(self, source: Row, row: Row, slot: cython.Py_ssize_t):
-        """What was set in private memory counts if nothing was set in the segment since; what was added, always."""
+        """Carry what was set in private memory if nothing was set in the segment since; carry what was added always."""
         before: Row = self.row
         mine: cython.Py_ssize_t = self.slot
         stamp: cython.double = source.ledger[mine + _STAMP]
@@ -560,7 +560,7 @@ class HistogramCell(Cell):
         self.buckets = 1
 
     def slots(self):
-        """How many slots the series has."""
+        """Return how many slots the series has."""
         return self.buckets + 3
 
     def divide(self, bounds):
@@ -637,7 +637,7 @@ class HistogramCell(Cell):
             self.row.ledger[bucket] += value
 
     def time(self):
-        """A context manager and decorator that observes the seconds a block or a call takes."""
+        """Return a context manager and decorator that observes the seconds a block or a call takes."""
         timer = HistogramTimer()
         timer.cell = self
         timer.seconds = -1.0
@@ -645,7 +645,7 @@ class HistogramCell(Cell):
 
     @cython.cfunc
     def _carry(self, source: Row, row: Row, slot: cython.Py_ssize_t):
-        """Bucket by bucket, each with its own sum: a kill in between leaves a histogram of what was moved so far.
+        """Carry bucket by bucket, each with its own sum: a kill in between leaves a histogram of what was moved so far.
 
         What the sums of the buckets do not account for goes with the first one: all of it from a segment that is left
         (configure()), and what was put into the slots one by one, not observed.
@@ -696,7 +696,7 @@ class HistogramCell(Cell):
         count: cython.double,
         total: cython.double,
     ) -> cython.void:
-        """As _observe(), for an odd number of observations at once. have: how many there are before."""
+        """Do as _observe(), for an odd number of observations at once. have: how many there are before."""
         sums: cython.Py_ssize_t = slot + 1 + self.buckets
         odd: cython.Py_ssize_t = cython.cast(cython.longlong, have) & 1
         row.view[slot] = have + 1.0
@@ -723,7 +723,7 @@ class HistogramCell(Cell):
 @cython.freelist(8)
 @cython.cclass
 class HistogramTimer:
-    """Made by HistogramCell.time(); one block at a time."""
+    """A timer made by HistogramCell.time(), for one block at a time."""
 
     cell: HistogramCell
     began: cython.double
@@ -731,11 +731,11 @@ class HistogramTimer:
 
     @property
     def duration(self):
-        """The seconds that the block took, or None while it has not ended."""
+        """The seconds that the block took; None until it ends."""
         return self.seconds if self.seconds >= 0.0 else None
 
     def labels(self, *labelvalues, **labelkwargs):
-        """Raises InvalidMetricError: a timer of a series has its labels. One of a metric with labels is told them."""
+        """Raise InvalidMetricError: a series has its labels already; only the timer of a labelled metric takes them."""
         self.cell.labels(*labelvalues, **labelkwargs)
 
     def __enter__(self):

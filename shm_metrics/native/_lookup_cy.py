@@ -1,6 +1,6 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, nonecheck=False
 # cython: cdivision=True, freethreading_compatible=True
-"""The way to a cell: children by their label values, series by name and labels. One of two modules that are compiled.
+"""Find a cell: children by label values, series by name and labels. One of two modules that are compiled.
 
 Lives here: finding what this process has met before, without a lock, a tuple or a dict of the arguments. May not: make
 anything (what is not found is asked of the subclass), or know cells.
@@ -18,25 +18,25 @@ if cython.compiled:
 
 COMPILED: bool = cython.compiled
 
-_LABELS_DOC = b"""The child with these label values, by position or by name; made at first use.
+_LABELS_DOC = b"""Return the child with these label values, by position or by name; it is made at first use.
 
-Raises InvalidMetricError when they are not exactly the declared labels."""
+Raise InvalidMetricError when they are not exactly the declared labels."""
 _COUNTER_DOC = b"""counter(name, documentation='', unit='', **labels):
-the counter series with these labels, made at first use.
+Return the counter series with these labels, made at first use.
 
-Raises InvalidMetricError, or MetricConflictError when the name is declared otherwise in this process."""
+Raise InvalidMetricError, or MetricConflictError when the name is declared otherwise in this process."""
 _GAUGE_DOC = b"""gauge(name, documentation='', unit='', multiprocess_mode='shared', **labels):
-the gauge series with these labels, made at first use.
+Return the gauge series with these labels, made at first use.
 
-Raises InvalidMetricError, or MetricConflictError when the name is declared otherwise in this process."""
+Raise InvalidMetricError, or MetricConflictError when the name is declared otherwise in this process."""
 _HISTOGRAM_DOC = b"""histogram(name, documentation='', unit='', buckets=None, **labels):
-the histogram series with these labels, made at first use.
+Return the histogram series with these labels, made at first use.
 
-Raises InvalidMetricError, or MetricConflictError when the name is declared otherwise in this process."""
+Raise InvalidMetricError, or MetricConflictError when the name is declared otherwise in this process."""
 _SUMMARY_DOC = b"""summary(name, documentation='', unit='', **labels):
-the summary series (count and sum) with these labels, made at first use.
+Return the summary series (count and sum) with these labels, made at first use.
 
-Raises InvalidMetricError, or MetricConflictError when the name is declared otherwise in this process."""
+Raise InvalidMetricError, or MetricConflictError when the name is declared otherwise in this process."""
 
 
 @cython.cclass

@@ -1,7 +1,7 @@
-"""Chooses the build of the hot path: compiled where it is there, interpreted otherwise.
+"""Choose the build of the hot path: compiled if it exists, interpreted otherwise.
 
-SHM_METRICS_INTERPRETED=1 asks for the interpreted build (to test it, or to
-rule the compiled one out); it is the one thing that is decided by the environment at import, since it is about code.
+SHM_METRICS_INTERPRETED=1 selects the interpreted build, to test it or to rule the compiled one out. It is the only
+environment variable that is read at import, because it selects code.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ import sys
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-__all__ = ["COMPILED", "build", "lookup"]
+__all__ = ["COMPILED", "cells", "lookup"]
 
 
 def _interpreted(name: str) -> ModuleType:
-    """The same module, from its source even where an extension lies beside it."""
+    """Load the module from its source, even if an extension lies beside it."""
     source = os.path.join(os.path.dirname(__file__), f"{name}.py")
     spec = importlib.util.spec_from_file_location(f"shm_metrics.native.{name}", source)
     assert spec is not None
@@ -37,8 +37,8 @@ def _choose() -> tuple[ModuleType, ModuleType]:
 
 
 if TYPE_CHECKING:
-    from shm_metrics.native import _cells_cy as build
+    from shm_metrics.native import _cells_cy as cells
     from shm_metrics.native import _lookup_cy as lookup
 else:
-    build, lookup = _choose()
-COMPILED: bool = build.COMPILED
+    cells, lookup = _choose()
+COMPILED: bool = cells.COMPILED

@@ -22,7 +22,8 @@ from shm_metrics.model.declarations import MAX_DOCUMENTATION
 from shm_metrics.model.families import COUNTER, GAUGE, HISTOGRAM, INFO, STATESET, SUMMARY, Family, LabelPairs
 from shm_metrics.model.gauge_modes import SHARED
 from shm_metrics.model.labels import is_unicode
-from shm_metrics.native.implementation import build
+from shm_metrics.native.implementation import cells
+from shm_metrics.runtime.log_once import LogOnce
 from shm_metrics.runtime.procfs import TICKS_PER_SECOND, own_start_ticks
 
 __all__ = [
@@ -131,18 +132,17 @@ def bind(metric: Any, backend: MetricsBackend, handle_for: Callable[..., FamilyH
     return series
 
 
-_told: set[str] = set()
+_log_once = LogOnce(log)
 
 
 def tell_left_out(metric: Any, error: MetricsError) -> None:
     """Say, once for each name, that the metric counts for its own process only."""
-    if metric._name not in _told:
-        _told.add(metric._name)
-        log.error(
-            "shm_metrics: %s; this %s counts for its own process only, and pages of all workers do not show it",
-            error,
-            metric._type,
-        )
+    _log_once.error(
+        metric._name,
+        "shm_metrics: %s; this %s counts for its own process only, and pages of all workers do not show it",
+        error,
+        metric._type,
+    )
 
 
 # -- what was counted before ------------------------------------------------------------------------------------------
@@ -217,9 +217,9 @@ def carry(metric: Any, series: Any, before: Carried) -> None:
 
 def _carry_observations(series: Any, buckets: list[float], total: float) -> None:
     """Through private memory, from which a cell moves bucket by bucket, each of them whole."""
-    cell = build.HistogramCell()
+    cell = cells.HistogramCell()
     cell.divide(series._handle.bounds)
-    private = build.private_row(len(buckets) + 3)
+    private = cells.private_row(len(buckets) + 3)
     cell.bind(private, 0)
     for position, n in enumerate(buckets, 1):
         private.add(position, n)

@@ -13,11 +13,12 @@ from collections.abc import Callable
 from threading import Lock
 from typing import Any
 
-from shm_metrics.errors import InvalidMetricError, shown
+from shm_metrics.errors import InvalidMetricError, short_repr
 from shm_metrics.metrics.family_handle import FamilyHandle
 from shm_metrics.model.families import COUNTER, GAUGE
 from shm_metrics.model.labels import label_pairs
 from shm_metrics.prometheus.binding import declares, pairs_of, series_of
+from shm_metrics.runtime.log_once import LogOnce
 
 __all__ = ["METHODS", "originals"]
 
@@ -26,13 +27,11 @@ log = logging.getLogger("shm_metrics")
 originals: dict[tuple[str, str], Callable[..., Any]] = {}
 """(class, method) -> what prometheus_client has there; filled by the installation."""
 
-_told: set[str] = set()
+_log_once = LogOnce(log)
 
 
-def _tell(metric: Any, message: str) -> None:
-    if metric._name not in _told:
-        _told.add(metric._name)
-        log.warning("shm_metrics: %s %s: %s; said once", metric._type, metric._name, message)
+def _warn_once(metric: Any, message: str) -> None:
+    _log_once.warning(metric._name, "shm_metrics: %s %s: %s; said once", metric._type, metric._name, message)
 
 
 def _series(metric: Any) -> Any:
@@ -59,10 +58,11 @@ def _slowly(metric: Any, name: str, amount: Any, *more: Any) -> None:
     try:
         number = float(amount)
     except (TypeError, ValueError) as error:
-        raise type(error)(f"{metric._type} {series.told()}: {name}({shown(amount)}): give a number") from None
+        called = f"{metric._type} {series.display_name()}: {name}({short_repr(amount)})"
+        raise type(error)(f"{called}: give a number") from None
     if metric._type != GAUGE and (math.isnan(number) or (metric._type == COUNTER and math.isinf(number))):
         # It would make the total of all workers worthless for ever, and raising would break an application that runs.
-        _tell(metric, f"{name}({number}) was left out")
+        _warn_once(metric, f"{name}({number}) was left out")
         return
     try:
         if exemplar:
@@ -171,7 +171,7 @@ def _info_info(self: Any, val: Any) -> None:
     try:
         series._say(label_pairs(val))  # any names, as prometheus_client has them: pages escape them
     except InvalidMetricError as error:
-        _tell(self, f"{error}; pages of all workers do not show it")
+        _warn_once(self, f"{error}; pages of all workers do not show it")
 
 
 def _enum_state(self: Any, state: str) -> None:

@@ -1,4 +1,4 @@
-"""Rules that make one value of many workers'."""
+"""Rules that combine the values of many workers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["combine", "shared_gauges"]
 
 
 def combine(rule: str, stamps: FloatArray, values: FloatArray) -> tuple[FloatArray, BoolArray]:
-    """One value a series.
+    """Return one value a series.
 
     stamps, values: shape (workers, n); a stamp of 0 means that the worker has no value.
     Returns values (n,) and whether any worker had one (n,). The sum of none is 0; min, max and newest of none are 0
@@ -30,7 +30,7 @@ def combine(rule: str, stamps: FloatArray, values: FloatArray) -> tuple[FloatArr
 
 
 def shared_gauges(epochs: FloatArray, block: FloatArray) -> tuple[FloatArray, FloatArray, BoolArray]:
-    """Values, stamps and whether there is a value, of n shared gauges: shape (n,) each.
+    """Return values, stamps and whether there is a value, of n shared gauges: shape (n,) each.
 
     epochs: shape (n,), of the ledger row: the stamp of the base that counts; 0 before the first set().
     block: shape (rows, 6 or more, n): (stamp, base) twice, epoch, delta.

@@ -1,14 +1,13 @@
-"""Reading the exemplar tables of all rows.
+"""Read the exemplar tables of all rows.
 
-Where nobody keeps exemplars this costs one look at a number a row. Where somebody does, the sequences of a table are
-read at once and only entries with another sequence than last time are parsed. Entries beyond those that the row says to
-have memory for are never touched.
+A row that keeps no exemplars costs one read of a number. Of a row that does, the sequences are read at once, and only
+entries whose sequence changed are parsed. Entries for which the row has no memory are never read.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from time import sleep  # at import, like the locks: see locks.py, "Under gevent"
+from time import sleep  # at import, like the locks: see file_locks.py, "Under gevent"
 
 import numpy as np
 import numpy.typing as npt
@@ -22,11 +21,11 @@ __all__ = ["ExemplarScan"]
 
 TRIES = 50  # a writer is in the middle of an entry for a few microseconds; one that was killed there, forever
 TRIES_BEFORE_YIELDING = 10
-_NOBODY: Mapping[int, Entry] = {}
+_NONE: Mapping[int, Entry] = {}
 
 
 class _Table:
-    """What was read of one row. sequences: shape (entries,), uint64, as parsed; entries: None where none is whole."""
+    """One row as read. sequences: shape (entries,), uint64, as parsed; entries: None where inconsistent."""
 
     __slots__ = ("damaged", "entries", "sequences")
 
@@ -37,29 +36,31 @@ class _Table:
 
 
 class ExemplarScan:
+    """Reads the newest exemplars of one segment, and keeps what it parsed."""
+
     def __init__(self, segment: Segment) -> None:
         self.segment = segment
         lay = segment.layout
         region = segment.bytes[lay.worker_table : lay.worker_table + lay.matrix_rows * L.WORKER_BYTES]
         self._with_memory = region.cast("Q")[L.WORKER_EXEMPLARS_OFFSET // L.WORD :: L.WORKER_BYTES // L.WORD]
         self._tables: dict[int, _Table] = {}
-        self._newest = _NOBODY
-        self._whole = True  # False: an exception ended a newest() in the middle
+        self._newest = _NONE
+        self._consistent = True  # False: an exception ended a newest() in the middle
 
     @property
     def damaged(self) -> int:
-        """How many entries could not be read at the last look."""
+        """How many entries could not be read last time."""
         return sum(len(table.damaged) for table in self._tables.values()) if self._tables else 0
 
     def newest(self, rows: Iterable[int]) -> Mapping[int, Entry]:
-        """slot -> the newest exemplar that anybody kept of it; the same object while nothing changed."""
-        told, was_whole = self._with_memory, self._whole
-        self._whole = False
-        if not was_whole:
+        """Return slot -> the newest exemplar of any row; the same object while nothing changed."""
+        counts, was_consistent = self._with_memory, self._consistent
+        self._consistent = False
+        if not was_consistent:
             self._tables = {}
-        changed = not was_whole
+        changed = not was_consistent
         for row in rows:
-            count = told[row]
+            count = counts[row]
             if count:
                 changed |= self._refresh(row, min(count, L.EXEMPLARS_PER_ROW))
         if changed:
@@ -71,11 +72,11 @@ class ExemplarScan:
                         if known is None or entry.stamp > known.stamp:
                             newest[entry.slot] = entry
             self._newest = newest
-        self._whole = True
+        self._consistent = True
         return self._newest
 
     def _refresh(self, row: int, count: int) -> bool:
-        """Read what changed in a row's first `count` entries; whether anything did."""
+        """Read what changed in a row's first `count` entries. Return whether anything did."""
         table = self._tables.get(row)
         if table is None:
             table = self._tables[row] = _Table()
@@ -91,19 +92,19 @@ class ExemplarScan:
             table.damaged.discard(number)
             data = block[number * L.EXEMPLAR_BYTES : (number + 1) * L.EXEMPLAR_BYTES]
             try:
-                sequence, table.entries[number] = _whole(data)
+                sequence, table.entries[number] = _read_entry(data)
             except SegmentFormatError:
-                # Not looked at again until it is written again.
+                # It is read again only after it is written again.
                 sequence, table.entries[number] = int(words[number]), None
                 table.damaged.add(number)
             table.sequences[number] = sequence
         return bool(changed)
 
 
-def _whole(data: memoryview) -> tuple[int, Entry | None]:
-    """The sequence and the entry that belongs to it, or None where there is none, or its writer is not done with it.
+def _read_entry(data: memoryview) -> tuple[int, Entry | None]:
+    """Return the sequence and its entry; None if there is none, or a writer is still at it.
 
-    Raises SegmentFormatError when it is damaged.
+    Raise SegmentFormatError when it is damaged.
     """
     words = data.cast("Q")
     before = words[0]

@@ -1,4 +1,4 @@
-"""What to read for whom: the shown families of a mirror, arranged for reading by whole columns."""
+"""The read plan: the shown families of a catalog view, grouped for reading by whole columns."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import numpy as np
 from shm_metrics.model.arrays import BoolArray, FloatArray, IntArray, UnsignedArray
 from shm_metrics.model.families import (
     COUNTER,
+    EMPTY_INFO,
     GAUGE,
     HISTOGRAM,
-    NOTHING_SAID,
     SUMMARY,
     Exemplar,
     Exemplars,
@@ -26,14 +26,14 @@ from shm_metrics.model.family_run import FamilyRun, RunFamilies
 from shm_metrics.model.gauge_modes import MODES, GaugeMode
 from shm_metrics.model.labels import OVERFLOW_LABELS, OWN_OVERFLOW_LABELS
 from shm_metrics.model.line_shape import line_shape
-from shm_metrics.reader.catalog_view import FamilyEntry, Mirror, SeriesEntry
-from shm_metrics.reader.seqlock import Guarded, guarded_gauges, guarded_histograms
+from shm_metrics.reader.catalog_view import CatalogView, FamilyEntry, SeriesEntry
+from shm_metrics.reader.seqlock import SeqlockGroup, gauge_group, histogram_group
 from shm_metrics.runtime.cached_property import cached_property
-from shm_metrics.segment import catalog_records as records
+from shm_metrics.segment import catalog_records
 from shm_metrics.segment.exemplar_records import Entry
 from shm_metrics.segment.slot_table import SlotTable
 
-__all__ = ["FamilyPlan", "Group", "Plan"]
+__all__ = ["FamilyPlan", "Group", "ReadPlan"]
 
 
 @dataclass(eq=False)
@@ -46,7 +46,7 @@ class FamilyPlan:
     _shown: tuple[bytes, SeriesLabels] = (b"", SeriesLabels())
 
     def labels_of(self, mask: BoolArray) -> SeriesLabels:
-        """The labels of the series that are shown now; the same object as long as they are the same ones."""
+        """Return the labels of the series that are shown now; the same object as long as they are the same ones."""
         if mask.all():
             return self.labels
         key = mask.tobytes()
@@ -69,7 +69,7 @@ class Group:
     _run: tuple[bytes, RunFamilies] | None = None
 
     def arrange(self, table: SlotTable) -> None:
-        """Make the arrays, when all families are in; series whose slots went to others are left out."""
+        """Make the arrays, after all families were added; leave out series whose slots were reused."""
         entries = [entry for plan in self.plans for entry in plan.entries]
         states = table.states([entry.slot for entry in entries], [entry.hash for entry in entries])
         overflow = np.array([entry.overflow for entry in entries], np.bool_)
@@ -78,11 +78,11 @@ class Group:
         self.born: FloatArray = states.born
         self.hideable: BoolArray = overflow | states.removed
         self.generation: UnsignedArray = states.generation
-        self.guarded: Guarded | None = None
+        self.seqlock_group: SeqlockGroup | None = None
         if self.family.type in (HISTOGRAM, SUMMARY):
-            self.guarded = guarded_histograms(self.slots, max(1, len(self.family.bounds)))
+            self.seqlock_group = histogram_group(self.slots, max(1, len(self.family.bounds)))
         elif self.family.type != COUNTER:
-            self.guarded = guarded_gauges(self.slots, self.mode.slots)
+            self.seqlock_group = gauge_group(self.slots, self.mode.slots)
 
     @property
     def mode(self) -> GaugeMode:
@@ -95,7 +95,7 @@ class Group:
         sums: FloatArray | None = None,
         exemplars: Exemplars | None = None,
     ) -> FamilyRun:
-        """The series in `mask`, as one run; its families are the same object while the mask is the same."""
+        """Return the series in `mask`, as one run; its families are the same object while the mask is the same."""
         key = mask.tobytes()
         if self._run is None or self._run[0] != key:
             start, families = 0, []
@@ -111,23 +111,23 @@ class Group:
         return FamilyRun(families_shown, values[mask], sums, self.created[mask], _shown_exemplars(exemplars, mask))
 
 
-class Plan:
-    """groups: in the order in which their first family was declared."""
+class ReadPlan:
+    """All that one scan reads. groups: in the order in which their first family was declared."""
 
-    def __init__(self, mirror: Mirror) -> None:
-        self.version = mirror.version
-        self.seen = mirror.table.newest_generation()  # before the states are read: what comes later is looked up
+    def __init__(self, catalog_view: CatalogView) -> None:
+        self.version = catalog_view.version
+        self.seen = catalog_view.table.newest_generation()  # read before the states: later removals are looked up
         groups: dict[Hashable, Group] = {}
-        for entry in sorted(mirror.families.values(), key=lambda found: found.offset):
+        for entry in sorted(catalog_view.families.values(), key=lambda found: found.offset):
             family = entry.family
-            series = _alive(mirror.table, list(entry.series.values()))
+            series = _alive(catalog_view.table, list(entry.series.values()))
             if entry.overflow is not None:
                 series.append(_overflow(entry))
             group = groups.setdefault((family.type, family.mode, line_shape(family)), Group(family))
             group.plans.append(FamilyPlan(family, series, SeriesLabels(_shown_labels(found) for found in series)))
         self.groups = list(groups.values())
         for group in self.groups:
-            group.arrange(mirror.table)
+            group.arrange(catalog_view.table)
         self._exemplars: tuple[Mapping[int, Entry], dict[Group, Exemplars]] = ({}, {})
 
     @cached_property
@@ -143,9 +143,9 @@ class Plan:
         return [slot for slot, _, _ in found], [(group, position) for _, group, position in found]
 
     def exemplars(self, newest: Mapping[int, Entry]) -> dict[Group, Exemplars]:
-        """Whose the newest exemplars are (slot -> entry): of each group, by position among its series and by bucket.
+        """Return the `newest` exemplars (slot -> entry) by group, then by position of the series and bucket.
 
-        What was kept in an earlier life of a series, or of another one in the same slots, is left out.
+        Leave out exemplars from before the series was removed, or of another series in the same slots.
         """
         if self._exemplars[0] is not newest:
             self._exemplars = newest, self._assign(newest)
@@ -171,15 +171,15 @@ def _alive(table: SlotTable, series: list[SeriesEntry]) -> list[SeriesEntry]:
 
 
 def _overflow(family: FamilyEntry) -> SeriesEntry:
-    """The overflow series, under a label of its own where the application has a series with the usual one."""
+    """Return the overflow series, under a label of its own where the application has a series with the usual one."""
     assert family.overflow is not None
-    if records.series_key(family.id, OVERFLOW_LABELS) in family.series:
+    if catalog_records.series_key(family.id, OVERFLOW_LABELS) in family.series:
         return replace(family.overflow, labels=OWN_OVERFLOW_LABELS)
     return family.overflow
 
 
 def _shown_exemplars(exemplars: Exemplars | None, mask: BoolArray) -> Exemplars | None:
-    """Those of the series in `mask`, by their position among these."""
+    """Return the exemplars of the series in `mask`, by position among these."""
     if exemplars is None:
         return None
     after = mask.cumsum() - 1
@@ -187,6 +187,6 @@ def _shown_exemplars(exemplars: Exemplars | None, mask: BoolArray) -> Exemplars 
 
 
 def _shown_labels(series: SeriesEntry) -> LabelPairs:
-    if not series.payload or series.payload == NOTHING_SAID:
+    if not series.payload or series.payload == EMPTY_INFO:
         return series.labels
     return tuple(sorted(series.labels + series.payload))

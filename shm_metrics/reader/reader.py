@@ -1,4 +1,4 @@
-"""Segment -> Snapshot."""
+"""The reader: scan a segment and return a Snapshot."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ from shm_metrics.model.family_run import FamilyRun
 from shm_metrics.model.gauge_modes import MODES
 from shm_metrics.model.snapshot import Snapshot
 from shm_metrics.reader.aggregate import combine, shared_gauges
-from shm_metrics.reader.catalog_view import Mirror
+from shm_metrics.reader.catalog_view import CatalogView
 from shm_metrics.reader.exemplar_reader import ExemplarScan
-from shm_metrics.reader.plan import Group, Plan
+from shm_metrics.reader.plan import Group, ReadPlan
 from shm_metrics.reader.seqlock import (
-    Guarded,
+    SeqlockGroup,
     add_histograms,
     add_rows,
-    guarded_gauges,
-    guarded_histograms,
+    gauge_group,
+    histogram_group,
     read_columns,
 )
 from shm_metrics.runtime.call_lock import CallLock, NestedCallError
@@ -62,29 +62,29 @@ class Reader:
         self.segment = segment
         self.workers = WorkerTable(segment)
         self.table = SlotTable(segment)
-        workers = self.workers  # no reference to this object: what is forgotten goes at once, with its descriptors
+        workers = self.workers  # not self: without a cycle a dropped reader is freed at once, with its descriptors
 
         def uses(families: Iterable[int]) -> set[int]:
             rows = {*workers.live(), *mine()}
             return {family for family in families if any(workers.uses(row, family) for row in rows)}
 
         self._uses = uses
-        self.mirror = Mirror(segment, self._uses)
+        self.catalog_view = CatalogView(segment, self._uses)
         self.exemplars = ExemplarScan(segment)
         self._mine = mine
-        self._plan: Plan | None = None
+        self._plan: ReadPlan | None = None
         self._lock = CallLock()
 
     def renew(self) -> None:
-        """Forget a lock that another thread held when this process was forked."""
+        """Replace a lock that another thread held when this process was forked."""
         self._lock.renew()
 
     def live_rows(self, used: list[int] | None = None) -> list[int]:
-        """Rows of living workers, in ascending order."""
+        """Return the rows of living workers, in ascending order."""
         return sorted({*self.workers.live(used), *self._mine()})
 
     def snapshot(self, now: float, monotonic: float | None = None) -> Snapshot:
-        """Scan once. now: Unix seconds, for `taken_at`. Raises SegmentFormatError when the file was truncated.
+        """Scan once. now: Unix seconds, for `taken_at`. Raise SegmentFormatError when the file was truncated.
 
         monotonic: CLOCK_MONOTONIC at `now`, for a snapshot with stamps.
         """
@@ -95,7 +95,7 @@ class Reader:
                 return self._another().snapshot(now, monotonic)
 
     def _another(self) -> Reader:
-        """For a signal handler or __del__ on top of a call of this thread: its state is in the middle of a change."""
+        """Return a reader for a signal handler or __del__ that interrupts a call, when this one is inconsistent."""
         return Reader(self.segment, self._mine)
 
     def _scan(self, now: float, monotonic: float | None) -> Snapshot:
@@ -103,7 +103,7 @@ class Reader:
         plan = self._current_plan()
         used = self.workers.used()
         live = self.live_rows(used)
-        # Before the counts: an exemplar is kept after its update, so whatever is shown here has been counted there.
+        # Before the counts: an exemplar is written after its update, so the counts include every exemplar shown.
         newest = self.exemplars.newest(used)
         kept = plan.exemplars(newest) if newest else {}
         scan = _Scan(self.segment, self.table, plan.seen, used, live, self.workers, kept)
@@ -115,29 +115,29 @@ class Reader:
             self.segment.header.incarnation.hex(),
             tuple(live),
             tuple(used),
-            sum(len(older.series) for older in self.mirror.older),
-            self.mirror.damaged + self.exemplars.damaged,
+            sum(len(older.series) for older in self.catalog_view.older),
+            self.catalog_view.damaged + self.exemplars.damaged,
             scan.near_limit,
         )
 
-    def refreshed(self) -> Mirror:
-        """The catalog as of now."""
+    def refreshed(self) -> CatalogView:
+        """Return the catalog view, brought up to date."""
         try:
-            self._lock.run(self.mirror.refresh)
+            self._lock.run(self.catalog_view.refresh)
         except NestedCallError:
             return self._another().refreshed()
-        return self.mirror
+        return self.catalog_view
 
-    def _current_plan(self) -> Plan:
-        self.mirror.refresh()
-        if self._plan is None or self._plan.version != self.mirror.version:
-            self._plan = Plan(self.mirror)
+    def _current_plan(self) -> ReadPlan:
+        self.catalog_view.refresh()
+        if self._plan is None or self._plan.version != self.catalog_view.version:
+            self._plan = ReadPlan(self.catalog_view)
         return self._plan
 
     # -- single series --------------------------------------------------------------------------------------------
 
     def column_totals(self, family: Family, slot: int) -> FloatArray:
-        """What all rows together hold in one series.
+        """Return the totals of one series over all rows.
 
         counter: (1,). histogram: (buckets + 1,), the sum last.
         """
@@ -147,30 +147,30 @@ class Reader:
         buckets = max(1, len(family.bounds))
         total = np.zeros((buckets + 1, 1))
         with _any_floats():
-            add_histograms(guarded_histograms(slots, buckets).read(self.segment, rows), total[:-1], total[-1])
+            add_histograms(histogram_group(slots, buckets).read(self.segment, rows), total[:-1], total[-1])
         return total[:, 0]
 
     def _rows_that_count(self, slot: int, rows: Iterable[int]) -> list[int]:
-        """Those that have followed the last removal of the series at `slot`."""
+        """Return those of `rows` that have followed the last removal of the series at `slot`."""
         generation = self.table.generation(slot)
         return [row for row in rows if self.workers.generation(row) >= generation]
 
     def gauge_value(self, family: Family, slot: int) -> float:
-        """One value of a gauge: by its mode, or the sum over workers for the modes that keep them apart."""
+        """Return one value of a gauge: by its mode, or the sum over workers for the modes that keep them apart."""
         mode = MODES[family.mode]
         used = self.live_rows() if mode.live else self.workers.used()
         rows = used if mode.live or mode.combine in ("sum", "each", "shared") else [*used, L.LEDGER_ROW]
         rows = self._rows_that_count(slot, rows)
-        guarded = guarded_gauges(np.array([slot], np.intp), mode.slots)
+        seqlock_group = gauge_group(np.array([slot], np.intp), mode.slots)
         with _any_floats():
             if mode.combine == "shared":
-                return float(read_shared(self.segment, guarded, rows, None)[0][0])
-            blocks = guarded.read(self.segment, rows)
+                return float(read_shared(self.segment, seqlock_group, rows, None)[0][0])
+            blocks = seqlock_group.read(self.segment, rows)
             rule = "sum" if mode.combine == "each" else mode.combine
             return float(combine(rule, blocks[:, 0], blocks[:, 1])[0][0])
 
     def unused(self, slots: list[int]) -> list[int]:
-        """Of removed series, by their first slots, those of which no row has anything since they were removed."""
+        """Return those of the removed series, by first slot, that no row has used since their removal."""
         at, used = np.array(slots, np.intp), self.workers.used()
         generation = self.table.states(slots, [0] * len(slots)).generation
         counts = self.workers.generations(used)[:, None] >= generation
@@ -182,7 +182,7 @@ class Reader:
         return [slot for slot, used in zip(slots, something.tolist(), strict=True) if not used]
 
     def exemplar(self, slots: Iterable[int], series: int) -> Exemplar | None:
-        """The newest exemplar of these slots, of counters or buckets, of this life of the series at slot `series`."""
+        """Return the newest exemplar of `slots` (counters or buckets) since the series at slot `series` was made."""
         born = self.table.born(series)
         try:
             newest = self._lock.run(self.exemplars.newest, self.workers.used())
@@ -192,20 +192,20 @@ class Reader:
         return max(found, key=lambda entry: entry.stamp).exemplar if found else None
 
     def engine_totals(self, rows: Iterable[int], *slots: int) -> list[float]:
-        """The sum over `rows` of each of these, the engine's own slots, which stand in the first page of a row."""
+        """Return the sum over `rows` of each of the engine's own slots, which are in the first page of a row."""
         segment, lay = self.segment, self.segment.layout
         firsts = [row * lay.slots for row in rows if segment.page_bytes[row * lay.pages_per_row]]
         return [sum([segment.doubles[first + slot] for first in firsts]) for slot in slots]
 
     def _slot(self, row: int, slot: int) -> float:
         segment, lay = self.segment, self.segment.layout
-        # By way of the memoryviews: for one number numpy takes four times as long.
+        # Through the memoryviews: for one number numpy takes four times as long.
         there = segment.page_bytes[row * lay.pages_per_row + slot // L.SLOTS_PER_PAGE]
         return segment.doubles[row * lay.slots + slot] if there else 0.0
 
 
 def exact_total(values: Sequence[float]) -> float:
-    """The sum, one after the other as add_rows() does; from NEAR_LIMIT on rounded only once, so that no row is lost."""
+    """Return the sum in the order of add_rows(); from NEAR_LIMIT on rounded only once, so that no row is lost."""
     total = 0.0
     for value in values:
         total += value
@@ -213,7 +213,7 @@ def exact_total(values: Sequence[float]) -> float:
 
 
 def _any_floats() -> np.errstate:
-    """Infinities of opposite signs add up to NaN, which is right and no reason to warn the application."""
+    """Suppress numpy's warnings: infinities of opposite signs add up to NaN, which is correct."""
     return np.errstate(invalid="ignore", over="ignore")
 
 
@@ -246,7 +246,7 @@ class _Scan:
         self.seen = seen
 
     def _followed(self, rows: list[int]) -> UnsignedArray:
-        """The removals that each row has followed; before its numbers are read, so that what counts is zeroed."""
+        """Return the generation that each row has followed. Call it before reading numbers: what counts is zeroed."""
         return self.workers.generations(rows)
 
     def _counts(self, rows: list[int], generation: UnsignedArray) -> BoolArray | None:
@@ -257,15 +257,15 @@ class _Scan:
         return None if counts.all() else counts
 
     def _settled(self, group: Group, read: Callable[[IntArray, Any, UnsignedArray], _Parts]) -> _Parts:
-        """What `read` gives of slots, their Guarded (None: counters) and generations; series along the last axis.
+        """Return what `read` returns for slots, seqlock group (None: counters), generations; series on the last axis.
 
-        A series that is removed meanwhile is read again, as it is after that: its workers may be zeroing it.
+        Read a series that is removed meanwhile again: its workers may be zeroing it.
         """
         generation = group.generation
         if self.table.newest_generation() != self.seen:
             generation = self._generations(group.slots, generation, self.seen)
         seen = self.table.newest_generation()
-        parts = read(group.slots, group.guarded, generation)
+        parts = read(group.slots, group.seqlock_group, generation)
         for _ in range(MOST_REMOVALS):
             now = self.table.newest_generation()
             if now == seen:
@@ -273,14 +273,14 @@ class _Scan:
             after = self._generations(group.slots, generation, seen)
             changed = np.flatnonzero(after != generation)
             if len(changed):
-                guarded = None if group.guarded is None else group.guarded.some(changed)
-                for whole, part in zip(parts, read(group.slots[changed], guarded, after[changed]), strict=True):
+                seqlock_group = None if group.seqlock_group is None else group.seqlock_group.some(changed)
+                for whole, part in zip(parts, read(group.slots[changed], seqlock_group, after[changed]), strict=True):
                     whole[..., changed] = part
             generation, seen = after, now
         return parts
 
     def _generations(self, slots: IntArray, before: UnsignedArray, seen: int) -> UnsignedArray:
-        """The generations as of now, of slots that had `before` when `seen` was the newest of all."""
+        """Return the generations as of now, of slots that had `before` when `seen` was the newest of all."""
         removed = self.table.removed_since(seen)
         if removed is None:
             return self.table.generations(slots)
@@ -289,7 +289,7 @@ class _Scan:
             after[position] = max(int(after[position]), removed[int(slots[position])])
         return after
 
-    def items(self, plan: Plan) -> Iterator[FamilyRun | FamilySnapshot]:
+    def items(self, plan: ReadPlan) -> Iterator[FamilyRun | FamilySnapshot]:
         for group in plan.groups:
             if group.family.type == COUNTER:
                 yield self._counters(group)
@@ -326,14 +326,14 @@ class _Scan:
             return group.run(mask, values[:, 0], sums)
         return group.run(mask, values, sums, self.exemplars.get(group))
 
-    def _read_histograms(self, slots: IntArray, guarded: Guarded, generation: UnsignedArray) -> _Parts:
-        counts, sums = np.zeros((len(guarded.indexes) - 4, len(slots))), np.zeros(len(slots))
-        for block in guarded.blocks(self.segment, self.used, self._counts(self.used, generation)):
+    def _read_histograms(self, slots: IntArray, seqlock_group: SeqlockGroup, generation: UnsignedArray) -> _Parts:
+        counts, sums = np.zeros((len(seqlock_group.indexes) - 4, len(slots))), np.zeros(len(slots))
+        for block in seqlock_group.blocks(self.segment, self.used, self._counts(self.used, generation)):
             add_histograms(block, counts, sums)
         return counts, sums
 
     def _gauges(self, group: Group) -> Iterator[FamilyRun | FamilySnapshot]:
-        assert group.guarded is not None
+        assert group.seqlock_group is not None
         mode, family = group.mode, group.family
         rows = self.live if mode.live else self.used
         if not mode.live and mode.combine in ("min", "max", "newest"):
@@ -354,11 +354,11 @@ class _Scan:
             yield from self._each(group, rows, stamps, blocks[:, 1])
             return
         if family.type == INFO:
-            mask = _newest_said(group, stamps)
+            mask = _latest_info(group, stamps)
             yield from self._stamped(group, mask, group.run(mask, np.ones(len(group.slots))), stamps)
             return
         values, some = combine(mode.combine, stamps, blocks[:, 1])
-        # A live gauge that no living worker has is gone; a sum of none is 0, which is what its readers wait for.
+        # A live gauge that no living worker has is hidden; the sum of none is 0, which its readers expect.
         vanishes = mode.live and mode.combine != "sum" and family.type == GAUGE
         mask = some if vanishes else ~group.hideable | some
         yield from self._stamped(group, mask, group.run(mask, values), stamps)
@@ -366,7 +366,7 @@ class _Scan:
     def _stamped(
         self, group: Group, mask: BoolArray, run: FamilyRun, stamps: FloatArray
     ) -> Iterator[FamilyRun | FamilySnapshot]:
-        """The run; where stamps are asked for, one snapshot a family, with them. stamps: shape (rows, all series)."""
+        """Yield the run; with stamps, one snapshot a family instead. stamps: shape (rows, all series)."""
         if self.clocks is None:
             yield run
             return
@@ -390,7 +390,7 @@ class _Scan:
         return np.where(stamps > 0.0, now - np.maximum(monotonic - stamps, 0.0), 0.0)
 
     def _each(self, group: Group, rows: list[int], stamps: FloatArray, values: FloatArray) -> Iterator[FamilySnapshot]:
-        """One series a worker, told apart by its pid; of rows with one pid, as two containers may have, the newest."""
+        """Yield one series a worker, labelled with its pid; of rows with one pid (two containers) the newest."""
         pids = [str(self.workers.read(row).pid) for row in rows]
         start = 0
         for plan in group.plans:
@@ -415,33 +415,33 @@ class _Scan:
 
 
 def _sum_of_rows(block: FloatArray, counts: BoolArray) -> FloatArray:
-    """Row after row, as add_rows() does: in another order the same numbers make another last bit."""
+    """Add row after row, as add_rows() does: another order may change the last bit."""
     total = np.zeros(block.shape[1])
     for row, some in zip(block, counts, strict=True):
         total += np.where(some, row, 0.0)
     return total
 
 
-def read_shared(segment: Segment, guarded: Guarded, rows: list[int], counts: BoolArray | None) -> _Parts:
-    """As shared_gauges(), with 1.0 for True; read again while a set() moved the epoch meanwhile."""
-    slots = guarded.indexes[0]
+def read_shared(segment: Segment, seqlock_group: SeqlockGroup, rows: list[int], counts: BoolArray | None) -> _Parts:
+    """Read shared gauges and combine them as shared_gauges(), with 1.0 for True; retry if a set() moved the epoch."""
+    slots = seqlock_group.indexes[0]
     for _ in range(SCANS):
         epochs = read_columns(segment, [L.LEDGER_ROW], slots)[0]
-        block = guarded.read(segment, rows, counts)
+        block = seqlock_group.read(segment, rows, counts)
         if (epochs == read_columns(segment, [L.LEDGER_ROW], slots)[0]).all():
             break
     values, stamps, some = shared_gauges(epochs, block)
     return values, stamps, some.astype(np.float64)
 
 
-def _newest_said(group: Group, stamps: FloatArray) -> BoolArray:
-    """Of the things that were said of an info with the same labels, the one that was said last."""
+def _latest_info(group: Group, stamps: FloatArray) -> BoolArray:
+    """Return which series show: of the infos with the same labels, the one set last."""
     newest = stamps.max(axis=0, initial=0.0)
     best: dict[tuple[int, LabelPairs], int] = {}
     entries = [(number, entry) for number, plan in enumerate(group.plans) for entry in plan.entries]
     for position, (number, entry) in enumerate(entries):
-        said_before = best.get((number, entry.labels))
-        if newest[position] > 0.0 and (said_before is None or newest[position] > newest[said_before]):
+        known = best.get((number, entry.labels))
+        if newest[position] > 0.0 and (known is None or newest[position] > newest[known]):
             best[number, entry.labels] = position
     mask = np.zeros(len(entries), np.bool_)
     mask[list(best.values())] = True

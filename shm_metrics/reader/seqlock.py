@@ -1,27 +1,27 @@
-"""Reading the matrix: rows into sums, with every series read whole.
+"""Read the matrix: add rows up, with a consistent read of every series.
 
-A page that nobody reserved is never touched: it would be allocated by the mere look, or be a SIGBUS on a full file
-system. It counts as zeros.
+A page that was never reserved counts as zeros and is not read: reading would allocate it, or end in SIGBUS on a full
+file system.
 
 Series of several slots are guarded by their first: a histogram's sequence, a gauge's stamp. A guarded read loads
 guard, slots, guard, in this order; equal guards mean that no second update began in between, and then the slots are
-one state of the series (the order of stores in _cells_cy.py makes it so). What moved is read again.
+one state of the series (the order of stores in _cells_cy.py makes it so). A series that moved is read again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from time import sleep  # at import, like the locks: see locks.py, "Under gevent"
+from time import sleep  # at import, like the locks: see file_locks.py, "Under gevent"
 
 import numpy as np
 
 from shm_metrics.model.arrays import BoolArray, FloatArray, IntArray
-from shm_metrics.native.implementation import build
+from shm_metrics.native.implementation import cells
 from shm_metrics.segment import layout as L
 from shm_metrics.segment.segment import Segment
 
-__all__ = ["Guarded", "add_histograms", "add_rows", "guarded_gauges", "guarded_histograms", "read_columns"]
+__all__ = ["SeqlockGroup", "add_histograms", "add_rows", "gauge_group", "histogram_group", "read_columns"]
 
 
 TRIES = 400
@@ -30,7 +30,7 @@ MOST_NUMBERS_AT_ONCE = 1 << 14  # with their indexes 256 KiB: they stay in the p
 
 
 def add_rows(segment: Segment, rows: list[int], slots: int) -> FloatArray:
-    """The sum over `rows` of each of the first `slots` slots: shape (slots,). Right for slots that stand alone."""
+    """Return the sum over `rows` of each of the first `slots` slots: shape (slots,). For series of one slot only."""
     if rows and slots and rows[-1] - rows[0] == len(rows) - 1:
         pages = segment.pages[rows[0] : rows[-1] + 1, : (slots - 1) // L.SLOTS_PER_PAGE + 1]
         if pages.all():
@@ -53,7 +53,7 @@ def read_columns(segment: Segment, rows: list[int], slots: IntArray) -> FloatArr
 
 
 def reserved_runs(segment: Segment, row: int, slots: int) -> list[tuple[int, int]]:
-    """The reserved parts of a row's first `slots` slots, as (first, last + 1) slots."""
+    """Return the reserved parts of a row's first `slots` slots, as (first, last + 1) slots."""
     if not slots:
         return []
     pages = segment.pages[row, : (slots - 1) // L.SLOTS_PER_PAGE + 1]
@@ -67,16 +67,16 @@ def reserved_runs(segment: Segment, row: int, slots: int) -> list[tuple[int, int
 
 
 @dataclass(eq=False)
-class Guarded:
+class SeqlockGroup:
     """n series of the same shape.
 
     indexes: shape (width + 1, n); the slots of each series from top to bottom in the order to load them: the guard
         first, and again last.
-    whole: says of blocks (rows, width + 1, n) which series of which row are one state: (rows, n).
+    consistent: maps a block (rows, width + 1, n) to which series of which row are one state: (rows, n).
     """
 
     indexes: IntArray
-    whole: Callable[[FloatArray], BoolArray]
+    consistent: Callable[[FloatArray], BoolArray]
 
     def __post_init__(self) -> None:
         self.first_pages = self.indexes.min(axis=0, initial=0) // L.SLOTS_PER_PAGE
@@ -85,12 +85,12 @@ class Guarded:
         self._at: IntArray = np.empty(0, np.intp)
         self._block: FloatArray = np.empty(0)
 
-    def some(self, positions: IntArray) -> Guarded:
-        """Of these series only."""
-        return Guarded(self.indexes[:, positions], self.whole)
+    def some(self, positions: IntArray) -> SeqlockGroup:
+        """Return the group of these series only."""
+        return SeqlockGroup(self.indexes[:, positions], self.consistent)
 
     def blocks(self, segment: Segment, rows: list[int], counts: BoolArray | None = None) -> Iterator[FloatArray]:
-        """Blocks (some rows, width + 1, n), together all of `rows` in their order; each good until the next."""
+        """Yield blocks (some rows, width + 1, n), together all of `rows` in their order; each good until the next."""
         step = max(1, MOST_NUMBERS_AT_ONCE // max(1, self.indexes.size))
         for start in range(0, len(rows), step):
             part = None if counts is None else counts[start : start + step]
@@ -110,8 +110,8 @@ class Guarded:
         np.add(starts[:, None, None], self.indexes, out=at)
         matrix, there = segment.matrix.reshape(-1), self._there(segment, rows, counts)
         if there is None:
-            build.gather(matrix, at.reshape(-1), block.reshape(-1))
-            self._look_again(matrix, at, block)
+            cells.gather(matrix, at.reshape(-1), block.reshape(-1))
+            self._read_again(matrix, at, block)
         else:
             block[:] = 0.0
             row, series = np.nonzero(there)
@@ -127,17 +127,17 @@ class Guarded:
         return there if counts is None else there & counts
 
     def _load(self, matrix: FloatArray, at: IntArray) -> FloatArray:
-        """The series at `at` (m, width + 1), each whole: shape (m, width + 1)."""
+        """Return the series at `at` (m, width + 1), each consistent: shape (m, width + 1)."""
         at = np.ascontiguousarray(at.T)[None]
         block = np.empty(at.shape)
-        build.gather(matrix, at.reshape(-1), block.reshape(-1))
-        self._look_again(matrix, at, block)
+        cells.gather(matrix, at.reshape(-1), block.reshape(-1))
+        self._read_again(matrix, at, block)
         loaded: FloatArray = block[0].T
         return loaded
 
-    def _look_again(self, matrix: FloatArray, at: IntArray, block: FloatArray) -> None:
+    def _read_again(self, matrix: FloatArray, at: IntArray, block: FloatArray) -> None:
         for turn in range(TRIES):
-            moved = ~self.whole(block)
+            moved = ~self.consistent(block)
             if not moved.any():
                 return
             if turn >= TRIES_BEFORE_YIELDING:
@@ -145,29 +145,25 @@ class Guarded:
             row, series = np.nonzero(moved)
             again = np.ascontiguousarray(at[row, :, series])
             loaded = np.empty(again.shape)
-            build.gather(matrix, again.reshape(-1), loaded.reshape(-1))
+            cells.gather(matrix, again.reshape(-1), loaded.reshape(-1))
             block[row, :, series] = loaded
 
 
-def _histogram_whole(block: FloatArray) -> BoolArray:
+def _equal_guards(block: FloatArray) -> BoolArray:
     return np.asarray(block[:, 0] == block[:, -1])
 
 
-def _gauge_whole(block: FloatArray) -> BoolArray:
-    return np.asarray(block[:, 0] == block[:, -1])
-
-
-def guarded_histograms(slots: IntArray, buckets: int) -> Guarded:
+def histogram_group(slots: IntArray, buckets: int) -> SeqlockGroup:
     """Histograms of `buckets` buckets: (sequence, buckets..., even sum, odd sum, sequence).
 
     Buckets are loaded before the sums: the writer stores them the other way round.
     """
-    return Guarded(np.append(np.arange(buckets + 3), 0)[:, None] + slots, _histogram_whole)
+    return SeqlockGroup(np.append(np.arange(buckets + 3), 0)[:, None] + slots, _equal_guards)
 
 
-def guarded_gauges(slots: IntArray, width: int) -> Guarded:
+def gauge_group(slots: IntArray, width: int) -> SeqlockGroup:
     """Gauges of `width` slots: (stamp, value, stamp), or the six of a shared one, and its first again."""
-    return Guarded(np.append(np.arange(width), 0)[:, None] + slots, _gauge_whole)
+    return SeqlockGroup(np.append(np.arange(width), 0)[:, None] + slots, _equal_guards)
 
 
 def add_histograms(block: FloatArray, counts: FloatArray, sums: FloatArray) -> None:

@@ -1,4 +1,4 @@
-"""Processes and threads: locks between threads.
+"""Processes and threads: fork hooks, locks, periodic tasks, /proc, files and logging.
 
-Lives here: mechanisms that know nothing of metrics. May not: import anything of the package but `errors`.
+These modules know nothing of metrics, and import only `errors` from the package.
 """

@@ -1,8 +1,8 @@
 """cached_property, without the lock that functools' has before Python 3.12.
 
-That lock is one for all instances of a class, and held while a value is made. Whoever forks while another thread (the
-sync agent's, a scrape's) makes one leaves its child a lock that nobody will ever open: the child's next scrape hangs.
-Two threads may make the value here; the first one to be done decides, and both get that one.
+That lock is shared by all instances of a class, and held while a value is made. A fork while another thread (the sync
+agent's, a scrape's) makes a value leaves the child a lock that is never released: the child's next scrape hangs.
+Here two threads may make the value at once; both get the one that is ready first.
 """
 
 from __future__ import annotations

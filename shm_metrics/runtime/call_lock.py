@@ -1,15 +1,15 @@
-"""A lock between threads that is free as soon as the call that took it has ended, however it ended.
+"""CallLock: a lock between threads that is free as soon as the call that took it ends, however it ends.
 
-A signal handler may raise at any moment, also between the end of a `with` block and the release of its lock. So nothing
-here depends on the release alone: the lock names the call (its frame) that holds it, and a call that has ended holds
-nothing. `frame.clear()` tells the two apart: CPython refuses it for a frame that still runs, in whichever thread.
+A signal handler may raise at any moment, also between the end of a `with` block and the release of its lock. So this
+lock does not depend on the release alone: it names the call (its frame) that holds it, and a call that has ended holds
+nothing. `frame.clear()` tells whether a call has ended: CPython refuses it for a frame that still runs in any thread.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from time import sleep  # at import, like the locks: see locks.py, "Under gevent"
+from time import sleep  # at import, like the locks: see file_locks.py, "Under gevent"
 from types import FrameType
 from typing import TypeVar
 
@@ -21,7 +21,7 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 20e-6, 2e-3
 
 
 class BusyCallError(Exception):
-    """The lock is held, and not waited for."""
+    """The lock is held, and this lock does not wait."""
 
 
 class NestedCallError(BusyCallError):
@@ -29,13 +29,14 @@ class NestedCallError(BusyCallError):
 
 
 class ForkedCallError(Exception):
-    """This process was forked on top of the call, which its parent goes on with: here it must not."""
+    """This process was forked on top of the call; the parent continues it, and this process must not."""
 
 
 class CallLock:
-    """holder: the frame that has it. poisoned: that frame belongs to the parent of this forked process; see renew().
+    """A lock held by a call.
 
-    patient: wait while another thread has it, and do not refuse at once.
+    holder: the frame that has it. poisoned: that frame belongs to the parent of this forked process; see renew().
+    patient: wait while another thread has it, rather than raise BusyCallError.
     """
 
     __slots__ = ("holder", "patient", "poisoned")
@@ -46,8 +47,8 @@ class CallLock:
         self.poisoned = False
 
     def run(self, work: Callable[..., T], *args: object) -> T:
-        """Return `work(*args)`, called with the lock held. Raises NestedCallError, an impatient one BusyCallError."""
-        # Two times the same: an exception on the way out of the inner one finds the outer one.
+        """Return `work(*args)`, called with the lock held. Raise NestedCallError, an impatient one BusyCallError."""
+        # Twice: if a signal handler raises in the inner `finally`, the outer one still releases.
         try:
             try:
                 self.acquire(sys._getframe())
@@ -58,7 +59,7 @@ class CallLock:
             self.release(sys._getframe())
 
     def acquire(self, frame: FrameType) -> None:
-        """Take the lock for the call that `frame` is of; wait while another thread has it. Raises what run() does."""
+        """Take the lock for the call of `frame`; wait while another thread has it. Raise what run() raises."""
         pause = _FIRST_PAUSE
         # Between a comparison and the store after it CPython switches no thread and runs no handler.
         while True:
@@ -75,12 +76,12 @@ class CallLock:
                 continue
             if not self.patient:
                 raise BusyCallError
-            del holder  # a frame that is kept keeps all that its call refers to
+            del holder  # a reference to a frame keeps alive all that its call refers to
             sleep(pause)
             pause = min(1.5 * pause, _LONGEST_PAUSE)
 
     def release(self, frame: FrameType) -> None:
-        """Give the lock back, if this call has it."""
+        """Release the lock, if this call has it."""
         if self.holder is frame:
             self.poisoned = False
             self.holder = None
@@ -102,7 +103,7 @@ class CallLock:
 
 
 class ReentrantCallLock(CallLock):
-    """One that calls on top of the call that holds it pass."""
+    """A CallLock that calls on top of its holder pass."""
 
     __slots__ = ()
 
@@ -115,7 +116,7 @@ class ReentrantCallLock(CallLock):
 
 
 def _is_below(frame: FrameType, top: FrameType) -> bool:
-    """Whether `frame` is `top` or a caller of it."""
+    """Return whether `frame` is `top` or a caller of it."""
     each: FrameType | None = top
     while each is not None:
         if each is frame:

@@ -1,12 +1,12 @@
-"""What is to be done in the child of a fork, and whoever forks without telling CPython.
+"""Fork hooks with priorities, and the detection of forks that CPython does not see.
 
-A child that goes on writing in its parent's row loses counts, its own and its parent's, and nobody sees it. So:
+A child that goes on writing in its parent's row silently loses counts, its own and its parent's. Therefore:
 
-    os.fork(), multiprocessing   CPython runs the list (os.register_at_fork)
-    uWSGI                        forks in C and tells CPython nothing, unless `py-call-osafterfork` is set; but in each
-                                 child it calls `uwsgi.post_fork_hook`, and there the list is run
-    others that fork in C        noticed by the child's pid, when it makes a series or is scraped; what it counted
-                                 before that may be lost, so a warning says so
+    os.fork(), multiprocessing   CPython runs the hooks (os.register_at_fork)
+    uWSGI                        forks in C without CPython's hooks, unless `py-call-osafterfork` is set; but it calls
+                                 `uwsgi.post_fork_hook` in each child, which runs the hooks
+    others that fork in C        detected by the child's pid, when it makes a series or is scraped; a warning says that
+                                 what it counted before may be lost
 """
 
 from __future__ import annotations
@@ -47,11 +47,11 @@ Hook = Callable[[], None]
 LOCKS, ROWS, STATE, TASKS, THREADS = range(5)
 """When a function runs in a child, lowest first.
 
-LOCKS    what the parent's threads held is forgotten
-ROWS     the child takes a row of its own
-STATE    whatever counts or is shown again in the child: it needs the row
-TASKS    periodic tasks are reset: they need all of that
-THREADS  threads start: one that started earlier might meet what another function is about to take from the parent
+LOCKS    free the locks that the parent's threads held
+ROWS     claim a row for the child
+STATE    reset what counts or is shown again in the child, which needs the row
+TASKS    reset periodic tasks, which need all of that
+THREADS  start threads: an earlier one might use what another hook has not reset yet
 """
 
 _in_child: list[tuple[int, Hook]] = []
@@ -86,13 +86,13 @@ def in_parent(function: Hook) -> Hook:
 
 
 def detect_unannounced_fork() -> None:
-    """Run the list now, if this process is a child in which nobody did. Takes 50 ns: nothing for an update."""
-    # Twice: a fork between the two sides of the first comparison has run the list, and the sides differ.
+    """Run the hooks now, if this process is a child in which they did not run. Takes 50 ns."""
+    # Twice: a fork between the two sides of the first comparison runs the hooks, and then the sides differ.
     if os.getpid() == _pid or os.getpid() == _pid:
         return
     _run()
     log.warning(
-        "shm_metrics: process %d was forked by something that told CPython nothing (PyOS_AfterFork_Child); what was "
+        "shm_metrics: process %d was forked without CPython's hooks (PyOS_AfterFork_Child); what was "
         "counted here until now may be lost. Load the application after the fork, or call os.fork()",
         _pid,
     )
@@ -101,7 +101,7 @@ def detect_unannounced_fork() -> None:
 def _run() -> None:
     global _pid
     _pid = os.getpid()
-    # A copy: one that loads a module may add what is only for the next child.
+    # A copy: a hook that loads a module may register one for the next child.
     _run_all(tuple(function for _, function in _in_child))
 
 
@@ -124,10 +124,10 @@ def _run_all(functions: tuple[Hook, ...]) -> None:
 
 @contextmanager
 def block_forks() -> Iterator[None]:
-    """No fork meanwhile: os.fork() waits, at most a few seconds.
+    """Make os.fork() wait, at most a few seconds, while the block runs.
 
-    For a thread that imports modules. A child forked in the middle of that would have modules that are half made, and
-    whose locks, held by a thread that it has not, nobody opens: its own import of them would hang or fail.
+    For a thread that imports modules. A child forked during an import has half-made modules, and module locks held by
+    a thread that does not exist in it: its own import of them hangs or fails.
     """
     with _no_fork:
         yield
@@ -182,19 +182,19 @@ def _allow_forks() -> None:
     global _no_fork
     try:
         _no_fork.release()
-    except RuntimeError:  # waited in vain: it is the other thread's, which in a child is not there
+    except RuntimeError:  # the wait timed out: another thread owns it, which does not exist in a child
         if os.getpid() != _pid:
             _no_fork = threading.RLock()
 
 
 def _run_unless_done() -> None:
-    # With `py-call-osafterfork` CPython has run the list already; and without a master, worker 1 is no child at all.
+    # With `py-call-osafterfork` CPython has run the hooks already; and without a master, worker 1 is no child at all.
     if os.getpid() != _pid:
         _run()
 
 
 def _join_uwsgi(module: ModuleType) -> None:
-    """Be called after uWSGI's forks, whatever anybody assigns to `uwsgi.post_fork_hook`, as uwsgidecorators does."""
+    """Run the hooks after uWSGI's forks, also if other code (uwsgidecorators) assigns `uwsgi.post_fork_hook`."""
 
     def hook() -> None:
         _run_unless_done()

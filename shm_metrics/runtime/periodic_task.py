@@ -1,15 +1,15 @@
-"""What every worker does again and again in a thread of its own, and one of them for all.
+"""PeriodicTask: work that every worker repeats in a thread of its own, such as a push or a sync.
 
-The thread has its owner by a weak reference only, so that it ends when nobody wants the owner any more. Nothing that
-fails in it reaches the application: it is counted, and logged once until it goes right again.
+The thread has only a weak reference to its task, and ends when the task is dropped. Failures never reach the
+application: they are counted, and logged once until the task succeeds again.
 
-Fork. The child has the owner, but not the thread, and whatever lock the thread held stays shut there. So the child's
-owner begins anew, with locks of its own, and its thread begins when all else in the child has begun anew. Under gevent
-a thread is a greenlet, and the child has that too, in the middle of whatever it did: sent on by two processes it would
-arrive twice, so it ends there before anything else happens.
+Fork: the child has the task but not its thread, and a lock that the thread held is never released there. So the child
+resets the task, with new locks, and starts its thread after all other hooks have run. Under gevent a thread is a
+greenlet, which the child has too, in the middle of its work: two processes would send the same data twice, so the child
+ends its copy before anything else runs.
 
-The end of the process. At a normal exit whoever leads does its work once more, if it went right the last time, and
-gives the lead back, so that nobody has to wait for it. A step that hangs is waited for only so long.
+Exit: at a normal exit the leader does its work once more, if it succeeded the last time, and gives the lead back, so
+that no other process waits for it. A step that hangs delays the exit for a limited time.
 """
 
 from __future__ import annotations
@@ -28,39 +28,39 @@ from typing import Any, ClassVar
 from shm_metrics.errors import MetricsError
 from shm_metrics.runtime import forks
 
-__all__ = ["LONGEST_WAIT", "Recurring"]
+__all__ = ["LONGEST_WAIT", "PeriodicTask"]
 
 log = logging.getLogger("shm_metrics")
 
 LONGEST_WAIT = 1.0
-"""Seconds between two steps: a process that was stopped and continued finds out soon, and so does a leader's heir."""
+"""Seconds between two steps: a process that was stopped and continued finds out soon, and so does the next leader."""
 _SHORTEST_WAIT = 0.01
 _EXIT_SECONDS = 5.0
-"""That a process which ends waits for all of its threads together: for a step that is under way, and the last one."""
+"""Seconds that an exit waits for all threads together: for a step under way, and the last one."""
 
 
 class _OfTheParent(BaseException):
-    """Thrown into what a child of fork has of its parent's greenlet; no `except Exception` on the way may keep it."""
+    """Ends a child's copy of its parent's greenlet; a BaseException, so that no `except Exception` catches it."""
 
 
-class Recurring(ABC):
-    """failed: steps that did, in this process; last_error: what the last of them said.
+class PeriodicTask(ABC):
+    """Work that is repeated in a thread. A subclass sets its own fields, and then calls this __init__.
 
-    A subclass sets its own fields first, and then calls this __init__.
+    failed: how many steps failed in this process. last_error: the message of the last failure.
     """
 
     thread_name: ClassVar[str]
-    told_as: ClassVar[str]
-    """What the log says has failed."""
+    log_name: ClassVar[str]
+    """The name of the task in log messages."""
 
     def __init__(self) -> None:
-        self._begin_anew()
+        self._reset()
         _living.add(self)
 
-    def _begin_anew(self) -> None:
+    def _reset(self) -> None:
         self.failed = 0
         self.last_error: str | None = None
-        self._told: str | None = None
+        self._logged: str | None = None
         self._lock = threading.RLock()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -69,11 +69,11 @@ class Recurring(ABC):
         self._loaded = False
         self._begin()
 
-    # -- what a subclass says ---------------------------------------------------------------------------------------
+    # -- what a subclass defines ------------------------------------------------------------------------------------
 
     @abstractmethod
     def _begin(self) -> None:
-        """Set what a child of fork begins anew. The parent's, as it was at the fork, is still there."""
+        """Set the fields that a child of fork resets; they still hold the parent's values at the fork."""
 
     @abstractmethod
     def _step(self) -> None:
@@ -81,40 +81,40 @@ class Recurring(ABC):
 
     @abstractmethod
     def _wait(self) -> float:
-        """Seconds until something may be due."""
+        """Return the seconds until something may be due."""
 
     @abstractmethod
     def _load(self) -> None:
-        """Import what the work needs, also what is imported deep within it only when it is done."""
+        """Import what the work needs, including what it would import late."""
 
     def _worth_once_more(self) -> bool:
-        """Whether it is to be tried at the end of the process, which waits for it."""
-        return self._told is None
+        """Return whether to run once more at exit, which waits for that."""
+        return self._logged is None
 
     @abstractmethod
     def _work_once_more(self) -> None:
-        """With the lock, at the end: do it whether due or not, if this worker leads. Never raises."""
+        """Do the work, due or not, if this worker leads. Called with the lock, at exit. Never raise."""
 
     @abstractmethod
     def _let_go(self) -> None:
-        """With the lock, when all is over: what others wait for. Never raises."""
+        """Give up what other processes wait for. Called with the lock, at the end. Never raise."""
 
     # -- a step -----------------------------------------------------------------------------------------------------
 
     def step(self) -> float:
-        """Do what is due; seconds until something may be due again. Never raises."""
+        """Do what is due. Return the seconds until something may be due again. Never raise."""
         with self._lock:
             try:
                 self._step()
-            except Exception as error:  # the thread must go on, and the application must not notice
+            except Exception as error:  # the thread must go on, and the application must not fail
                 self._failure(error)
             return max(_SHORTEST_WAIT, min(LONGEST_WAIT, self._wait()))
 
     def _load_once(self) -> None:
-        """Before the first work, and not before: a worker that never leads needs no numpy."""
+        """Load what the work needs, at the first work: a worker that never leads needs no numpy."""
         if not self._loaded:
             with forks.block_forks():
-                import encodings.idna  # noqa: F401  # which the first look-up of an address loads
+                import encodings.idna  # noqa: F401  # the first resolution of an address loads it
 
                 self._load()
             self._loaded = True
@@ -123,20 +123,20 @@ class Recurring(ABC):
         self.failed += 1
         self.last_error = f"{type(error).__name__}: {error}"
         kind = self._kind(error)
-        if self._told != kind:
-            self._told = kind
+        if self._logged != kind:
+            self._logged = kind
             level = logging.WARNING if isinstance(error, MetricsError) else logging.ERROR
             message = "shm_metrics: %s: %s; it is tried again, and counting goes on"
-            log.log(level, message, self.told_as, self.last_error)
+            log.log(level, message, self.log_name, self.last_error)
 
     def _kind(self, error: Exception) -> str:
-        """Errors of one kind are logged once."""
+        """Return the kind of an error; each kind is logged once."""
         return type(error).__name__
 
     def _success(self) -> None:
-        if self._told is not None:
-            self._told = None
-            log.warning("shm_metrics: %s: it works again", self.told_as)
+        if self._logged is not None:
+            self._logged = None
+            log.warning("shm_metrics: %s: it works again", self.log_name)
 
     # -- the thread -------------------------------------------------------------------------------------------------
 
@@ -145,7 +145,7 @@ class Recurring(ABC):
         return self._thread is not None and self._thread.is_alive()
 
     def _start(self) -> None:
-        """Begin the thread, if it does not run."""
+        """Start the thread, if it does not run."""
         _register_at_exit()
         with self._lock:
             if not self.running:
@@ -155,9 +155,9 @@ class Recurring(ABC):
                 self._thread.start()
 
     def _end(self, seconds: float) -> bool:
-        """End the thread, waiting for it. True: it is over, and the lock is the caller's to release.
+        """End the thread, and wait for it. Return True with the lock held, which the caller releases.
 
-        False: a step hangs. The thread lets go of everything when it comes back.
+        Return False if a step hangs; the thread then gives everything up when the step returns.
         """
         thread, self._thread = self._thread, None
         self._stop.set()
@@ -166,15 +166,15 @@ class Recurring(ABC):
         return self._lock.acquire(timeout=self._patience(seconds))
 
     def _patience(self, seconds: float) -> float:
-        """For how long a step is waited for that somebody else than the thread does."""
+        """Return how long to wait for a step that another caller than the thread runs."""
         return seconds
 
     @abstractmethod
     def stop(self) -> None:
-        """End the thread, and lead no more. Never raises."""
+        """End the thread, and give up the lead. Never raise."""
 
     def _finish(self, *, let_go: bool = False) -> None:
-        """The thread's last act."""
+        """Finish, as the last thing the thread does."""
         with self._lock:
             if self._once_more:
                 self._work_once_more()
@@ -184,32 +184,32 @@ class Recurring(ABC):
     # -- fork -------------------------------------------------------------------------------------------------------
 
     def after_fork(self) -> bool:
-        """In a child: begin anew. Whether the thread ran in the parent, and is to begin here, too."""
+        """Reset the task in a child. Return whether the thread ran in the parent, and is to start here too."""
         ran = self._thread is not None
         _end_copy(self._greenlet)
-        self._begin_anew()
+        self._reset()
         return ran
 
 
-def _run(reference: weakref.ref[Recurring], stop: threading.Event, pid: int) -> None:
+def _run(reference: weakref.ref[PeriodicTask], stop: threading.Event, pid: int) -> None:
     try:
         _go_on(reference, stop, pid)
     except _OfTheParent:
         pass
 
 
-def _go_on(reference: weakref.ref[Recurring], stop: threading.Event, pid: int) -> None:
-    # pid: also a greenlet that had not begun at the fork is not the child's.
+def _go_on(reference: weakref.ref[PeriodicTask], stop: threading.Event, pid: int) -> None:
+    # pid: the child must not run a greenlet that had not started at the fork.
     while os.getpid() == pid:
         owner = reference()
         if owner is None:
             return
         owner._greenlet = _current_greenlet()
         wait = owner.step()
-        if stop.is_set():  # in the middle of the step: whoever stopped us may not have waited
+        if stop.is_set():  # during the step: the caller of stop() may not have waited
             owner._finish(let_go=True)
             return
-        del owner  # it may go while nobody else has it
+        del owner  # without a reference here the owner can be collected
         if stop.wait(wait):
             break
     owner = reference()
@@ -227,14 +227,14 @@ def _end_copy(greenlet: Any) -> None:
     if greenlet is None or greenlet.dead or greenlet is _current_greenlet():
         return
     try:
-        greenlet.parent = _current_greenlet()  # where it goes on when that one has ended
+        greenlet.parent = _current_greenlet()  # where execution continues after it ends
         greenlet.throw(_OfTheParent)
     except Exception:
-        pass  # of a real thread, and so it is not here
+        pass  # it belongs to a real thread, which the child does not have
 
 
-_living: weakref.WeakSet[Recurring] = weakref.WeakSet()
-_to_start: list[Recurring] = []
+_living: weakref.WeakSet[PeriodicTask] = weakref.WeakSet()
+_to_start: list[PeriodicTask] = []
 
 
 @forks.in_child(forks.TASKS)
@@ -244,8 +244,8 @@ def _after_fork_in_child() -> None:
         try:
             if each.after_fork():
                 _to_start.append(each)
-        except Exception:  # the others have their turn
-            log.exception("shm_metrics: %s: after fork", each.told_as)
+        except Exception:  # the other tasks must be reset too
+            log.exception("shm_metrics: %s: after fork", each.log_name)
 
 
 @forks.in_child(forks.THREADS)
@@ -256,7 +256,7 @@ def _start_in_child() -> None:
 
 @cache
 def _register_at_exit() -> None:
-    """At the first start, when there is a segment: what is registered later is called earlier at exit, on open ones."""
+    """Register at the first start, after the segment is open: exit handlers run in reverse order, on open segments."""
     atexit.register(_at_exit)
 
 
@@ -268,7 +268,7 @@ def _at_exit() -> None:
     deadline = time.monotonic() + _EXIT_SECONDS
     for thread in threads.values():
         thread.join(max(0.0, deadline - time.monotonic()))
-    # When all of them are done, for a push may need the lead that the sync agent has. What hangs goes with the process.
+    # After all threads ended: a push may need the lead that the sync agent has. A hanging thread ends with the process.
     for each, thread in threads.items():
         if not thread.is_alive():
             each.stop()

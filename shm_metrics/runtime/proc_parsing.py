@@ -1,6 +1,6 @@
-"""The texts of /proc, read (man 5 proc_pid_stat, proc_pid_limits, proc_stat).
+"""Parse the texts of /proc (man 5 proc_pid_stat, proc_pid_limits, proc_stat).
 
-Each function raises ValueError for a text that is not what the manual page says.
+Each function raises ValueError for a text that does not match the manual page.
 """
 
 from __future__ import annotations
@@ -52,14 +52,14 @@ def parse_stat(text: bytes) -> ProcessStat:
 
 
 def parse_open_files_limit(text: bytes) -> float:
-    """The soft limit of open files from /proc/PID/limits; infinite when unlimited."""
+    """Return the soft limit of open files from /proc/PID/limits; infinite when unlimited."""
     start = text.index(_OPEN_FILES_LIMIT) + len(_OPEN_FILES_LIMIT)
     soft = text[start:].split(maxsplit=1)[0]
     return math.inf if soft == b"unlimited" else float(int(soft))
 
 
 def parse_boot_time(text: bytes) -> int:
-    """When the machine started, in whole Unix seconds, from /proc/stat."""
+    """Return when the machine started, in whole Unix seconds, from /proc/stat."""
     for line in text.splitlines():
         name, _, value = line.partition(b" ")
         if name == _BOOT_TIME:

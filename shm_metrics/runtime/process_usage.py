@@ -1,4 +1,4 @@
-"""What one look at /proc says of one process."""
+"""The usage of one process, as read from /proc."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ __all__ = ["ProcessUsage", "WorkerUsage"]
 class ProcessUsage:
     """One process at one moment.
 
-    start_ticks: clock ticks from boot to its start. With the pid it is the process's identity: a pid comes again,
-        both together do not.
+    start_ticks: clock ticks from boot to its start. With the pid it is the process's identity: pids recur,
+        but not both together.
     cpu_seconds: user and system time since its start, of all its threads, without its children.
     resident_bytes: with the pages it shares with others, the code and a preloaded application among them.
     open_fds, max_fds, start_time: None where the kernel does not tell us (max_fds: infinite where unlimited).

@@ -1,7 +1,7 @@
-"""Reading processes from /proc: what a scraper sees of a worker without the worker's help.
+"""Read processes from /proc: the figures of a worker without the worker's help.
 
-A process may die between any two reads, and may belong to somebody else. Gone at the first read: None. Gone or closed
-to us later: the figure is None, and the others stand.
+A process may die between any two reads, and may belong to another user. If the first read fails, the result is None; if
+a later one fails, only that figure is None.
 
 Reading one process takes about 25 us here: 8 for stat, 10 for limits, 3 for the number of descriptors.
 """
@@ -30,7 +30,7 @@ _FD_COUNT_RELEASE = (6, 2)
 
 
 def read_process(pid: int, proc: str = KERNEL_PROC) -> ProcessUsage | None:
-    """What /proc says of `pid` now; None when there is no such process (or it is hidden from us).
+    """Return the usage of `pid` now; None when there is no such process (or it is hidden from us).
 
     A process that has died and has not been waited for still has its CPU seconds, the final ones, and no memory.
     proc: where the proc file system is mounted, for an exporter that sees its host's elsewhere.
@@ -55,18 +55,18 @@ def read_process(pid: int, proc: str = KERNEL_PROC) -> ProcessUsage | None:
 
 
 def read_worker(row: int, pid: int, role: str = "", start_ticks: int = 0, proc: str = KERNEL_PROC) -> WorkerUsage:
-    """The worker of one row with its usage, which is None unless `pid` is still the process that claimed the row.
+    """Return the worker of one row with its usage; None for usage unless `pid` is still the process that claimed it.
 
-    start_ticks: what the worker's `own_start_ticks()` was; 0 trusts the pid alone.
+    start_ticks: the worker's `own_start_ticks()`; 0 trusts the pid alone.
     """
     usage = read_process(pid, proc)
     if usage is not None and start_ticks and usage.start_ticks != start_ticks:
-        usage = None  # the pid has come again
+        usage = None  # another process has the pid now
     return WorkerUsage(row, pid, role, usage)
 
 
 def own_start_ticks(proc: str = KERNEL_PROC) -> int:
-    """This process's start in clock ticks after boot, for `read_worker`; 0 where there is no /proc to tell it."""
+    """Return this process's start in clock ticks after boot, for `read_worker`; 0 without /proc."""
     try:
         return parse_stat(_read(f"{proc}/self/stat")).start_ticks
     except (OSError, ValueError):
@@ -84,7 +84,7 @@ def _read(path: str) -> bytes:
 
 def _count_fds(directory: str, proc: str) -> int | None:
     try:
-        # 0 is what older and other kernels say, and a process that has no descriptor: both are worth a second look.
+        # 0 comes from older and other kernels, and from a process without descriptors: list the directory then.
         if proc == KERNEL_PROC and _size_is_count():
             count = os.stat(f"{directory}/fd").st_size
             if count:
@@ -110,7 +110,7 @@ def _size_is_count() -> bool:
 
 @functools.lru_cache(maxsize=8)
 def _boot_time(proc: str) -> int | None:
-    """Asked once: the file is long on a large machine, and an adjusted clock must not look like a restart."""
+    """Read once: the file is long on a large machine, and an adjusted clock must not look like a restart."""
     try:
         with open(f"{proc}/stat", "rb") as file:
             return parse_boot_time(file.read())

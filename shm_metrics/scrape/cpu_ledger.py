@@ -1,10 +1,10 @@
-"""CPU seconds that outlive their workers.
+"""The CPU ledger: CPU seconds that outlive their workers.
 
-A worker that is gone takes its CPU seconds with it; a sum over the living would fall. So each scrape notes what it saw
+The CPU seconds of a dead worker are gone; a sum over the living would fall. So each scrape notes what it saw
 of each row's process, in the segment if it may write there (under the ledger lock), and in its own memory; when another
 process is seen on the row, the last figure of the one before is retired into the row's total. What a worker used after
 the last scrape that saw it is not counted: the counter is low by at most one scrape interval's work a worker. Both
-notes are too low at worst, so the greater one is told, and it never falls while this process or the segment lives.
+notes can only be too low, so the greater one is shown, and it never falls while this process or the segment lives.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class _Entry(NamedTuple):
     retired: float = 0.0
 
     def of_others(self, usage: ProcessUsage | None) -> float:
-        """CPU seconds of all processes of the row but this one."""
+        """Return the CPU seconds of all processes of the row but this one."""
         return self.retired if self._is(usage) else self.retired + self.last
 
     def with_seen(self, usage: ProcessUsage) -> _Entry:
@@ -57,7 +57,7 @@ class _LedgerLock(CallLock):
         self.pid = getpid()
 
     def acquire(self, frame: FrameType) -> None:
-        """As CallLock.acquire(). Raises BusyCallError."""
+        """Acquire as CallLock.acquire() does. Raise BusyCallError."""
         if self.pid != getpid():
             self.renew()
             self.pid = getpid()
@@ -66,7 +66,7 @@ class _LedgerLock(CallLock):
             raise BusyCallError
 
     def release(self, frame: FrameType) -> None:
-        """As CallLock.release()."""
+        """Release as CallLock.release() does."""
         if self.holder is frame:
             self._segment.locks.release(L.LOCK_LEDGER)
             super().release(frame)
@@ -81,7 +81,7 @@ class CpuLedger:
         self._lock = _LedgerLock(segment)
 
     def retired_seconds(self, used_rows: Iterable[int], live: Mapping[int, ProcessUsage]) -> float:
-        """CPU seconds of all processes that had a row and are not the ones in `live` (row -> usage)."""
+        """Return the CPU seconds of all processes that had a row and are not in `live` (row -> usage)."""
         total = 0.0
         for row in used_rows:
             usage = live.get(row)
@@ -90,7 +90,7 @@ class CpuLedger:
         return total
 
     def note(self, live: Mapping[int, ProcessUsage]) -> None:
-        """Write down what was seen; in the segment too, unless somebody else is at it."""
+        """Note what was seen; in the segment too, unless another scraper is writing there."""
         for row, usage in live.items():
             self._own[row] = self._own.get(row, _Entry()).with_seen(usage)
         if self.segment.writable:
@@ -111,7 +111,7 @@ class CpuLedger:
         return _Entry(*_ENTRY.unpack_from(self.segment.bytes, self._note(at, L.word(self.segment.bytes, at))))
 
     def _write(self, row: int, entry: _Entry) -> None:
-        """Into the note that does not count; then one store has it count. A kill leaves the one before."""
+        """Write the note that does not count yet; then one store selects it. A kill leaves the previous one."""
         at = self._at(row)
         choice = (L.word(self.segment.bytes, at) + 1) & 1
         _ENTRY.pack_into(self.segment.bytes, self._note(at, choice), *entry)

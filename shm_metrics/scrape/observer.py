@@ -1,4 +1,4 @@
-"""A source of scrapes for a process that does not count: the exporter."""
+"""SegmentObserver: a source of scrapes for a process that does not count, such as `shm-metrics serve`."""
 
 from __future__ import annotations
 
@@ -9,70 +9,75 @@ from shm_metrics.model.families import AnyFamily
 from shm_metrics.runtime.call_lock import CallLock, NestedCallError
 from shm_metrics.scrape.scraper import Scraper
 from shm_metrics.segment.layout import Layout
-from shm_metrics.segment.location import Place
+from shm_metrics.segment.location import SegmentLocation
 from shm_metrics.segment.presence import Presence
 
-__all__ = ["Exporter"]
+__all__ = ["SegmentObserver"]
 
 T = TypeVar("T")
 
 
-class Exporter:
-    """Watches the segment at `place` and is present, so that its totals outlive all workers.
+class SegmentObserver:
+    """Scrapes the segment at `place` and stays attached to it, so that its totals outlive all workers.
 
-    create: make the segment if there is none, with these capacities; a job that begins and ends between two looks is
-        then counted too. Left out: wait for it.
+    create: the capacities of the segment to make if there is none; then a job that starts and ends between two
+        scrapes is counted too. Left out: wait until an application makes the segment.
     """
 
     def __init__(
-        self, place: Place, *, create: Layout | None = None, process_metrics: bool = True, per_worker: bool = False
+        self,
+        place: SegmentLocation,
+        *,
+        create: Layout | None = None,
+        process_metrics: bool = True,
+        per_worker: bool = False,
     ) -> None:
         self.place = place
         self._create = create
         self._options: dict[str, Any] = {"process_metrics": process_metrics, "per_worker": per_worker}
         self._presence: Presence | None = None
         self._scraper: Scraper | None = None
-        # One scrape at a time: a look may close the segment that a scrape is about to read.
+        # One call at a time: attach() may close the segment that a scrape is about to read.
         self._lock = CallLock()
 
-    def look(self) -> str:
-        """Be present at the segment that is there now; its incarnation, in hex.
+    def attach(self) -> str:
+        """Attach to the segment that exists now. Return its incarnation, in hex.
 
-        To be called now and then: a segment that nobody is present at ends with its last worker.
-        Raises FileNotFoundError while there is none, SegmentError when it cannot be made, joined or read.
+        Call it every few seconds: a segment that no process is attached to ends with its last worker.
+        Raise FileNotFoundError while there is no segment, SegmentError if it cannot be made, joined or read.
         """
         try:
-            return self._lock.run(self._look)
+            return self._lock.run(self._attach)
         except NestedCallError:
-            return self._beside(Exporter.look)
+            return self._on_a_copy(SegmentObserver.attach)
 
-    def _look(self) -> str:
+    def _attach(self) -> str:
         return self._attached().segment().header.incarnation.hex()
 
     def collect(self) -> list[AnyFamily]:
-        """Everything a scrape shows. Raises what look() raises."""
+        """Return everything that a scrape shows. Raise what attach() raises."""
         try:
             return self._lock.run(self._collect)
         except NestedCallError:
-            return self._beside(Exporter.collect)
+            return self._on_a_copy(SegmentObserver.collect)
 
     def _collect(self) -> list[AnyFamily]:
         return self._attached().collect()
 
-    def _beside(self, read: Callable[[Exporter], T]) -> T:
-        """For a signal handler or __del__ on top of a call of this thread, whose segment must stay open."""
-        another = Exporter(self.place, **self._options)
+    def _on_a_copy(self, read: Callable[[SegmentObserver], T]) -> T:
+        """Run `read` for a signal handler or __del__ that interrupts a call, whose segment must stay open."""
+        copy = SegmentObserver(self.place, **self._options)
         try:
-            return read(another)
+            return read(copy)
         finally:
-            another.close()
+            copy.close()
 
     def close(self) -> None:
-        """Be absent again."""
+        """Detach from the segment."""
         try:
             self._lock.run(self._close)
         except NestedCallError:
-            self._close()  # the call that this one came in on top of fails
+            self._close()  # the interrupted call fails
 
     def _close(self) -> None:
         for held in (self._scraper, self._presence):

@@ -10,13 +10,13 @@
 | `shm_metrics_workers` | how many there are, those included whose /proc cannot be read |
 
 The names are prometheus_client's where it has them, so that dashboards go on working; its figures are one worker's.
-A worker that cannot be read is left out of a sum, and a family of which nothing is known is left out whole: a wrong
+A worker that cannot be read is left out of a sum, and a family of which nothing is known is left out: a wrong
 zero is worse than a gap.
 
 Asked for per worker, each figure comes a second time as `shm_metrics_worker_*{row,pid,role}`: under names of their own,
 because `sum(process_cpu_seconds_total)` would count a worker twice if it were one more series of the same family.
-A row is taken up by the next worker and a pid is not, so these make new series at every recycling: the sums are for
-long memory, these for the day on which one asks which worker it is.
+The next worker takes over a row but not a pid, so recycling makes new series of these: store the sums for long, and use
+these to find the one worker that misbehaves.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ Combine: TypeAlias = Callable[[list[float]], float]
 
 
 def _whole_ticks(seconds: list[float]) -> float:
-    """The sum, without the dust of adding in another order: a counter that falls by 1e-16 counts as one that was reset.
+    """Return the sum, independent of the order: a counter that falls by 1e-16 would count as reset.
 
-    The kernel counts CPU time in hundredths of a second; a millionth is far from them and from the dust alike.
+    The kernel counts CPU time in hundredths of a second; a millionth is far from both that and the rounding error.
     """
     return round(sum(seconds), 6)
 
@@ -121,7 +121,7 @@ _GAUGES = (
 def process_families(
     workers: Sequence[WorkerUsage], retired_cpu_seconds: float = 0.0, per_worker: bool = False
 ) -> list[SampleFamily]:
-    """The families of the table above.
+    """Return the families of the table above.
 
     workers: the live ones, each once.
     retired_cpu_seconds: what the workers that are no longer in `workers` had used. A worker must go over from the one

@@ -1,4 +1,4 @@
-"""What one scrape collects, of a segment that this process writes or only watches."""
+"""The scraper: collects everything that a page shows, of a segment that this process writes or watches."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ from shm_metrics.model.snapshot import Snapshot
 from shm_metrics.reader.catalog_view import SeriesEntry
 from shm_metrics.reader.reader import Reader
 from shm_metrics.runtime import forks
+from shm_metrics.runtime.log_once import LogOnce
 from shm_metrics.runtime.process_usage import ProcessUsage, WorkerUsage
 from shm_metrics.runtime.procfs import read_worker
 from shm_metrics.scrape.cpu_ledger import CpuLedger
 from shm_metrics.scrape.process_families import process_families
 from shm_metrics.scrape.self_metrics import EngineFigures, self_families
-from shm_metrics.segment import catalog_records as records
+from shm_metrics.segment import catalog_records
 from shm_metrics.segment import layout as L
-from shm_metrics.segment.location import Place
+from shm_metrics.segment.location import SegmentLocation
 from shm_metrics.segment.presence import watch
 from shm_metrics.segment.segment import Segment
 from shm_metrics.segment.slot_table import FREE
@@ -32,14 +33,15 @@ log = logging.getLogger("shm_metrics")
 
 
 class Scraper:
-    """writer: this process as a writer of the segment, or None to watch it read-only.
+    """Collects one segment.
 
-    present: watch it and be present, so that the segment's life goes on while no worker lives.
+    writer: this process as a writer of the segment, or None to watch it read-only.
+    present: keep the segment alive while watching it, also when no worker lives.
     """
 
     def __init__(
         self,
-        place: Place,
+        place: SegmentLocation,
         writer: Writer | None,
         *,
         process_metrics: bool,
@@ -57,7 +59,7 @@ class Scraper:
         self._writer = writer
         self._watched: Reader | None = None
         self._collectors: list[Any] = []
-        self._told: set[str] = set()
+        self._log_once = LogOnce(log)
         self._ledger: CpuLedger | None = None
         if writer is None:
             self._reader()
@@ -96,19 +98,23 @@ class Scraper:
         return {name: entry.family for name, entry in self._reader().refreshed().families.items()}
 
     def entry(self, family: Family, pairs: LabelPairs) -> SeriesEntry | None:
-        """The catalog's entry of a series of this definition, or None. A removed one has what it counted since."""
-        mirror, key = self._reader().refreshed(), records.family_key(family)
-        for found in (mirror.families.get(family.name), *mirror.older):
-            if found is not None and found.family.name == family.name and records.family_key(found.family) == key:
-                entry = found.series.get(records.series_key(found.id, pairs))
-                if entry is not None and mirror.table.state(entry.slot, entry.hash) != FREE:
+        """Return the catalog entry of a series of this definition, or None; a removed one if it was used since."""
+        catalog_view, key = self._reader().refreshed(), catalog_records.family_key(family)
+        for found in (catalog_view.families.get(family.name), *catalog_view.older):
+            if (
+                found is not None
+                and found.family.name == family.name
+                and catalog_records.family_key(found.family) == key
+            ):
+                entry = found.series.get(catalog_records.series_key(found.id, pairs))
+                if entry is not None and catalog_view.table.state(entry.slot, entry.hash) != FREE:
                     return entry
         return None
 
     # -- collecting -----------------------------------------------------------------------------------------------
 
     def collect(self) -> list[AnyFamily]:
-        """Raises SegmentFormatError or FileNotFoundError when there is nothing to read: never half an answer."""
+        """Collect all families. Raise SegmentFormatError or FileNotFoundError rather than return a part."""
         began = time.perf_counter()
         snapshot = self.snapshot()
         families: list[Any] = list(snapshot.items)
@@ -137,7 +143,7 @@ class Scraper:
         return list(process_families(workers, retired, self.per_worker))
 
     def figures(self, snapshot: Snapshot | None = None) -> EngineFigures:
-        """The segment's own state."""
+        """Return the segment's own state."""
         snapshot = snapshot or self.snapshot()
         reader = self._reader()
         segment = reader.segment
@@ -167,19 +173,18 @@ class Scraper:
         return int(self._writer is not None and not self._writer.closed and self._writer.lease is None)
 
     def _removed(self, segment: Segment) -> bool:
-        """Whether the file is gone while we count in it: those to come will count elsewhere, which nobody would see."""
-        if self._writer is None or segment.in_place:  # who only watches follows to the next one
+        """Return whether the file is gone while we count in it; new processes then count in another one, so log it."""
+        if self._writer is None or segment.in_place:  # a process that only watches follows to the next segment
             return False
-        if "removed" not in self._told:
-            self._told.add("removed")
-            log.error(
-                "shm_metrics: %s was removed while it is in use: processes that start from now on count in another "
-                "one; restart those that run",
-                self.place.path,
-            )
+        self._log_once.error(
+            "removed",
+            "shm_metrics: %s was removed while it is in use: processes that start from now on count in another "
+            "one; restart those that run",
+            self.place.path,
+        )
         return True
 
-    # -- what the application adds --------------------------------------------------------------------------------
+    # -- collectors of the application ----------------------------------------------------------------------------
 
     def register(self, collector: Any) -> None:
         if not callable(collector) and not callable(getattr(collector, "collect", None)):
@@ -193,7 +198,7 @@ class Scraper:
         self._collectors.remove(collector)
 
     def run(self, collector: Any) -> list[AnyFamily]:
-        """What a collector gives; nothing, counted and logged once, when it fails."""
+        """Return a collector's families; none if it fails, which is counted and logged once."""
         try:
             collect: Callable[[], Iterable[AnyFamily]] = getattr(collector, "collect", collector)
             families = list(collect())
@@ -213,17 +218,15 @@ class Scraper:
 
     def _failed(self, what: str, error: Exception) -> None:
         self.errors += 1
-        if what not in self._told:
-            self._told.add(what)
-            log.warning("shm_metrics: %s failed, the scrape goes on without it: %r", what, error)
+        self._log_once.warning(what, "shm_metrics: %s failed, the scrape goes on without it: %r", what, error)
 
 
 def _check_family(family: Any) -> None:
-    """Raise an error for what is no family: rendered beside the others, it would cost the whole page."""
+    """Raise TypeError for what is no family: it would break the whole page."""
     if isinstance(family, FamilySnapshot):
         return
-    told = [getattr(family, field, None) for field in ("name", "documentation", "type", "unit")]
-    if not all(isinstance(text, str) for text in told) or not isinstance(getattr(family, "samples", None), Sequence):
+    texts = [getattr(family, field, None) for field in ("name", "documentation", "type", "unit")]
+    if not all(isinstance(text, str) for text in texts) or not isinstance(getattr(family, "samples", None), Sequence):
         raise TypeError(f"it gave {family!r}; give SampleFamily or prometheus_client's Metric")
     for sample in family.samples:
         if not isinstance(sample.name, str):

@@ -1,4 +1,4 @@
-"""What the engine says of itself: the `shm_metrics_*` families."""
+"""Self-metrics of the engine: the `shm_metrics_*` families."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["EngineFigures", "self_families"]
 
 @dataclass(frozen=True, slots=True)
 class EngineFigures:
-    """One look at a segment's own state."""
+    """A segment's own state at one moment."""
 
     rows: int
     rows_used: int
@@ -42,7 +42,7 @@ _FAMILIES = (
     ("slots", GAUGE, "Slots of the segment"),
     ("slots_used", GAUGE, "Slots given to series so far"),
     ("series", GAUGE, "Series shown"),
-    ("shadowed_series", GAUGE, "Series hidden because their name was declared anew with another definition"),
+    ("shadowed_series", GAUGE, "Series hidden because their name was declared again with another definition"),
     ("damaged_records", GAUGE, "Catalog records and exemplars that could not be read"),
     (
         "counters_near_limit",
@@ -65,5 +65,5 @@ _RUN = RunFamilies(
 
 
 def self_families(figures: EngineFigures) -> FamilyRun:
-    """One family a figure, without labels."""
+    """Return one family a figure, without labels."""
     return FamilyRun(_RUN, np.array([float(getattr(figures, name)) for name, _, _ in _FAMILIES]))

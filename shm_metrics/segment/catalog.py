@@ -1,11 +1,11 @@
-"""The list of families and series in a segment.
+"""The catalog: the list of families and series in a segment.
 
-A record is there once the commit offset has passed it; a writer killed before that leaves bytes that the next
-append overwrites. The catalog is the truth: index and readers are made from it.
+A record is published once the commit offset has passed it; a writer killed before that leaves bytes that the next
+append overwrites. Index and readers are derived from the catalog.
 
-There are two regions, and the number of switches says which is in use. When one is full of records that are dead,
-what lives is copied to the other, and one store switches. An offset is good until the next switch; what reads
-without the lock compares the number of switches before and after.
+There are two regions, and the number of switches selects the one in use. When it is full of dead records, the living
+ones are copied to the other region, and one store switches. An offset is valid until the next switch; a reader without
+the lock compares the number of switches before and after.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from collections.abc import Callable, Iterator
 
 from shm_metrics.errors import SegmentFormatError, SegmentFullError
 from shm_metrics.runtime.call_lock import CallLock, ForkedCallError
-from shm_metrics.segment import catalog_records as records
+from shm_metrics.segment import catalog_records
 from shm_metrics.segment import layout as L
-from shm_metrics.segment.catalog_records import Record
+from shm_metrics.segment.catalog_records import CatalogRecord
 from shm_metrics.segment.segment import Segment
 
 __all__ = ["Catalog"]
@@ -31,7 +31,7 @@ _WRITTEN = re.compile(rb"[^\0]")
 
 
 class Catalog:
-    """lock: of the process' own author, whose `poisoned` stops every store; a reader has none."""
+    """Reads and appends records. lock: of this process' allocator; `poisoned` stops every store. Readers have none."""
 
     def __init__(self, segment: Segment, lock: CallLock | None = None) -> None:
         lay = segment.layout
@@ -53,20 +53,20 @@ class Catalog:
 
     @property
     def commit(self) -> int:
-        """The end of what has been published."""
+        """The end of the published records."""
         words = self.segment.words
         return self._commit(words[_SWITCHES] & 1)
 
     def _commit(self, region: int) -> int:
         words, size = self.segment.words, len(self._regions[region])
         commit = words[_COMMIT + region]
-        if commit > words[_RESERVED + region] or commit > size or commit % records.ALIGN:
-            # Damaged. Memory that was never reserved is not touched, whatever the word says.
-            return min(commit, words[_RESERVED + region], size) // records.ALIGN * records.ALIGN
+        if commit > words[_RESERVED + region] or commit > size or commit % catalog_records.ALIGN:
+            # Damaged. Do not access memory that was never reserved.
+            return min(commit, words[_RESERVED + region], size) // catalog_records.ALIGN * catalog_records.ALIGN
         return commit
 
-    def append(self, record: Record) -> tuple[int, int]:
-        """Write and publish a record; where it begins and ends. Raises SegmentFullError."""
+    def append(self, record: CatalogRecord) -> tuple[int, int]:
+        """Write and publish a record. Return where it starts and ends. Raise SegmentFullError."""
         return self._append(record.pack(), self.switches & 1)
 
     def _append(self, packed: bytes, region: int) -> tuple[int, int]:
@@ -97,10 +97,10 @@ class Catalog:
             raise ForkedCallError
         segment.words[_RESERVED + region] = step
 
-    def copy(self, wanted: Callable[[Record], bool]) -> None:
-        """Copy the records that are `wanted` to the other region, and switch to it. Raises SegmentFullError.
+    def copy(self, wanted: Callable[[CatalogRecord], bool]) -> None:
+        """Copy the records that are `wanted` to the other region, and switch to it. Raise SegmentFullError.
 
-        A kill on the way leaves the region in use as it was. Readers see the switch, and read from the beginning.
+        A kill on the way leaves the region in use as it was. Readers see the switch, and read from the start.
         """
         words, data, lock = self.segment.words, self.data, self._lock
         other = (self.switches + 1) & 1
@@ -118,14 +118,14 @@ class Catalog:
             raise ForkedCallError
         words[_SWITCHES] = switches
 
-    def read(self, offset: int) -> Record:
-        """The record at `offset`. Raises SegmentFormatError."""
-        return records.unpack(self.data, offset, self.commit)[0]
+    def read(self, offset: int) -> CatalogRecord:
+        """Return the record at `offset`. Raise SegmentFormatError."""
+        return catalog_records.unpack(self.data, offset, self.commit)[0]
 
     def raise_rank(self, offset: int, rank: int) -> None:
-        """Have the definition at `offset` be newer than those of a lower rank."""
+        """Raise the rank of the definition at `offset`: a higher rank is newer."""
         place, packed = (
-            slice(offset + records.RANK_OFFSET, offset + records.RANK_OFFSET + L.WORD),
+            slice(offset + catalog_records.RANK_OFFSET, offset + catalog_records.RANK_OFFSET + L.WORD),
             rank.to_bytes(8, "little"),
         )
         if self._lock.poisoned:
@@ -133,20 +133,20 @@ class Catalog:
         self.data[place] = packed
 
     def rank(self, offset: int) -> int:
-        return L.word(self.data, offset + records.RANK_OFFSET)
+        return L.word(self.data, offset + catalog_records.RANK_OFFSET)
 
-    def scan(self, start: int) -> Iterator[tuple[int, Record | None, int]]:
-        """The published records from `start` on, as (offset, record, offset of the next).
+    def scan(self, start: int) -> Iterator[tuple[int, CatalogRecord | None, int]]:
+        """Return the published records from `start` on, as (offset, record, offset of the next).
 
-        A damaged stretch comes as one None: the scan goes on at the next place where a whole record with a right
-        checksum begins.
+        A damaged stretch is returned as one None: the scan resumes at the next complete record with a correct
+        checksum.
         """
         data, offset, end = self.data, start, self.commit
         while offset < end:
             try:
-                record, following = records.unpack(data, offset, end)
+                record, following = catalog_records.unpack(data, offset, end)
             except SegmentFormatError:
-                following = _resynchronise(data, offset + records.ALIGN, end)
+                following = _resynchronise(data, offset + catalog_records.ALIGN, end)
                 yield offset, None, following
             else:
                 yield offset, record, following
@@ -156,11 +156,11 @@ class Catalog:
 def _resynchronise(data: memoryview, offset: int, end: int) -> int:
     while offset < end:
         try:
-            records.unpack(data, offset, end)
+            catalog_records.unpack(data, offset, end)
             return offset
         except SegmentFormatError:
-            written = _WRITTEN.search(data, offset + records.ALIGN, end)  # a stretch of zeros may be long
+            written = _WRITTEN.search(data, offset + catalog_records.ALIGN, end)  # a stretch of zeros may be long
             if written is None:
                 return end
-            offset = written.start() // records.ALIGN * records.ALIGN
+            offset = written.start() // catalog_records.ALIGN * catalog_records.ALIGN
     return end

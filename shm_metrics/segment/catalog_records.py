@@ -1,4 +1,4 @@
-"""Catalog records: bytes to meaning and back.
+"""Catalog records: pack and unpack.
 
     +--------+-------+------+------+---------+---------+------+--------+------+-------+---------+-----+------+
     | length | crc32 | rank | kind | padding | key len | hash | parent | slot | count | created | key | tail |
@@ -7,15 +7,15 @@
 
 length counts the whole record with the padding at its end, to a multiple of 8 bytes. The checksum covers the length
 and all from `kind` on: not `rank`, the one word that changes in place (under the catalog lock). hash: of the
-key, by which the index finds it. No field is an offset, so a record can be copied as it is. What the fields hold:
+key, by which the index finds it. No field is an offset, so a record can be copied unchanged. The fields:
 
-    FAMILY  key: "F" + JSON of the definition, all that makes two definitions differ; tail: the documentation;
+    FAMILY  key: "F" + JSON of the definition without its documentation; tail: the documentation;
             parent: its number, counted from 1; slot, count: the overflow series' slots (0 = none); rank: of two
             definitions of one name the higher one is the newer
     SERIES  parent: the hash of its family; key: "S" + parent + labels; slot, count: its slots; created: when the
-            record was made. What changes in a series' life stands in the slot table.
+            record was made. The slot table holds what changes in a series' life.
 
-Labels are joined with 0xFF, which UTF-8 never contains; an info's own labels and its payload are parted by 0xFE.
+Labels are joined with 0xFF, which UTF-8 never contains; an info's own labels and its payload are separated by 0xFE.
 """
 
 from __future__ import annotations
@@ -45,11 +45,11 @@ ALIGN = L.RECORD_ALIGN
 KEY_LENGTH = struct.Struct("<I")
 _HASH = struct.Struct("<Q")
 
-__all__ = ["Record"]
+__all__ = ["CatalogRecord"]
 
 
 @dataclass(slots=True)
-class Record:
+class CatalogRecord:
     kind: int
     key: bytes = b""
     parent: int = 0
@@ -61,7 +61,7 @@ class Record:
     hash: int = 0
 
     def pack(self) -> bytes:
-        """The record's bytes. Raises InvalidMetricError when they are more than MAX_RECORD_BYTES."""
+        """Return the record's bytes. Raise InvalidMetricError when they are more than MAX_RECORD_BYTES."""
         key, tail = self.key, self.tail
         check_size(len(key) + len(tail))
         length = HEAD_BYTES + len(key) + len(tail)
@@ -80,10 +80,10 @@ def check_size(size: int) -> None:
         )
 
 
-def unpack(data: memoryview, offset: int, end: int) -> tuple[Record, int]:
-    """The record at `offset` and the offset of the next one.
+def unpack(data: memoryview, offset: int, end: int) -> tuple[CatalogRecord, int]:
+    """Return the record at `offset` and the offset of the next one.
 
-    Raises SegmentFormatError when the bytes up to `end` hold no whole, undamaged record there.
+    Raise SegmentFormatError when the bytes up to `end` hold no complete, undamaged record there.
     """
     if offset < 0 or offset % ALIGN or offset + HEAD_BYTES > end:
         raise SegmentFormatError(f"no catalog record at {offset}")
@@ -96,11 +96,11 @@ def unpack(data: memoryview, offset: int, end: int) -> tuple[Record, int]:
     if zlib.crc32(body, length) != crc or kind not in KINDS or key_end + padding > len(body):
         raise SegmentFormatError(f"catalog record at {offset} is damaged: its checksum is wrong")
     key, tail = bytes(body[_HEAD.size : key_end]), bytes(body[key_end : len(body) - padding])
-    return Record(kind, key, parent, slot, count, created, tail, rank, hash_), offset + length
+    return CatalogRecord(kind, key, parent, slot, count, created, tail, rank, hash_), offset + length
 
 
 def has_key(data: memoryview, offset: int, end: int, key: bytes) -> bool:
-    """Whether the record at `offset`, unchecked but within bounds, has this key."""
+    """Return whether the record at `offset`, unchecked but within bounds, has this key."""
     start = offset + HEAD_BYTES
     if offset % ALIGN or start > end:
         return False
@@ -109,7 +109,7 @@ def has_key(data: memoryview, offset: int, end: int, key: bytes) -> bool:
 
 
 def hash_at(data: memoryview, offset: int, end: int) -> int:
-    """The hash in the record at `offset`, unchecked but within bounds; 0, which no key has, where there can be none."""
+    """Return the hash in the record at `offset`, unchecked but within bounds; 0, which no key has, out of bounds."""
     if offset % ALIGN or offset + HEAD_BYTES > end:
         return 0
     return int(_HASH.unpack_from(data, offset + HASH_OFFSET)[0])
@@ -119,13 +119,13 @@ def hash_at(data: memoryview, offset: int, end: int) -> int:
 
 
 def family_key(family: Family) -> bytes:
-    """What makes two definitions differ: everything but the documentation."""
-    told = [family.name, family.type, family.unit, family.mode, list(family.bounds), list(family.states)]
-    return b"F" + json.dumps(told, separators=(",", ":")).encode()
+    """Return the key of a definition: everything in it but the documentation."""
+    fields = [family.name, family.type, family.unit, family.mode, list(family.bounds), list(family.states)]
+    return b"F" + json.dumps(fields, separators=(",", ":")).encode()
 
 
-def family_of(record: Record) -> Family:
-    """The definition in a FAMILY record."""
+def family_of(record: CatalogRecord) -> Family:
+    """Return the definition in a FAMILY record."""
     try:
         name, type_, unit, mode, bounds, states = json.loads(record.key[1:])
         return Family(name, type_, record.tail.decode(), unit, tuple(bounds), mode, tuple(states))
@@ -133,8 +133,8 @@ def family_of(record: Record) -> Family:
         raise SegmentFormatError(f"family record cannot be read: {error}") from error
 
 
-def name_of(record: Record) -> str:
-    """The name in a FAMILY record; empty when it cannot be read."""
+def name_of(record: CatalogRecord) -> str:
+    """Return the name in a FAMILY record; empty when it cannot be read."""
     try:
         return family_of(record).name
     except SegmentFormatError:
@@ -142,7 +142,7 @@ def name_of(record: Record) -> str:
 
 
 def series_key(family_id: int, labels: LabelPairs, payload: LabelPairs = ()) -> bytes:
-    """The key of a series; `payload` is what an info says of itself beside its labels."""
+    """Return the key of a series; `payload` holds an info's own pairs beside its labels."""
     try:
         text = b"\xff".join([part.encode() for pair in labels for part in pair])
         if payload:
@@ -154,8 +154,8 @@ def series_key(family_id: int, labels: LabelPairs, payload: LabelPairs = ()) -> 
     return b"S" + family_id.to_bytes(8, "little") + text
 
 
-def labels_of(record: Record) -> tuple[LabelPairs, LabelPairs]:
-    """The labels and the payload in a SERIES record."""
+def labels_of(record: CatalogRecord) -> tuple[LabelPairs, LabelPairs]:
+    """Return the labels and the payload in a SERIES record."""
     labels, _, payload = record.key[9:].partition(b"\xfe")
     return _pairs(labels), _pairs(payload)
 

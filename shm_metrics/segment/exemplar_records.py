@@ -1,11 +1,11 @@
-"""Exemplars: what is valid, and the bytes of an entry in a row's exemplar table.
+"""Exemplars: their validity, and the bytes of an entry in a row's exemplar table.
 
 The rules are OpenMetrics' (1.0, section Exemplars): names and values have at most 128 characters together. A name may
 be any text that does not begin with two underscores, as in prometheus_client; a page shows an underscore for each
 character that its format does not know.
 
-In an entry the labels are joined with 0xFF, which UTF-8 never contains. The longest text there can be is 128 names of
-one character of four bytes with no values: 767 bytes, which an entry holds.
+In an entry the labels are joined with 0xFF, which UTF-8 never contains. The longest possible text is 128 names of one
+character of four bytes with no values: 767 bytes, which fit into an entry.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ assert L.PAGE % L.EXEMPLAR_BYTES == 0
 
 
 class Entry(NamedTuple):
-    """slot: of the counter or bucket. stamp: CLOCK_MONOTONIC seconds at which it was kept."""
+    """One exemplar in a table. slot: of the counter or bucket. stamp: CLOCK_MONOTONIC seconds when it was written."""
 
     slot: int
     stamp: float
@@ -41,7 +41,7 @@ class Entry(NamedTuple):
 
 
 def exemplar_text(labels: object, name: str = "") -> bytes:
-    """The labels of an exemplar as an entry has them. name: of the metric, for errors. Raises InvalidMetricError."""
+    """Return the labels of an exemplar as the text of an entry. Raise InvalidMetricError, naming the metric `name`."""
     if not isinstance(labels, Mapping):
         raise InvalidMetricError(f"{name}: exemplar {labels!r}: give a mapping of label names to text")
     parts: list[str] = []
@@ -63,13 +63,13 @@ def exemplar_text(labels: object, name: str = "") -> bytes:
 
 
 def pack_entry(slot: int, value: float, timestamp: float, stamp: float, text: bytes) -> bytes:
-    """An entry from BODY_OFFSET on. timestamp: Unix seconds; text: as exemplar_text makes it."""
+    """Return an entry from BODY_OFFSET on. timestamp: Unix seconds; text: as exemplar_text makes it."""
     numbers = _NUMBERS.pack(slot, value, timestamp, stamp, len(text))
     return b"".join((numbers, _CHECKSUM.pack(zlib.crc32(text, zlib.crc32(numbers))), text))
 
 
 def unpack_entry(data: bytes | memoryview) -> Entry:
-    """The entry in these EXEMPLAR_BYTES. Raises SegmentFormatError when they are not what was packed."""
+    """Return the entry in these EXEMPLAR_BYTES. Raise SegmentFormatError when they are damaged."""
     slot, value, timestamp, stamp, length = _NUMBERS.unpack_from(data, BODY_OFFSET)
     (checksum,) = _CHECKSUM.unpack_from(data, L.EXEMPLAR_CHECKSUM_OFFSET)
     text = bytes(data[L.EXEMPLAR_TEXT_OFFSET : L.EXEMPLAR_TEXT_OFFSET + min(length, L.EXEMPLAR_TEXT_BYTES)])

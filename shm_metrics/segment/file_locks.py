@@ -1,23 +1,23 @@
-"""The kernel's byte-range locks, one set per open file description.
+"""Byte-range locks of the kernel, one set per open file description.
 
 Open-file-description locks (fcntl(2), F_OFD_SETLK) are dropped when the last reference to the *description* goes:
 a file descriptor inherited by fork is such a reference, and so is a mapping made from it. Hence two rules, kept by
 segment.py: the description that holds locks is mapped by its Pin only, which no child inherits, and a forked child
 closes it before anything else.
 
-A descriptor is a number, and code of others may close it: daemons, sandboxes and test runners close all numbers that
-they find. The number then leads nowhere, or to a file of the application. So each use of it begins with a proof: fstat
-shows the file that this object opened, and no other object of this module got the number since. Without the proof the
-number is forgotten, never closed, and another description is opened.
+A descriptor is a number, and other code may close it: daemons, sandboxes and test runners close all numbers that they
+find. The number is then free, or leads to a file of the application. So each use verifies it: fstat shows the file that
+this object opened, and no other object of this module got the number since. If not, the number is forgotten, never
+closed, and another description is opened.
 
-    the number        leads to a file of others: not locked, not grown, not closed
-    the locks         stay: the Pin keeps the description that has them; none of them can be released on its own,
-                      so they all go when the last exclusive one is released
+    the number        may lead to another file: it is not locked, not grown, not closed
+    the locks         stay: the Pin keeps their description; none of them can be released on its own, so all of
+                      them are released with the last exclusive one
     new locks         are taken through the new description
 
-Under gevent: whoever waits here holds a thread's lock too (the allocator's). `sleep` is taken at import, as the locks
-are, so that both are gevent's or neither is. Looked up at each call, it might yield to a greenlet that then waits for
-the real lock of the one that yielded, and stops the only thread there is.
+Under gevent: a caller that waits here holds a thread lock too (the allocator's). `sleep` is imported with the module,
+as the locks are, so that both are gevent's or neither is. Looked up at each call, it might yield to a greenlet that
+then waits for the real lock of the one that yielded, and blocks the only thread.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _FLOCK = struct.Struct("@hhqqi4x")  # type, whence, start, len, pid: struct floc
 _LAST_BYTE = 1 << 62
 _REFUSED = (errno.EAGAIN, errno.EACCES)
 
-_lock = RLock()  # for what replaces descriptors, and for the record locks of this process
+_lock = RLock()  # guards the replacement of descriptors, and the record locks of this process
 
 _File = tuple[int, int]  # device, inode
 
@@ -55,7 +55,7 @@ def _request(kind: int, byte: int) -> bytes:
 
 
 class Descriptor:
-    """A descriptor that this object owns, for as long as the number leads to the file that it led to at first."""
+    """A descriptor that this object owns, while the number leads to the file that it led to at first."""
 
     __slots__ = ("_number", "file")
 
@@ -63,10 +63,10 @@ class Descriptor:
         status = os.fstat(number)
         self.file: _File = (status.st_dev, status.st_ino)
         self._number = number
-        _owners[number] = self  # another object that had it lost it to code that closed it
+        _owners[number] = self  # if another object had this number, other code has closed it
 
     def number(self) -> int:
-        """The number, after proof that it is ours; -1 when it is closed, or is not ours any more."""
+        """Return the number if it is verified as ours; -1 when it is closed or no longer ours."""
         number = self._number
         if number < 0:
             return -1
@@ -105,7 +105,7 @@ _owners: dict[int, Descriptor] = {}
 
 
 class FileLocks:
-    """Locks of one open file description, which this object owns and closes; closed, it takes and sees nothing."""
+    """The locks of one open file description, which this object owns. After close() it takes no lock and sees none."""
 
     __slots__ = ("__weakref__", "_closed", "_descriptor", "_held", "_left", "_pid", "_pin", "_reopen")
 
@@ -113,18 +113,18 @@ class FileLocks:
     _get_command = fcntl.F_OFD_GETLK
 
     def __init__(self, fd: int) -> None:
-        self._closed = True  # nothing to close, should the making fail
+        self._closed = True  # nothing to close if __init__ fails
         self._pid = getpid()
         self._held: dict[int, bool] = {}  # byte -> whether exclusively
         self._pin: Pin | None = None
-        self._left: list[tuple[Pin, set[int]]] = []  # descriptions without a number, and what they have exclusively
+        self._left: list[tuple[Pin, set[int]]] = []  # descriptions without a number, and their exclusive locks
         self._reopen: Callable[[], int] | None = None
         self._descriptor = Descriptor(fd)
         self._closed = False
 
     @property
     def fd(self) -> int:
-        """The descriptor, after proof that it is ours; opened again if it is not; -1 when closed, or not to be had."""
+        """The verified descriptor, reopened if other code closed it; -1 when closed, or if that fails."""
         number = self._descriptor.number()
         return number if number >= 0 or self._closed else self._open_again()
 
@@ -138,14 +138,14 @@ class FileLocks:
         return self._descriptor.file
 
     def inherited_fd(self) -> int:
-        """The same without opening anything: for a child that is about to have a description of its own."""
+        """Return the descriptor without reopening it: for a child that is about to open a description of its own."""
         return self._descriptor.number()
 
     def keep(self, reopen: Callable[[], int] | None) -> None:
-        """Keep the locks when others close the descriptor, and go on through another one, which `reopen` opens.
+        """Keep the locks when other code closes the descriptor, and continue with another one, which `reopen` opens.
 
-        reopen: raises OSError or SegmentError when the file is not to be had. Must not refer to this object.
-        In the process that calls this, the locks are its own: a parent may have opened the description for it.
+        reopen: raises OSError or SegmentError on failure. It must not refer to this object.
+        The locks belong to the calling process: its parent may have opened the description for it.
         """
         self._pid = getpid()
         self._reopen = reopen
@@ -158,7 +158,7 @@ class FileLocks:
         try:
             self._pin = Pin(number)
         except OSError:
-            pass  # no address space for a page: the locks go with the number
+            pass  # no address space for a page: the locks depend on the number
 
     def _open_again(self) -> int:
         with _lock:
@@ -181,10 +181,10 @@ class FileLocks:
             return number
 
     def _leave(self) -> None:
-        """The number is lost: know what the description still has."""
+        """Record which locks the description still has, after its number was lost."""
         pin, self._pin = self._pin, None
         if self._pid != getpid():
-            self._held.clear()  # the parent's, and so is the pin
+            self._held.clear()  # the locks and the pin are the parent's
             return
         lost = {byte for byte, exclusive in self._held.items() if exclusive and not self._left_with(byte)}
         if pin is not None:
@@ -194,11 +194,11 @@ class FileLocks:
                 del self._held[byte]
 
     def _left_with(self, byte: int) -> bool:
-        """Whether we have the byte exclusively, by a description without a number."""
+        """Return whether a description without a number has the byte locked exclusively."""
         return any(byte in bytes_ for _, bytes_ in self._left)
 
     def _drop_pins(self) -> None:
-        """Let go of descriptions that have nothing exclusively that is wanted; the new one has what is shared."""
+        """Drop descriptions without an exclusive lock in use; the new description has the shared locks."""
         kept = []
         for pin, bytes_ in self._left:
             if any(byte in self._held for byte in bytes_):
@@ -239,7 +239,7 @@ class FileLocks:
         return self._take(byte, False)
 
     def release(self, byte: int) -> None:
-        """Give the byte up. One whose description has no number any more goes with the last one of that description."""
+        """Release the byte. If its description has lost its number, the last exclusive lock there releases all."""
         number = self.fd
         self._held.pop(byte, None)
         if self._left and (number >= 0 or not self._held):
@@ -248,13 +248,13 @@ class FileLocks:
             self._set(number, fcntl.F_UNLCK, byte)
 
     def holds(self, byte: int) -> bool:
-        """Whether a lock that was taken here is still ours."""
+        """Return whether a lock that was taken through this object is still held."""
         if self._pin is not None and self._pid == getpid():
-            return byte in self._held  # whatever becomes of the descriptor
+            return byte in self._held  # also if other code closes the descriptor
         return byte in self._held and (self.fd >= 0 or self._left_with(byte)) and byte in self._held
 
     def wait_exclusive(self, byte: int, seconds: float) -> bool:
-        """Take the byte, waiting at most `seconds`. Polls: a blocking wait could not be given an end."""
+        """Take the byte, waiting at most `seconds`. It polls, because a blocking wait has no timeout."""
         if self.try_exclusive(byte):
             return True
         if self.fd < 0:
@@ -268,19 +268,19 @@ class FileLocks:
         return False
 
     def held_by_other(self, byte: int, count: int = 1) -> bool:
-        """Whether another description holds a lock on any of `count` bytes from `byte`."""
+        """Return whether another description holds a lock on any of `count` bytes from `byte`."""
         number = self.fd
         return number >= 0 and self._probe(number, byte, count)
 
     def held_by_others(self, bytes_: Iterable[int]) -> list[int]:
-        """Those of `bytes_` on which another description holds a lock. One proof of the descriptor for all."""
+        """Return those of `bytes_` that another description has locked; check our descriptor once for all of them."""
         number = self.fd
         ask = self._probe if self._left else self._asks
         return [byte for byte in bytes_ if ask(number, byte, 1)] if number >= 0 else []
 
     def _probe(self, number: int, byte: int, count: int) -> bool:
         if self._left:
-            # What we have by another description is not another's.
+            # Locks of our own other descriptions do not count as others'.
             for own in sorted(own for _, bytes_ in self._left for own in bytes_ if byte <= own < byte + count):
                 if own > byte and self._asks(number, byte, own - byte):
                     return True
@@ -309,7 +309,7 @@ class FileLocks:
         self._closed = True
         number = self._descriptor.number()
         if number >= 0 and self._pid == getpid() and _records.get(self._descriptor.file):
-            # The number may have to stay open; the locks must not. A child's are its parent's, and stay.
+            # The number may have to stay open, but not the locks. In a child they are the parent's, and stay.
             fcntl.fcntl(number, fcntl.F_OFD_SETLK, _FLOCK.pack(fcntl.F_UNLCK, os.SEEK_SET, 0, 0, 0))
         self._descriptor.close()
         self._held = {}
@@ -319,13 +319,13 @@ class FileLocks:
                 pin.drop()
 
     def __del__(self) -> None:
-        # A backend that was forgotten, and not closed, must not hold its row for as long as the process lives.
-        if hasattr(self, "_closed"):  # an exception may have come before
+        # A backend that was dropped without close() must not hold its row while the process lives.
+        if hasattr(self, "_closed"):  # unless __init__ failed
             self.close()
 
 
 class _Records:
-    """The record locks that this process has on one file: the kernel knows them by process, and no user of them."""
+    """The record locks of this process on one file: the kernel knows the process, not the objects that use them."""
 
     def __init__(self) -> None:
         self.users: weakref.WeakSet[ProcessLocks] = weakref.WeakSet()
@@ -336,13 +336,13 @@ _records: dict[_File, _Records] = {}
 
 
 class ProcessLocks(FileLocks):
-    """Locks of this process, through a descriptor that it inherited from its parent: for a child that can open none.
+    """Locks by process, through a descriptor inherited from the parent: for a child that cannot open one.
 
     Record locks (F_SETLK) belong to the process, not to the description: the parent's locks on the same description
-    are others', a child of ours inherits none, and they go when this process closes any descriptor of the file. So
-    none is closed while these locks are in use, and the parent's locks stay until then, too.
+    belong to another process, our children inherit none, and closing any descriptor of the file drops them all. So no
+    descriptor is closed while these locks are in use, and the parent's locks stay until then, too.
 
-    inherited: gives its descriptor to this object.
+    inherited: its descriptor moves to this object.
     """
 
     __slots__ = ()
@@ -362,7 +362,7 @@ class ProcessLocks(FileLocks):
             _records.setdefault(self._descriptor.file, _Records()).users.add(self)
 
     def keep(self, reopen: Callable[[], int] | None) -> None:
-        """Nothing can: a close of the descriptor by code of others drops these locks."""
+        """Do nothing: these locks cannot survive a close of the descriptor by other code."""
 
     def _others(self) -> list[ProcessLocks]:
         records = _records.get(self._descriptor.file)
@@ -376,7 +376,7 @@ class ProcessLocks(FileLocks):
         with _lock:
             number = self.fd
             if any(exclusive or user._held[byte] for user in self._others() if byte in user._held):
-                return False  # the kernel would give it: for the kernel, we are one
+                return False  # the kernel would grant it: it sees one process
             return super()._take(byte, exclusive) if number >= 0 else False
 
     def release(self, byte: int) -> None:
@@ -416,7 +416,7 @@ class ProcessLocks(FileLocks):
 def _after_fork_in_child() -> None:
     global _lock
     _lock = RLock()  # another thread of the parent may have had it
-    # The record locks stayed with the parent. What waited there to be closed is closed here.
+    # The record locks stayed with the parent. Close what waited there to be closed.
     for records in list(_records.values()):
         waiting, records.waiting = records.waiting, []
         records.users = weakref.WeakSet()

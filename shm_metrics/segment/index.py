@@ -1,9 +1,9 @@
-"""The name+labels hash table: key -> offset of its record in the catalog.
+"""The index: a hash table from the key of a family or series to the offset of its record in the catalog.
 
-Open addressing with linear probing over pairs (hash, offset + 1) of 64-bit words; a zero hash is an empty place. The
+Open addressing with linear probing over pairs (hash, offset + 1) of 64-bit words; a zero hash marks an empty place. The
 table begins small and doubles inside its region, so that a segment with few series takes few pages. The hash is
-blake2b keyed with a random key of the segment's own (RFC 7693): label values chosen by an attacker cannot collide it.
-A reader that comes during a rebuild may miss a key; whoever misses looks again under the lock before creating.
+blake2b keyed with a random key of the segment (RFC 7693), so that chosen label values cannot cause collisions.
+A reader may miss a key during a rebuild; a writer that misses a key looks again under the lock before it creates one.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from shm_metrics.errors import SegmentFullError
 from shm_metrics.runtime.call_lock import CallLock, ForkedCallError
-from shm_metrics.segment import catalog_records as records
+from shm_metrics.segment import catalog_records
 from shm_metrics.segment import layout as L
 from shm_metrics.segment.catalog import Catalog
 from shm_metrics.segment.segment import Segment
@@ -26,10 +26,11 @@ _INDEXED = L.INDEXED_OFFSET // L.WORD
 _SWITCHES = L.INDEX_SWITCHES_OFFSET // L.WORD
 
 
-class Look(NamedTuple):
-    """place: of the entry, or the empty one where it would go. commit, size: of the catalog and the table looked at.
+class Probe(NamedTuple):
+    """The result of a search.
 
-    switches: of the catalog, before and after. whole: the table held all of that catalog.
+    place: of the entry, or of the empty place where it would go. commit, size: of the catalog and of the table then.
+    switches: of the catalog, before and after. consistent: the table indexed all of that catalog.
     """
 
     place: int
@@ -37,14 +38,14 @@ class Look(NamedTuple):
     commit: int
     size: int
     switches: int
-    whole: bool
+    consistent: bool
 
 
-_NOWHERE = Look(0, None, -1, 0, -1, False)
+_NO_PROBE = Probe(0, None, -1, 0, -1, False)
 
 
 class Index:
-    """lock: of the process' own author; its `poisoned` stops every store."""
+    """The hash table of one segment. lock: of this process' allocator; its `poisoned` stops every store."""
 
     def __init__(self, segment: Segment, catalog: Catalog, lock: CallLock) -> None:
         lay = segment.layout
@@ -70,24 +71,24 @@ class Index:
         return int.from_bytes(hasher.digest(), "little") or 1
 
     def find(self, key: bytes, hash_: int) -> int | None:
-        """Offset of the record with this key, or None. Takes no lock: a rebuild may go on meanwhile."""
-        return self.look(key, hash_).offset
+        """Return the offset of the record with this key, or None. Take no lock: a rebuild may run meanwhile."""
+        return self.probe(key, hash_).offset
 
-    def look(self, key: bytes, hash_: int) -> Look:
-        """As find(), with what locate() can go on from."""
+    def probe(self, key: bytes, hash_: int) -> Probe:
+        """Return the result of find() together with what locate() needs to reuse it."""
         catalog = self.catalog
         switches = catalog.switches
         commit, size = catalog.commit, self.size
-        whole = self._checked and self.segment.words[_INDEXED] == commit
+        consistent = self._checked and self.segment.words[_INDEXED] == commit
         found = self._sound_way(key, hash_, commit, size)
         if found is None or catalog.switches != switches:
-            return _NOWHERE
-        return Look(found[0], found[1], commit, size, switches, whole)
+            return _NO_PROBE
+        return Probe(found[0], found[1], commit, size, switches, consistent)
 
     def peek(self, key: bytes, hash_: int) -> int | None:
-        """As find(), past entries that are not checked: for a look that is made at every call and changes nothing.
+        """Work as find() without checking the entries passed; for a lookup at every call that changes nothing.
 
-        In a damaged table it may miss a key.
+        It may miss a key of a damaged table.
         """
         words, mask = self.words, self.size - 1
         place = hash_ & mask
@@ -97,14 +98,14 @@ class Index:
                 return None
             if found == hash_:
                 offset = words[2 * place + 1] - 1
-                return offset if records.has_key(self.catalog.data, offset, self.catalog.commit, key) else None
+                return offset if catalog_records.has_key(self.catalog.data, offset, self.catalog.commit, key) else None
             place = (place + 1) & mask
         return None
 
     # -- under the catalog lock -----------------------------------------------------------------------------------
 
     def make_ready(self) -> None:
-        """Bring the table up to the catalog, and make room for one more entry. Raises SegmentFullError."""
+        """Bring the table up to the catalog, and make room for one more entry. Raise SegmentFullError."""
         if self.segment.words[_SWITCHES] != self.catalog.switches:
             self.rebuild()
         if not self._checked:
@@ -117,17 +118,17 @@ class Index:
         if L.INDEX_ENTRIES_PER_KEY * words[_USED] >= self.size:
             self._grow()
 
-    def locate(self, key: bytes, hash_: int, look: Look = _NOWHERE) -> tuple[int, int | None]:
-        """(place, offset) of the key, or (the empty place where it goes, None); after make_ready().
+    def locate(self, key: bytes, hash_: int, probe: Probe = _NO_PROBE) -> tuple[int, int | None]:
+        """Return (place, offset) of the key, or (the empty place where it goes, None); after make_ready().
 
-        look: what look() gave before the lock was taken; it still holds if nothing was published since, and the table
-            was whole: one that somebody brought up to the catalog meanwhile holds more than was seen.
-        Every entry on the way is checked; if one is not what it says, the table is made anew.
+        probe: the result of probe() before the lock was taken. It still holds if nothing was published since and the
+            table was consistent: one that another process brought up to the catalog meanwhile holds more entries.
+        Check every entry on the way, and rebuild the table if one is wrong.
         """
         commit, size = self.catalog.commit, self.size
-        same = look.switches == self.catalog.switches and look.commit == commit
-        if look.whole and same and look.size == size:
-            return look.place, look.offset
+        same = probe.switches == self.catalog.switches and probe.commit == commit
+        if probe.consistent and same and probe.size == size:
+            return probe.place, probe.offset
         for _ in range(2):
             found = self._sound_way(key, hash_, self.catalog.commit, self.size)
             if found is not None:
@@ -143,9 +144,9 @@ class Index:
             if not found:
                 return place, None
             offset = words[2 * place + 1] - 1
-            if records.hash_at(data, offset, commit) != found:
+            if catalog_records.hash_at(data, offset, commit) != found:
                 return None
-            if found == hash_ and records.has_key(data, offset, commit, key):
+            if found == hash_ and catalog_records.has_key(data, offset, commit, key):
                 return place, offset
             place = (place + 1) & mask
         return None
@@ -163,7 +164,7 @@ class Index:
         header[_INDEXED] = following
 
     def rebuild(self) -> None:
-        """Make the table anew from the catalog."""
+        """Rebuild the table from the catalog."""
         switches = self.catalog.switches
         self._wipe(self.size)
         self._catch_up()
@@ -172,7 +173,7 @@ class Index:
         self.segment.words[_SWITCHES] = switches
 
     def _catch_up(self) -> None:
-        """Index what a writer published and did not live to index."""
+        """Index the records that a killed writer published but did not index."""
         indexed, commit = self.segment.get(L.INDEXED_OFFSET), self.catalog.commit
         if indexed > commit:
             self._wipe(self.size)
@@ -192,13 +193,13 @@ class Index:
         self.segment.words[_INDEXED] = commit
 
     def _lost_entries(self) -> bool:
-        """Whether the table holds fewer or more entries than were put in. Reads the whole table."""
+        """Return whether the table holds fewer or more entries than were put in. Read all of it."""
         size = self.size
         empty = self.words[: 2 * size : 2].tolist().count(0)
         return size - empty != self.segment.get(L.INDEX_USED_OFFSET)
 
     def _wipe(self, size: int) -> None:
-        # From here until the end a kill leaves a table that says of itself that nothing is indexed.
+        # A kill from here until the end leaves a table marked as indexing nothing.
         header, zeros, place = self.segment.words, bytes(size * L.INDEX_ENTRY_BYTES), slice(size * L.INDEX_ENTRY_BYTES)
         if self._lock.poisoned:
             raise ForkedCallError
@@ -208,7 +209,7 @@ class Index:
         header[_USED] = 0
 
     def _grow(self) -> None:
-        """Double the table; a full-sized one may fill up to three quarters. Raises SegmentFullError."""
+        """Double the table; a full-sized one may fill up to three quarters. Raise SegmentFullError."""
         size = 2 * self.size
         if size > self.capacity:
             if 4 * self.segment.get(L.INDEX_USED_OFFSET) < 3 * self.size:

@@ -1,4 +1,4 @@
-"""Where every byte of a segment lies.
+"""The layout of a segment: the offset and meaning of every byte.
 
     0                                                                     ascending offsets
     +--------------------------------------------------------------------------------------+
@@ -34,7 +34,7 @@
              state | indexed | index size | index used | slots used | generation | changes | families | dead records |
              catalog switches | index switches | catalog commit * 2 | catalog reserved * 2
 
-A slot is one float64. What a series' slots mean:
+A slot is one float64. The slots of a series:
 
     counter    value
     histogram  sequence | bucket * k (not cumulative) | sum when the count is even | sum when it is odd
@@ -84,7 +84,7 @@ INDEX_SIZE_OFFSET = INDEXED_OFFSET + WORD
 INDEX_USED_OFFSET = INDEX_SIZE_OFFSET + WORD
 SLOTS_USED_OFFSET = INDEX_USED_OFFSET + WORD
 GENERATION_OFFSET = SLOTS_USED_OFFSET + WORD  # of removals; every cell compares it with what its row has followed
-CHANGES_OFFSET = GENERATION_OFFSET + WORD  # of what readers know: removals, revivals, definitions shown anew
+CHANGES_OFFSET = GENERATION_OFFSET + WORD  # of what readers know: removals, revivals, definitions shown again
 FAMILIES_OFFSET = CHANGES_OFFSET + WORD  # how many identities were given to families
 DEAD_RECORDS_OFFSET = FAMILIES_OFFSET + WORD  # in the catalog since it was last copied
 CATALOG_SWITCHES_OFFSET = DEAD_RECORDS_OFFSET + WORD  # the lowest bit says which region is in use
@@ -108,7 +108,7 @@ WORKER_CLAIMED_AT_OFFSET = WORKER_START_OFFSET + WORD  # Unix seconds
 WORKER_CLAIMS_OFFSET = WORKER_CLAIMED_AT_OFFSET + WORD  # how many workers this row has had; 0 = never used
 WORKER_GENERATION_OFFSET = WORKER_CLAIMS_OFFSET + WORD  # removals up to this one are followed in the row
 WORKER_ROLE_OFFSET = WORKER_GENERATION_OFFSET + WORD
-# What scrapers saw of the process in /proc; written under the ledger lock only, see ledger.py.
+# What scrapers read of the process in /proc; written under the ledger lock only, see cpu_ledger.py.
 WORKER_CPU_CHOICE_OFFSET = WORKER_ROLE_OFFSET + ROLE_BYTES  # which of the two notes counts: the lowest bit
 WORKER_CPU_NOTES_OFFSET = WORKER_CPU_CHOICE_OFFSET + WORD
 CPU_NOTE_BYTES = 4 * WORD  # pid and start of the process seen last, its CPU seconds, those of all before it
@@ -150,12 +150,12 @@ SLOTS_PER_PAGE = PAGE // WORD
 LEDGER_ROW = 0
 FIRST_WORKER_ROW = 1
 
-# The first slots belong to the engine: each row counts its own mishaps there.
+# The first slots belong to the engine: each row counts its own lost updates there.
 SLOT_OVERFLOWED_UPDATES = 0
 SLOT_DROPPED_EXEMPLARS = 1
 FIRST_SERIES_SLOT = 16
 
-# What the slot map says of a slot. A new owner of a row reads it to learn what it inherits.
+# The codes of the slot map. A new owner of a row reads them to know what it inherits.
 SLOT_FREE = 0
 SLOT_ADDS = 1  # counters and the engine's own: inherited as they are
 SLOT_SEQUENCE = 2  # of a histogram: set to its count by a new owner
@@ -196,8 +196,8 @@ LOCK_PRESENCE = LOCK_LEADER + 1
 LOCK_LEDGER = LOCK_PRESENCE + 1
 LOCK_PUBLISHER = LOCK_LEDGER + 1
 MAX_ROWS = 1 << 16
-LOCK_CLAIM = LOCK_BASE + MAX_ROWS  # + row: whoever holds it owns the row
-LOCK_LIVE = LOCK_CLAIM + MAX_ROWS  # + row: taken once the row is in order; this is what "alive" means
+LOCK_CLAIM = LOCK_BASE + MAX_ROWS  # + row: its holder owns the row
+LOCK_LIVE = LOCK_CLAIM + MAX_ROWS  # + row: taken once the row is repaired; a worker is alive while it is locked
 LOCK_ROWLESS = LOCK_LIVE + MAX_ROWS  # + n: a worker that found no free row
 ROWLESS_BYTES = 1024
 
@@ -206,7 +206,7 @@ DEFAULT_SLOTS = 131_072
 
 
 def _what_the_bytes_are() -> tuple[tuple[object, ...], ...]:
-    """Every offset, size and code that two processes must agree on to share a segment; no name, and no default.
+    """Return every offset, size and code that two processes must agree on to share a segment; no name, and no default.
 
     Append to a group, or append a group: the place of a number in here is what it means.
     """
@@ -327,15 +327,15 @@ class Layout:
             object.__setattr__(self, name, value)
 
     def worker(self, row: int) -> int:
-        """Offset of the row's record in the worker table."""
+        """Return the offset of the row's record in the worker table."""
         return self.worker_table + row * WORKER_BYTES
 
     def exemplar_table(self, row: int) -> int:
-        """Offset of the row's exemplar table."""
+        """Return the offset of the row's exemplar table."""
         return self.exemplars + row * EXEMPLARS_PER_ROW * EXEMPLAR_BYTES
 
     def regions(self) -> tuple[int, ...]:
-        """Where each region begins, from the worker table on, and where the last one ends."""
+        """Return where each region begins, from the worker table on, and where the last one ends."""
         return (
             *(self.worker_table, self.family_use, self.page_map, self.slot_map, self.slot_table, self.removals),
             *(self.index, self.catalog, self.matrix, self.exemplars, self.total),
@@ -377,21 +377,21 @@ class Header:
 
 
 def word(data: Any, offset: int) -> int:
-    """The 64-bit word at `offset` of what gives bytes for a slice: bytes, or a mapping."""
+    """Return the 64-bit word at `offset` of bytes or of a mapping."""
     return int.from_bytes(data[offset : offset + WORD], "little")
 
 
 def parse_header(data: bytes, size: int, where: str) -> Header:
     """Read a header's first bytes (at least HEADER_END) from a file of `size` bytes, called `where` in errors.
 
-    Raises SegmentFormatError when the file is no segment, of another version or layout, damaged or truncated.
+    Raise SegmentFormatError when the file is no segment, of another version or layout, damaged or truncated.
     """
     if len(data) < HEADER_END or not any(data[: len(MAGIC)]):
         raise SegmentFormatError(
             f"{where}: {size} bytes without a segment header; the file was truncated or never made"
         )
     static = _STATIC.unpack_from(data)
-    magic, version, told_hash, rows, slots, _catalog, _entries, incarnation, key, boot, created = static
+    magic, version, stored_hash, rows, slots, _catalog, _entries, incarnation, key, boot, created = static
     if magic != MAGIC:
         raise SegmentFormatError(f"{where}: not a shm_metrics segment (it begins with {magic!r}); give another path")
     if version != VERSION:
@@ -406,7 +406,7 @@ def parse_header(data: bytes, size: int, where: str) -> Header:
         layout = Layout(rows, slots)
     except InvalidMetricError as error:
         raise SegmentFormatError(f"{where}: the header is damaged ({error}); remove the file") from None
-    if told_hash != layout.hash():
+    if stored_hash != layout.hash():
         raise SegmentFormatError(f"{where}: made with another layout of format {version}; remove the file")
     if size < layout.total:
         raise SegmentFormatError(f"{where}: truncated to {size} of {layout.total} bytes; remove the file")

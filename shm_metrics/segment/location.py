@@ -1,4 +1,4 @@
-"""Where a segment is: a POSIX shared memory name, or a file path."""
+"""The location of a segment: a POSIX shared memory name, or a file path."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import posix_ipc
 
 from shm_metrics.errors import InvalidMetricError, SegmentError
 
-__all__ = ["DEFAULT_NAME", "SEGMENT_VARIABLE", "Place", "place_for"]
+__all__ = ["DEFAULT_NAME", "SEGMENT_VARIABLE", "SegmentLocation", "locate_segment"]
 
 SEGMENT_VARIABLE = "SHM_METRICS_SEGMENT"
 DEFAULT_NAME = "default"
@@ -20,14 +20,14 @@ SEGMENT_PREFIX = "shm_metrics-"
 
 
 @dataclass(frozen=True)
-class Place:
-    """`shm` is the POSIX name ("/shm_metrics-0-shop") or None for a plain file; `path` is the file either way."""
+class SegmentLocation:
+    """A place for a segment. path: its file. shm: its POSIX name ("/shm_metrics-0-shop"), None for a plain file."""
 
     path: str
     shm: str | None = None
 
     @classmethod
-    def named(cls, name: str, uid: int) -> Place:
+    def named(cls, name: str, uid: int) -> SegmentLocation:
         if not isinstance(name, str) or not _NAME.fullmatch(name):
             raise InvalidMetricError(
                 f"segment name {name!r}: use letters, digits, '_', '-' and '.' (at most 128, the first a letter or "
@@ -37,14 +37,14 @@ class Place:
         return cls(SHM_DIRECTORY + shm, shm)
 
     @classmethod
-    def at(cls, path: str | os.PathLike[str]) -> Place:
+    def at(cls, path: str | os.PathLike[str]) -> SegmentLocation:
         return cls(os.path.abspath(os.fspath(path)))
 
     def open(self, *, create: bool, write: bool) -> int:
-        """A new descriptor, close-on-exec. Raises FileNotFoundError, or SegmentError saying what is in the way."""
+        """Return a new close-on-exec descriptor. Raise FileNotFoundError, or SegmentError with the reason."""
         if create:
-            # An existing one is opened without O_CREAT: in a sticky directory the kernel refuses that flag for files
-            # of others (fs.protected_regular), to root as well, who may otherwise join a segment of its workers' user.
+            # Try without O_CREAT first: in a sticky directory the kernel refuses that flag for files of other users
+            # (fs.protected_regular), even to root, who may otherwise join a segment of its workers' user.
             try:
                 return self.open(create=False, write=write)
             except FileNotFoundError:
@@ -70,7 +70,7 @@ class Place:
             raise SegmentError(f"{self.path}: cannot be opened: {error}") from error
 
     def is_file(self, file: int | os.stat_result) -> bool:
-        """Whether the path still leads to the file, a descriptor or status of it; yes if we may not look there."""
+        """Return whether the path still leads to `file`, a descriptor or status; True if access is denied."""
         try:
             known = os.fstat(file) if isinstance(file, int) else file
             return os.path.samestat(os.stat(self.path), known)
@@ -81,15 +81,15 @@ class Place:
 
     @property
     def sent(self) -> str:
-        """The file beside it that says what of it was sent to a cluster (sync/sent.py)."""
+        """The path of the publish journal beside the segment (cluster/publish_journal.py)."""
         return self.path + ".sent"
 
     def unlink(self) -> None:
-        """Remove the name; processes that have it mapped keep it. No error when it is gone already."""
+        """Remove the name, if it exists; processes that have mapped the segment keep it."""
         try:
             os.unlink(self.sent)
         except OSError:
-            pass  # it was in no cluster; what is left of another life says so itself
+            pass  # it was in no cluster; a journal of another incarnation is recognised by its content
         try:
             if self.shm is not None:
                 posix_ipc.unlink_shared_memory(self.shm)
@@ -99,19 +99,21 @@ class Place:
             pass
 
 
-def place_for(name: str | None = None, path: str | os.PathLike[str] | None = None, *, uid: int | None = None) -> Place:
-    """Where the segment is: a path, a name, or what SHM_METRICS_SEGMENT says (a path if it has a slash).
+def locate_segment(
+    name: str | None = None, path: str | os.PathLike[str] | None = None, *, uid: int | None = None
+) -> SegmentLocation:
+    """Return the location for a name or path, by default of SHM_METRICS_SEGMENT (a path if it has a slash).
 
-    uid: whose segment of that name; this process' own user's if left out.
+    uid: the user who owns the segment of that name; by default the user of this process.
     """
     if name is not None and path is not None:
         raise InvalidMetricError(f"name {name!r} and path {path!r}: give one of them")
     if path is not None:
-        return Place.at(path)
-    told = name if name is not None else os.environ.get(SEGMENT_VARIABLE) or DEFAULT_NAME
-    if name is None and "/" in told:
-        return Place.at(told)
+        return SegmentLocation.at(path)
+    wanted = name if name is not None else os.environ.get(SEGMENT_VARIABLE) or DEFAULT_NAME
+    if name is None and "/" in wanted:
+        return SegmentLocation.at(wanted)
     try:
-        return Place.named(told, os.geteuid() if uid is None else uid)
+        return SegmentLocation.named(wanted, os.geteuid() if uid is None else uid)
     except InvalidMetricError as error:
         raise error if name is not None else InvalidMetricError(f"{SEGMENT_VARIABLE}: {error}") from None

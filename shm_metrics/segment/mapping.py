@@ -1,7 +1,7 @@
-"""Mappings of a file that hold no descriptor.
+"""File mappings that hold no descriptor.
 
-`mmap.mmap` duplicates the descriptor, and closes the duplicate when the mapping goes. Where code of others has closed
-that number (daemons close all they find), it may lead to a file of the application by then, which would be closed.
+`mmap.mmap` duplicates the descriptor, and closes the duplicate with the mapping. If other code has closed that number
+(daemons close all they find), it may lead to a file of the application by then, which would be closed.
 `trackfd=False` prevents this from Python 3.13 on; libc's mmap() does for all versions.
 """
 
@@ -46,7 +46,7 @@ def _map(libc: Any, fd: int, length: int, protection: int, flags: int = mmap.MAP
 
 
 def map_file(fd: int, length: int, *, write: bool) -> memoryview:
-    """The file's first `length` bytes, shared; unmapped with the last view of them. Raises OSError.
+    """Return the file's first `length` bytes, shared; unmapped with the last view of them. Raise OSError.
 
     `fd` may be closed afterwards. A forked child has the mapping, too.
     """
@@ -67,7 +67,7 @@ def map_file(fd: int, length: int, *, write: bool) -> memoryview:
 
 
 def address_range(view: memoryview) -> str:
-    """Where the whole of map_file() lies, as /proc/self/map_files names it; empty where that is not known."""
+    """Return where the whole of map_file() lies, as /proc/self/map_files names it; empty where that is not known."""
     libc = _libc()
     if libc is None or view.obj is None:
         return ""
@@ -81,7 +81,7 @@ def address_range(view: memoryview) -> str:
 class Pin:
     """Keeps the open file description behind `fd`, and its locks, until drop(), even when the descriptor is closed.
 
-    By a mapping of one page, which nobody touches. A forked child does not inherit it. Raises OSError.
+    It maps one page, which is never accessed. A forked child does not inherit it. Raises OSError.
     """
 
     __slots__ = ("_address", "_pid")

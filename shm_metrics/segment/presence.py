@@ -1,7 +1,6 @@
-"""Being present at a segment without counting in it.
+"""Presence: keep a segment alive without counting in it.
 
-While anybody is present a segment's life goes on: all workers may die at once, and the next ones go on counting where
-they stopped.
+A segment lives while any process is present. All its workers may die at once; the next ones continue its totals.
 """
 
 from __future__ import annotations
@@ -11,19 +10,19 @@ import weakref
 from shm_metrics.runtime import forks
 from shm_metrics.segment import layout as L
 from shm_metrics.segment.layout import Layout
-from shm_metrics.segment.location import Place
+from shm_metrics.segment.location import SegmentLocation
 from shm_metrics.segment.segment import Segment
 
 __all__ = ["Presence", "watch"]
 
 
 class Presence:
-    """Joins or makes the segment at `place` and stays, in this process only, until close().
+    """Joins or makes the segment at `place` and keeps it alive, in this process only, until close().
 
-    layout, keep: as for Segment.attach, which also says what is raised.
+    layout, keep: as for Segment.attach(). Raises what it raises.
     """
 
-    def __init__(self, place: Place, layout: Layout, *, keep: bool = False) -> None:
+    def __init__(self, place: SegmentLocation, layout: Layout, *, keep: bool = False) -> None:
         self.place = place
         self._segment: Segment | None = Segment.attach(place, layout, keep=keep)
         _present.add(self)
@@ -35,11 +34,11 @@ class Presence:
 
     @property
     def in_place(self) -> bool:
-        """Whether whoever comes to the place joins the life that this keeps going."""
+        """Whether a process that attaches at this location joins the segment that this keeps alive."""
         return self._segment is not None and self._segment.in_place
 
     def close(self) -> None:
-        """Go. Nothing happens the second time."""
+        """Leave the segment. A second call does nothing."""
         segment, self._segment = self._segment, None
         _present.discard(self)
         if segment is not None:
@@ -56,20 +55,20 @@ def _after_fork_in_child() -> None:
         presence.close()
 
 
-def watch(place: Place, *, present: bool = False) -> Segment:
-    """The segment, mapped for reading only; present: and be present until it is closed.
+def watch(place: SegmentLocation, *, present: bool = False) -> Segment:
+    """Map the segment for reading only. present: also keep it alive until it is closed.
 
-    Raises FileNotFoundError when there is none (yet), SegmentFormatError, or SegmentError without permission.
+    Raise FileNotFoundError when there is none (yet), SegmentFormatError, or SegmentError without permission.
     """
     segment = Segment.open_read_only(place)
     if present and not _stay(segment):
         segment.close()
-        raise FileNotFoundError(f"the metrics segment at {place.path} is just being replaced; ask again")
+        raise FileNotFoundError(f"the metrics segment at {place.path} is just being replaced; try again")
     return segment
 
 
 def _stay(segment: Segment) -> bool:
-    """Be present, unless the segment was left behind before we were: whoever does that holds presence exclusively."""
+    """Be present, unless the segment was abandoned first: the process that abandons it holds presence exclusively."""
     if not segment.locks.try_shared(L.LOCK_PRESENCE):
         return False
     return segment.in_place

@@ -1,4 +1,4 @@
-"""A segment that is carried over from an earlier boot of the host."""
+"""Carry a segment over from an earlier boot of the host."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _BEFORE_BOOT = 2.0**-60  # times this, any stamp lies before the first nanosecon
 
 
 def boot_id() -> bytes:
-    """16 bytes that differ from boot to boot; zeros where the kernel does not say."""
+    """Return 16 bytes that differ from boot to boot; zeros if the kernel does not tell."""
     try:
         with open("/proc/sys/kernel/random/boot_id") as file:
             return uuid.UUID(file.read().strip()).bytes
@@ -26,7 +26,7 @@ def boot_id() -> bytes:
 def age_stamps(fd: int, header: Header) -> None:
     """Bring the stamps of a kept segment of an earlier boot before every stamp of this one, in their old order.
 
-    CLOCK_MONOTONIC begins anew at boot. Nobody is present, so every row may be written here. Exemplars are dropped.
+    CLOCK_MONOTONIC restarts at boot. No process is present, so this may write every row. Exemplars are dropped.
     """
     this_boot = boot_id()
     if this_boot == header.boot_id:
@@ -47,8 +47,8 @@ def age_stamps(fd: int, header: Header) -> None:
                 at = lay.matrix + row * lay.row_bytes + slot * L.WORD
                 (stamp,) = struct.unpack_from("<d", map_, at)
                 struct.pack_into("<d", map_, at, stamp * _BEFORE_BOOT)
-        told = L.word(map_, lay.worker(row) + L.WORKER_EXEMPLARS_OFFSET)
-        for entry in range(min(told, L.EXEMPLARS_PER_ROW)):
+        entries = L.word(map_, lay.worker(row) + L.WORKER_EXEMPLARS_OFFSET)
+        for entry in range(min(entries, L.EXEMPLARS_PER_ROW)):
             at = lay.exemplar_table(row) + entry * L.EXEMPLAR_BYTES
             map_[at : at + L.WORD] = bytes(L.WORD)
     _age_births(map_, lay, used)
@@ -57,7 +57,7 @@ def age_stamps(fd: int, header: Header) -> None:
 
 
 def _age_births(map_: memoryview, lay: Layout, used: int) -> None:
-    """The same for the stamps in the slot table, at which series were removed or took over the slots of others."""
+    """Do the same for the stamps in the slot table, at which series were removed or took over the slots of others."""
     for slot in range(L.FIRST_SERIES_SLOT, used):
         at = lay.slot_table + slot * L.SLOT_ENTRY_BYTES + L.SLOT_BORN_OFFSET
         (born,) = struct.unpack_from("<d", map_, at)

@@ -1,8 +1,8 @@
-"""Which series were removed, one generation after the other.
+"""The ring of removals: which series each generation removed.
 
-A removal is one store: the generation. The ring says before it which series the generation is of. Every worker
+A removal is one store: the generation. The ring names the series of a generation before that is stored. Every worker
 compares the generation at each update; when it has moved, the worker zeroes in its own row what was removed since.
-A process that is more than the ring behind looks at the generation of every slot.
+A process that is more than the ring behind reads the generation of every slot.
 """
 
 from __future__ import annotations
@@ -17,13 +17,14 @@ __all__ = ["EVERY_SLOT", "Removal", "Removals"]
 _GENERATION = L.GENERATION_OFFSET // L.WORD
 
 EVERY_SLOT = L.RESET - 1
-"""In place of a slot: many were given up at once, and the slot table says which."""
+"""In place of a slot: many series were removed at once, and the slot table says which."""
 
 
 class Removal(NamedTuple):
-    """slot: the first one of the series. reused: its slots went to another series, or wait for one.
+    """One removal.
 
-    reset: the series is not hidden, it only counts from 0.
+    slot: the first slot of the series. reused: its slots went to another series, or are free for one.
+    reset: the series is not hidden, it only restarts from 0.
     """
 
     generation: int
@@ -33,6 +34,8 @@ class Removal(NamedTuple):
 
 
 class Removals:
+    """Reads and writes the ring of one segment."""
+
     def __init__(self, segment: Segment) -> None:
         lay = segment.layout
         self._header = segment.words
@@ -44,12 +47,12 @@ class Removals:
         return self._header[_GENERATION]
 
     def newest(self) -> Removal | None:
-        """The removal that the generation is of; None before the first."""
+        """Return the newest removal; None before the first."""
         generation = self._header[_GENERATION]
         return self._at(generation) if generation else None
 
     def since(self, generation: int) -> list[Removal] | None:
-        """The removals after `generation`, in their order; None when the ring does not have them all any more."""
+        """Return the removals after `generation` in order; None if the ring no longer has all of them."""
         newest = self._header[_GENERATION]
         if newest - generation >= L.REMOVALS:
             return None
@@ -63,5 +66,5 @@ class Removals:
         return Removal(generation, slot, bool(entry & L.REUSED), bool(entry & L.RESET))
 
     def note(self, generation: int, slot: int, flags: int) -> None:
-        """Say what `generation` will be of; before the generation is published. Under the catalog lock."""
+        """Record the removal of `generation`, before that is published. The caller holds the catalog lock."""
         self._ring[generation % L.REMOVALS] = slot | flags

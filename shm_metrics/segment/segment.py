@@ -1,19 +1,19 @@
-"""One mapped segment: making it, joining it, reserving its pages.
+"""One mapped segment: make it, join it, reserve its pages.
 
 Two open file descriptions a segment: one is mapped and holds no lock, the other holds locks and is mapped by its Pin
 only. Any other mapping survives fork in the child, and with it the description it was made from; a lock on that
 description would outlive its owner for as long as any child lives.
 
-A child locks through the first of these that it can have:
+A child locks through the first of these that works:
     the description that its parent made just before the fork
     a new one, by way of /proc/self/fd
-    a new one, by the path                  a sandbox or chroot has no /proc
+    a new one, by the path                  where a sandbox or chroot has no /proc
     the parent's, with locks by process     after setuid, or chroot: see ProcessLocks
-    none: it counts in private memory       no descriptor left, for now
+    none: it counts in private memory       while no descriptor is left
 
-How an attach decides (the creation byte is held throughout; `present` = somebody shares the presence byte):
+How an attach decides (the creation byte is held throughout; `present` = some process shares the presence byte):
 
-    the file is              nobody present                            somebody present
+    the file is              no process present                        some process present
     empty or INITIALISING    make it (its maker died half-way)         SegmentFormatError: it was READY once
     READY, ours              keep=True: join; else abandon, remake     join
     READY, not readable      a segment of ours: remove, remake         SegmentFormatError
@@ -39,9 +39,9 @@ from shm_metrics.segment import layout as L
 from shm_metrics.segment import reboot
 from shm_metrics.segment.file_locks import Descriptor, FileLocks, ProcessLocks
 from shm_metrics.segment.layout import Header, Layout, parse_header
-from shm_metrics.segment.location import Place
+from shm_metrics.segment.location import SegmentLocation
 from shm_metrics.segment.mapping import address_range, map_file
-from shm_metrics.segment.shared_lock import HeldByte
+from shm_metrics.segment.shared_lock import SharedLock
 
 if TYPE_CHECKING:
     from shm_metrics.model.arrays import ByteArray, FloatArray
@@ -53,8 +53,8 @@ log = logging.getLogger("shm_metrics")
 CREATION_SECONDS = 10.0
 
 
-def _same_file_again(fd: int, place: Place, status: os.stat_result, write: bool) -> int:
-    """A second open file description of the file behind `fd`, also when it is unlinked. Raises OSError."""
+def _same_file_again(fd: int, place: SegmentLocation, status: os.stat_result, write: bool) -> int:
+    """Return a second open file description of the file behind `fd`, also when it is unlinked. Raise OSError."""
     if fd < 0:
         raise OSError(errno.EBADF, os.strerror(errno.EBADF))
     try:
@@ -66,8 +66,8 @@ def _same_file_again(fd: int, place: Place, status: os.stat_result, write: bool)
             raise error from None
 
 
-def _file_at(place: Place, status: os.stat_result, write: bool) -> int:
-    """Open the file of `status` by its path. Raises FileNotFoundError, or SegmentError."""
+def _file_at(place: SegmentLocation, status: os.stat_result, write: bool) -> int:
+    """Open the file of `status` by its path. Raise FileNotFoundError, or SegmentError."""
     fd = place.open(create=False, write=write)
     if os.path.samestat(os.fstat(fd), status):
         return fd
@@ -75,7 +75,7 @@ def _file_at(place: Place, status: os.stat_result, write: bool) -> int:
     raise SegmentError(f"{place.path}: replaced by another segment meanwhile")
 
 
-def _file_by(place: Place, status: os.stat_result, write: bool, mapped: str) -> int:
+def _file_by(place: SegmentLocation, status: os.stat_result, write: bool, mapped: str) -> int:
     """Open the file of `status` by its path or, where the kernel allows it, by our mapping of it. Raises as above."""
     try:
         return _file_at(place, status, write)
@@ -104,7 +104,7 @@ def _reserve(fd: int, offset: int, length: int, where: str) -> None:
         ) from error
 
 
-def _check_process(place: Place, pid: int) -> None:
+def _check_process(place: SegmentLocation, pid: int) -> None:
     """Raise SegmentError in a child that was forked since: its parent goes on through the same description."""
     if os.getpid() != pid:
         raise SegmentError(f"{place.path}: this process was forked while it attached")
@@ -121,10 +121,12 @@ class Segment:
         doubles: the matrix as one run of float64; row_view() is a row of it.
         page_bytes: the page map, a byte a page, row after row; codes: the slot map.
     For readers, numpy arrays of the same memory, made when first asked for: matrix, pages, slot_map.
-    leader, publisher: the bytes of whoever pushes for all workers, and of whoever writes the snapshot file.
+    leader, publisher: locks of the process that pushes for all workers, and of the one that writes the snapshot file.
     """
 
-    def __init__(self, place: Place, header: Header, locks: FileLocks, mapped: Descriptor, writable: bool) -> None:
+    def __init__(
+        self, place: SegmentLocation, header: Header, locks: FileLocks, mapped: Descriptor, writable: bool
+    ) -> None:
         lay = header.layout
         map_fd = mapped.number()
         self.place = place
@@ -143,17 +145,17 @@ class Segment:
         self.codes = self.bytes[lay.slot_map : lay.slot_map + lay.slots]
 
         self._for_child: FileLocks | None = None
-        self._inherited_by_children = False  # whether a child may count through the description that is ours
+        self._inherited_by_children = False  # whether a child may count through our description
         self._root = os.stat("/")
-        # Not through self: what is forgotten must be closed at once, and not by the garbage collector.
+        # Not through self: without a cycle, a dropped segment is closed at once, not by the garbage collector.
         self._reopen = partial(_file_by, place, self.status, writable, address_range(self.map))
-        with forks.block_forks():  # a child would inherit a page that is not yet marked as ours alone
+        with forks.block_forks():  # a child would inherit a page that is not yet marked DONTFORK
             locks.keep(self._reopen)
 
     def _lock_through(self, locks: FileLocks) -> None:
         self.locks = locks
-        self.leader = HeldByte(locks, L.LOCK_LEADER)
-        self.publisher = HeldByte(locks, L.LOCK_PUBLISHER)
+        self.leader = SharedLock(locks, L.LOCK_LEADER)
+        self.publisher = SharedLock(locks, L.LOCK_PUBLISHER)
 
     @cached_property
     def matrix(self) -> FloatArray:
@@ -179,15 +181,15 @@ class Segment:
         return np.frombuffer(self.codes, np.uint8)
 
     def row_view(self, row: int) -> memoryview[float]:
-        """The row's slots, float64."""
+        """Return the row's slots, float64."""
         return self.doubles[row * self.layout.slots : (row + 1) * self.layout.slots]
 
     def row_pages(self, row: int) -> memoryview:
-        """The row's part of the page map."""
+        """Return the row's part of the page map."""
         return self.page_bytes[row * self.layout.pages_per_row : (row + 1) * self.layout.pages_per_row]
 
     def two_dimensional(self) -> tuple[memoryview[float], memoryview]:
-        """The matrix and the page map with their two dimensions, for the cells."""
+        """Return the matrix and the page map with their two dimensions, for the cells."""
         lay = self.layout
         matrix = self.bytes[lay.matrix : lay.exemplars].cast("d", (lay.matrix_rows, lay.slots))
         return matrix, self.page_bytes.cast("B", (lay.matrix_rows, lay.pages_per_row))
@@ -195,10 +197,10 @@ class Segment:
     # -- attaching ------------------------------------------------------------------------------------------------
 
     @classmethod
-    def attach(cls, place: Place, layout: Layout, *, keep: bool = False) -> Segment:
+    def attach(cls, place: SegmentLocation, layout: Layout, *, keep: bool = False) -> Segment:
         """Join the segment at `place`, or make it with `layout` (capacities of a living one win over `layout`).
 
-        Raises SegmentFormatError, SegmentFullError, or SegmentError (another owner, no permission).
+        Raise SegmentFormatError, SegmentFullError, or SegmentError (another owner, no permission).
         """
         lost = 0
         while True:
@@ -223,7 +225,9 @@ class Segment:
             locks.close()
 
     @classmethod
-    def _attach_once(cls, place: Place, locks: FileLocks, layout: Layout, keep: bool, pid: int) -> Segment | None:
+    def _attach_once(
+        cls, place: SegmentLocation, locks: FileLocks, layout: Layout, keep: bool, pid: int
+    ) -> Segment | None:
         """Attach by `locks`, which the process `pid` opened; None: the file was replaced meanwhile."""
         status = os.fstat(locks.fd)
         if status.st_uid != os.geteuid() and os.geteuid() != 0:
@@ -233,7 +237,7 @@ class Segment:
             )
         if not _first_lock(place, lambda: locks.wait_exclusive(L.LOCK_CREATION, CREATION_SECONDS)):
             raise SegmentError(
-                f"{place.path}: somebody has been creating it for {CREATION_SECONDS:.0f} s; is it stopped?"
+                f"{place.path}: another process has been creating it for {CREATION_SECONDS:.0f} s; is it stopped?"
             )
         if not place.is_file(locks.fd):
             return None  # replaced while we waited
@@ -254,7 +258,7 @@ class Segment:
             except SegmentFormatError as error:
                 if not alone or not start.startswith(L.MAGIC):
                     raise
-                log.warning("shm_metrics: %s; nobody uses it, so it is replaced", error)
+                log.warning("shm_metrics: %s; no process uses it, so it is replaced", error)
                 place.unlink()
                 return None
             abandoned = L.word(start, L.STATE_OFFSET) == L.ABANDONED
@@ -275,7 +279,7 @@ class Segment:
         return segment
 
     @classmethod
-    def _make(cls, place: Place, fd: int, layout: Layout) -> Header:
+    def _make(cls, place: SegmentLocation, fd: int, layout: Layout) -> Header:
         header = Header(layout, uuid.uuid4().bytes, os.urandom(16), reboot.boot_id(), time.time())
         try:
             cls._lay_out(fd, header, place.path)
@@ -293,7 +297,7 @@ class Segment:
     def _lay_out(fd: int, header: Header, where: str) -> None:
         layout = header.layout
         os.ftruncate(fd, 0)
-        # The checksummed part goes first: from here on the file says of itself what it is.
+        # The checksummed part goes first: from here on the file is recognised as a segment.
         os.pwrite(fd, header.pack(), 0)
         os.ftruncate(fd, layout.total)
         _reserve(fd, 0, layout.family_use, where)
@@ -311,14 +315,14 @@ class Segment:
         for offset, value in words.items():
             os.pwrite(fd, value.to_bytes(L.WORD, "little"), offset)
         os.pwrite(fd, bytes([L.SLOT_ADDS]) * L.FIRST_SERIES_SLOT, layout.slot_map)
-        # READY goes last: whoever finds it finds everything.
+        # READY goes last: a process that sees it sees a complete segment.
         os.pwrite(fd, L.READY.to_bytes(L.WORD, "little"), L.STATE_OFFSET)
 
     @classmethod
-    def open_read_only(cls, place: Place) -> Segment:
+    def open_read_only(cls, place: SegmentLocation) -> Segment:
         """Map the segment for reading only; holds no presence, claims nothing.
 
-        Raises FileNotFoundError when there is none (yet), SegmentFormatError when it cannot be read.
+        Raise FileNotFoundError when there is none (yet), SegmentFormatError when it cannot be read.
         """
         locks = FileLocks(place.open(create=False, write=False))
         try:
@@ -333,9 +337,9 @@ class Segment:
 
     @classmethod
     def private(cls, layout: Layout) -> Segment:
-        """A segment without a name, for this process and its children: what is left when no shared one can be had."""
+        """Return a segment without a name, for this process and its children: a fallback."""
         fd = os.memfd_create("shm_metrics-private", os.MFD_CLOEXEC)
-        place = Place("(private memory)")
+        place = SegmentLocation("(private memory)")
         locks = FileLocks(fd)
         try:
             header = cls._make(place, fd, layout)
@@ -346,10 +350,10 @@ class Segment:
             raise
 
     @classmethod
-    def _map(cls, place: Place, header: Header, locks: FileLocks, *, writable: bool) -> Segment:
+    def _map(cls, place: SegmentLocation, header: Header, locks: FileLocks, *, writable: bool) -> Segment:
         try:
             fd = locks.fd
-            # Owned, as code of others may close this number, too.
+            # A Descriptor, because other code may close this number, too.
             mapped = Descriptor(_same_file_again(fd, place, os.fstat(fd), writable))
             try:
                 return cls(place, header, locks, mapped, writable)
@@ -364,19 +368,19 @@ class Segment:
     # -- after fork -----------------------------------------------------------------------------------------------
 
     def before_fork(self) -> None:
-        """Have a description for the child, present already.
+        """Open a description for the child, with presence.
 
-        Without it the parent would find itself alone between the fork and the child's first step:
-            parent   forks; the child has its descriptor, and so no presence that is not the parent's
-            parent   asks sole_user(): True; takes its counts to another segment, and removes this one
-            child    wakes up in a segment that nobody will ever read
+        Without it the parent could see itself as the sole user between the fork and the child's first step:
+            parent   forks; the child has the same description, and no presence of its own
+            parent   sole_user() is True; it moves its counts to another segment, and removes this one
+            child    starts in a segment that no reader will ever read
         """
         self.after_fork_in_parent()
         fd = self.locks.fd
         if fd < 0:
             return
         if isinstance(self.locks, ProcessLocks):
-            return  # the child tries for itself: to close a description here would cost our locks
+            return  # the child tries itself: closing a description here would drop our locks
         try:
             locks = FileLocks(_same_file_again(fd, self.place, self.status, self.writable))
         except OSError as error:
@@ -387,17 +391,17 @@ class Segment:
         self._for_child = locks
 
     def after_fork_in_parent(self) -> None:
-        """The description is the child's alone."""
+        """Close our descriptor of the description that was made for the child."""
         locks, self._for_child = self._for_child, None
         if locks is not None:
             locks.close()
 
     def new_description(self) -> Callable[[], None]:
-        """In a forked child: lock through a description of its own from now on.
+        """Lock through a description of the child's own from now on. Called in a forked child.
 
-        Returns the call that closes the inherited one. Until then the parent's locks, presence among them, stand
-        even if the parent dies, so that there is no moment in which nobody is present; after it, they no longer
-        depend on the child. Nothing may wait for a lock in between: it might be one that the child itself keeps.
+        Return the function that closes the inherited description. Until then the parent's locks, presence among them,
+        stay even if the parent dies, so that some process is always present; afterwards they no longer depend on the
+        child. Do not wait for a lock in between: it might be one that the child itself keeps.
         """
         inherited, prepared = self.locks, self._for_child
         self._for_child = None
@@ -411,7 +415,7 @@ class Segment:
         return inherited.close
 
     def _description_for_child(self, inherited: FileLocks) -> FileLocks:
-        """A new one or, without access to the file, locks by process through the inherited one. Raises OSError."""
+        """Return a new description or, without access to the file, process locks through `inherited`. Raise OSError."""
         fd = inherited.inherited_fd()
         try:
             return FileLocks(_same_file_again(fd, self.place, self.status, self.writable))
@@ -421,7 +425,7 @@ class Segment:
             return ProcessLocks(inherited)
 
     def _passes(self, error: OSError) -> bool:
-        """Whether the file can be opened as soon as a descriptor is free."""
+        """Return whether the file can be opened as soon as a descriptor is free."""
         if error.errno not in (errno.EMFILE, errno.ENFILE):
             return False
         try:
@@ -432,7 +436,7 @@ class Segment:
             return False
 
     def reopen(self) -> None:
-        """Lock through a new description, after close(). Raises SegmentError or FileNotFoundError."""
+        """Lock through a new description, after close(). Raise SegmentError or FileNotFoundError."""
         locks = FileLocks(self._reopen())
         if self.writable:
             locks.try_shared(L.LOCK_PRESENCE)
@@ -457,10 +461,10 @@ class Segment:
 
     @property
     def in_place(self) -> bool:
-        """Whether whoever comes to the place finds this segment: it was neither left behind nor removed."""
+        """Whether a process that attaches at this location finds this segment: it is neither abandoned nor removed."""
         if self.abandoned:
             return False
-        # After a chroot the path is one of another tree, and says nothing.
+        # After a chroot the path belongs to another tree.
         return self.place.is_file(self.status) or not os.path.samestat(os.stat("/"), self._root)
 
     def _status_now(self) -> os.stat_result:
@@ -473,7 +477,7 @@ class Segment:
         if self.locks.closed:
             raise SegmentError(f"{self.place.path}: closed by this process; make another MetricsBackend to read it")
         if self.status.st_nlink == 0:
-            return self.status  # private memory: nobody has a name to truncate it by
+            return self.status  # private memory: it has no name to truncate it by
         try:
             status = os.stat(self.place.path)
         except OSError:
@@ -503,7 +507,7 @@ class Segment:
             _reserve(fd, offset, length, self.place.path)
 
     def reserve_slots(self, row: int, first: int, count: int) -> None:
-        """Reserve the pages of `row` that hold `count` slots from `first`, before anybody touches them."""
+        """Reserve the pages of `row` that hold `count` slots from `first`, before any access to them."""
         pages = self.row_pages(row)
         for page in range(first // L.SLOTS_PER_PAGE, (first + count - 1) // L.SLOTS_PER_PAGE + 1):
             if not pages[page]:
@@ -518,21 +522,21 @@ class Segment:
             page = wanted.find(1, page + 1)
 
     def sole_user(self) -> bool:
-        """Whether nobody else is present. On True, presence is ours exclusively until close().
+        """Return whether no other process is present. If so, hold presence exclusively until close().
 
-        False, too, where that is not known: while children may count through our description, or may yet begin to, and
+        Also return False when that is unknown: while children may count through our description, now or later, and
         while a description of ours that lost its number is present.
         """
         return not self._inherited_by_children and self.locks.try_exclusive(L.LOCK_PRESENCE)
 
     def abandon(self) -> None:
-        """Mark the segment as left behind and remove its name."""
+        """Mark the segment as abandoned and remove its name."""
         self.set(L.STATE_OFFSET, L.ABANDONED)
         if self.place.is_file(self.status):
             self.place.unlink()
 
     def allocated_bytes(self) -> int:
-        """Bytes of memory (or disk) that the file really takes."""
+        """Return how many bytes of memory (or disk) the file occupies."""
         return self._status_now().st_blocks * 512
 
     def close(self) -> None:
@@ -540,8 +544,8 @@ class Segment:
         self.locks.close()
 
 
-def _first_lock(place: Place, take: Callable[[], bool]) -> bool:
-    """Where there are no such locks, the first one says so. Raises SegmentError."""
+def _first_lock(place: SegmentLocation, take: Callable[[], bool]) -> bool:
+    """Take the first lock. Raise SegmentError if the system does not support these locks."""
     try:
         return take()
     except OSError as error:
@@ -552,6 +556,6 @@ def _first_lock(place: Place, take: Callable[[], bool]) -> bool:
 
 
 def _half_made(start: bytes) -> bool:
-    """Whether a file with this beginning was left by a maker that died before READY."""
+    """Return whether the header `start` was left by a maker that died before READY."""
     ours = start.startswith(L.MAGIC) or L.MAGIC.startswith(start)
     return ours and (len(start) < L.HEADER_END or L.word(start, L.STATE_OFFSET) == L.INITIALISING)

@@ -1,8 +1,8 @@
-"""A lock byte of a segment, and who in this process wants it.
+"""A lock byte of a segment that several holders in one process share.
 
-The kernel gives the byte to an open file description, which all holders in one process share: the first one to want it
-takes it, the last one to let go gives it back. A child of fork has another description, as has a segment that is
-reopened, and so another HeldByte, which nobody holds.
+The kernel grants the byte to an open file description, which all holders in one process share. The first holder that
+acquires the lock takes the byte, and the last one that releases the lock gives the byte back. A child of fork and a
+reopened segment have another description, and so another SharedLock, which has no holders yet.
 """
 
 from __future__ import annotations
@@ -12,46 +12,46 @@ import threading
 
 from shm_metrics.segment.file_locks import FileLocks
 
-__all__ = ["HeldByte", "Hold"]
+__all__ = ["LockHandle", "SharedLock"]
 
 
-class HeldByte:
-    """locks: of the description that has `byte`, or will."""
+class SharedLock:
+    """A lock byte of one open file description. locks: the locks of that description."""
 
     def __init__(self, locks: FileLocks, byte: int) -> None:
         self._locks = locks
         self._byte = byte
         self._holders: set[object] = set()
-        self._lock = threading.RLock()  # re-entrant: a Hold may be collected on top of any line below
+        self._lock = threading.RLock()  # re-entrant: a LockHandle may be collected on top of any line below
         self._pid = os.getpid()
 
-    def take(self, holder: object) -> bool:
-        """Whether this process has the byte, and keeps it until `holder` gives it up.
+    def acquire(self, holder: object) -> bool:
+        """Return whether this process has the byte; it keeps the byte until `holder` releases the lock.
 
-        It is asked for each time: to the description that has it the kernel gives it again, and to one that was closed
-        meanwhile it does not. Raises OSError when the description may not lock, being read-only.
+        Each call asks the kernel: it grants the byte again to the description that has it, and refuses one that was
+        closed meanwhile. Raise OSError when the description is read-only and so may not lock.
         """
         if self._pid != os.getpid():
-            return False  # a child that has not begun anew yet: the kernel would give it the parent's
+            return False  # a child whose fork hook has not run yet: the kernel would grant it the parent's byte
         with self._lock:
-            # First: should another holder go on top of the next line, it must not be the last one.
+            # First: if another holder releases on top of the next line, it must not be the last one.
             self._holders.add(holder)
-            taken = False
+            acquired = False
             try:
-                taken = self._locks.try_exclusive(self._byte)
+                acquired = self._locks.try_exclusive(self._byte)
             finally:
-                if not taken:
+                if not acquired:
                     self._holders.discard(holder)
-            return taken
+            return acquired
 
-    def has(self, holder: object) -> bool:
-        """Whether `holder` took it and it was not lost since, by a fork or a close."""
+    def held_by(self, holder: object) -> bool:
+        """Return whether `holder` acquired the lock and neither a fork nor a close has taken it away since."""
         return holder in self._holders and self._pid == os.getpid() and self._locks.holds(self._byte)
 
-    def give_up(self, holder: object) -> None:
-        """Give it back, unless another holder wants it."""
+    def release(self, holder: object) -> None:
+        """Drop `holder`, and give the byte back if it was the last one."""
         if self._pid != os.getpid():
-            return  # it is the parent's, and so may be the lock
+            return  # the parent's lock, which the parent may hold at this moment
         with self._lock:
             if holder not in self._holders:
                 return
@@ -60,28 +60,28 @@ class HeldByte:
                 self._locks.release(self._byte)
 
 
-class Hold:
-    """One holder's part in it: given up when this object goes, as the byte must not stay with whoever was forgotten."""
+class LockHandle:
+    """One holder of at most one SharedLock; releases it when collected, so that no forgotten holder keeps the byte."""
 
     def __init__(self) -> None:
-        self._byte: HeldByte | None = None
+        self._acquired: SharedLock | None = None
         self._holder = object()
 
-    def take(self, byte: HeldByte) -> bool:
-        """Have `byte`, and no other one; whether it is ours then."""
-        if byte is not self._byte:
-            self.give_up()
-        self._byte = byte
-        return byte.take(self._holder)
+    def acquire(self, lock: SharedLock) -> bool:
+        """Release any other lock and acquire `lock`. Return whether this handle holds it now."""
+        if lock is not self._acquired:
+            self.release()
+        self._acquired = lock
+        return lock.acquire(self._holder)
 
-    def has(self, byte: HeldByte) -> bool:
-        """Whether take(byte) gave it, and nothing took it away since."""
-        return byte is self._byte and byte.has(self._holder)
+    def holds(self, lock: SharedLock) -> bool:
+        """Return whether this handle acquired `lock` and has not lost it since."""
+        return lock is self._acquired and lock.held_by(self._holder)
 
-    def give_up(self) -> None:
-        byte, self._byte = self._byte, None
-        if byte is not None:
-            byte.give_up(self._holder)
+    def release(self) -> None:
+        lock, self._acquired = self._acquired, None
+        if lock is not None:
+            lock.release(self._holder)
 
     def __del__(self) -> None:
-        self.give_up()
+        self.release()

@@ -1,10 +1,10 @@
-"""What a series is now, by its first slot: whose it is, since when, and which removals its rows must have followed.
+"""The slot table: the state of each series by its first slot, its owner, its age, the removals that rows must follow.
 
-A record in the catalog says which series was given which slots; the slot table says whether it still has them:
+A catalog record says which slots a series was given; the slot table says whether it still has them:
     LIVE      the slot's owner is the series (the hash of its key)
     REMOVED   the same, and the slot map's code has SLOT_REMOVED; it counts from 0 when it is used again
     FREE      the slot has another owner: the record is dead
-A row holds something of a series only if it has followed the removals up to the slot's generation.
+The numbers of a row count for a series only if the row has followed the removals up to the slot's generation.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _BORN = L.SLOT_BORN_OFFSET // L.WORD
 
 
 class States(NamedTuple):
-    """Of n series: shape (n,) each. free: the record is dead."""
+    """The states of n series, each of shape (n,). free: the record is dead."""
 
     generation: UnsignedArray
     created: FloatArray
@@ -42,6 +42,8 @@ class States(NamedTuple):
 
 
 class SlotTable:
+    """Reads the slot table of one segment."""
+
     def __init__(self, segment: Segment) -> None:
         lay = segment.layout
         region = segment.bytes[lay.slot_table : lay.slot_table + lay.slots * L.SLOT_ENTRY_BYTES]
@@ -51,18 +53,18 @@ class SlotTable:
         self._removals = Removals(segment)
 
     def generation(self, slot: int) -> int:
-        """Of the last removal or reuse of the slot; of the newest one also before it stands here."""
+        """Return the generation of the slot's last removal or reuse, even if this table does not show it yet."""
         newest = self._removals.newest()
         if newest is not None and newest.slot == slot:
             return max(newest.generation, self.words[slot * _WORDS + _GENERATION])
         return self.words[slot * _WORDS + _GENERATION]
 
     def newest_generation(self) -> int:
-        """Of all removals."""
+        """Return the generation of the newest removal of all."""
         return self._removals.generation
 
     def removed_since(self, seen: int) -> dict[int, int] | None:
-        """slot -> generation, of what was removed or reused after `seen`; None where that is not known any more."""
+        """Return slot -> generation of what was removed or reused after `seen`; None if that is no longer known."""
         if self._removals.generation == seen:
             return {}
         found = self._removals.since(seen)
@@ -71,7 +73,7 @@ class SlotTable:
         return {removal.slot: removal.generation for removal in found}
 
     def generations(self, slots: IntArray) -> UnsignedArray:
-        """Of many slots: shape (n,)."""
+        """Return the generations of many slots: shape (n,)."""
         import numpy as np
 
         newest = self._removals.newest()
@@ -90,7 +92,7 @@ class SlotTable:
         return self.doubles[slot * _WORDS + _BORN]
 
     def state(self, slot: int, hash_: int) -> int:
-        """LIVE, REMOVED or FREE: what the series with this hash is, by its first slot."""
+        """Return LIVE, REMOVED or FREE, the state of the series with this hash and first slot."""
         if self.words[slot * _WORDS + _OWNER] != hash_:
             return FREE
         if self.segment.codes[slot] & L.SLOT_REMOVED:
@@ -103,10 +105,10 @@ class SlotTable:
             or newest.generation <= self.words[slot * _WORDS + _GENERATION]
         ):
             return LIVE
-        return REMOVED  # its remover was killed, or has not come here yet
+        return REMOVED  # its remover was killed, or is about to write here
 
     def states(self, slots: Sequence[int], hashes: Sequence[int]) -> States:
-        """The states of many series at once."""
+        """Return the states of many series at once."""
         import numpy as np
 
         newest = self._removals.newest()

@@ -1,4 +1,4 @@
-"""How many slots a series takes, and what each is for."""
+"""The slots of a series: how many there are, and the code of each."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SHARED_SLOTS = len(_GAUGES[SHARED])
 
 
 def slot_codes(family: Family) -> bytes:
-    """What the slot map says of the slots of one series of this family."""
+    """Return the codes in the slot map of one series of this family."""
     if family.type == COUNTER:
         return bytes([L.SLOT_ADDS])
     if family.type in (HISTOGRAM, SUMMARY):

@@ -1,13 +1,13 @@
-"""Rows: claiming one, what its new owner inherits, and who is alive.
+"""Worker rows: claims, inheritance, and which workers are alive.
 
-Claiming a row, and why each step is where it is:
+The steps of a claim, in an order that matters:
     1. lock the claim byte        from here on the row is ours; a dead owner's lock is gone, whatever killed it
-    2. put the row in order       follow removals; fold, clear and repair what the dead owner left (below)
+    2. repair the row             follow removals; fold, clear and repair what the dead owner left (below)
     3. write the worker table     pid, start, role: for people and for /proc
     4. lock the live byte         only now do readers count this row among the living, so that they never take a dead
                                   worker's live gauges for ours
 
-What a new owner does with what it finds, by the slot map:
+What a new owner does with the numbers in its row, by the slot map:
     counters, sum and shared gauges      nothing: the totals go on
     histograms                           sequence := count (the dead owner may have died between the two)
     min, max, mostrecent gauges          folded into the ledger row, then cleared; folding twice changes nothing, so
@@ -39,7 +39,7 @@ __all__ = ["RowLease", "WorkerTable", "claim_row", "follow_removals"]
 _U64 = struct.Struct("<Q")
 _F64 = struct.Struct("<d")
 
-# What to look for in the slot map: a histogram's sequence and its buckets; stamps of gauges that are not inherited.
+# Patterns in the slot map: a histogram's sequence and its buckets; stamps of gauges that are not inherited.
 _HISTOGRAM = re.compile(re.escape(bytes([L.SLOT_SEQUENCE])) + re.escape(bytes([L.SLOT_BUCKET])) + b"+")
 _FOLDED = (L.SLOT_STAMP_MIN, L.SLOT_STAMP_MAX, L.SLOT_STAMP_NEWEST)
 _WITHOUT_REMOVED = bytes(code & ~L.SLOT_REMOVED & 0xFF for code in range(256))
@@ -50,8 +50,8 @@ _NOT_INHERITED = re.compile(
 
 
 @dataclass(frozen=True, slots=True)
-class Worker:
-    """One row of the worker table: who has it, or had it last."""
+class WorkerRecord:
+    """One record of the worker table: the current or last owner of a row."""
 
     row: int
     pid: int
@@ -63,7 +63,7 @@ class Worker:
 
 
 class WorkerTable:
-    """Reads the worker table; `live` asks the kernel."""
+    """Reads the worker table. live() asks the kernel for locks."""
 
     def __init__(self, segment: Segment) -> None:
         self.segment = segment
@@ -74,45 +74,47 @@ class WorkerTable:
         self._generations = words[L.WORKER_GENERATION_OFFSET // L.WORD :: L.WORKER_BYTES // L.WORD]
 
     def generation(self, row: int) -> int:
-        """Removals up to this one are followed in the row."""
+        """Return the generation up to which the row has followed removals."""
         return self._generations[row]
 
     def generations(self, rows: Sequence[int]) -> UnsignedArray:
-        """The same of many rows: shape (rows,)."""
+        """Return the generations of many rows: shape (rows,)."""
         import numpy as np
 
         return np.array([self._generations[row] for row in rows], np.uint64)
 
     def uses(self, row: int, family: int) -> bool:
-        """Whether the row's worker uses the family with this number; beyond MAX_USED_FAMILIES always True."""
+        """Return whether the row's worker uses the family with this number; beyond MAX_USED_FAMILIES always True."""
         if not 0 <= family < L.MAX_USED_FAMILIES:
             return True
         at = self.segment.layout.family_use + row * L.FAMILY_USE_BYTES + family // 8
         return bool(self.segment.bytes[at] >> family % 8 & 1)
 
     def used(self) -> list[int]:
-        """The rows that ever had a worker."""
+        """Return the rows that ever had a worker."""
         return [row for row, claims in enumerate(self._claims.tolist()) if claims]
 
     def reaped(self) -> int:
-        """How often a row was taken over from a worker that was gone."""
+        """Return how often a worker took over the row of a dead one."""
         return sum(claims - 1 for claims in self._claims.tolist() if claims)
 
     def live(self, used: list[int] | None = None) -> list[int]:
-        """The rows whose worker is alive, this process' own among them: whose live byte is locked."""
+        """Return the rows whose worker is alive, this process' own among them: whose live byte is locked."""
         asked = [L.LOCK_LIVE + row for row in (self.used() if used is None else used)]
         return [byte - L.LOCK_LIVE for byte in self.segment.locks.held_by_others(asked)]
 
-    def read(self, row: int) -> Worker:
+    def read(self, row: int) -> WorkerRecord:
         data, at = self.segment.bytes, self.segment.layout.worker(row)
         pid, start = struct.unpack_from("<QQ", data, at + L.WORKER_PID_OFFSET)
         (claimed_at,) = _F64.unpack_from(data, at + L.WORKER_CLAIMED_AT_OFFSET)
         claims, generation = struct.unpack_from("<QQ", data, at + L.WORKER_CLAIMS_OFFSET)
         role = bytes(data[at + L.WORKER_ROLE_OFFSET : at + L.WORKER_ROLE_OFFSET + L.ROLE_BYTES])
-        return Worker(row, pid, start, claimed_at, claims, generation, role.rstrip(b"\0").decode("utf-8", "replace"))
+        return WorkerRecord(
+            row, pid, start, claimed_at, claims, generation, role.rstrip(b"\0").decode("utf-8", "replace")
+        )
 
     def rowless(self) -> int:
-        """How many workers are counting in private memory because no row was free; at most ROWLESS_BYTES are seen."""
+        """Return how many workers count in private memory for want of a row; at most ROWLESS_BYTES."""
         locks = self.segment.locks
         if not locks.held_by_other(L.LOCK_ROWLESS, L.ROWLESS_BYTES):
             return 0
@@ -122,7 +124,7 @@ class WorkerTable:
 class RowLease:
     """A row that this process owns until release(), or until the description that has its locks goes.
 
-    A lease that is dropped gives its row up: an exception after the claim leaves no row taken.
+    A lease gives its row up when it is collected: an exception after the claim leaves no row claimed.
     """
 
     def __init__(self, row: int, segment: Segment) -> None:
@@ -131,8 +133,8 @@ class RowLease:
         self._locks: FileLocks | None = None
 
     def take(self) -> bool:
-        """Lock the claim byte; False when another has the row."""
-        # Noted first: an exception as soon as the byte is locked gives it back.
+        """Lock the claim byte. Return False when another process has the row."""
+        # Noted first: after an exception as soon as the byte is locked, the lease gives it back.
         self._locks = self.segment.locks
         if self._locks.try_exclusive(L.LOCK_CLAIM + self.row):
             return True
@@ -145,36 +147,36 @@ class RowLease:
         return self.segment.locks.holds(L.LOCK_CLAIM + self.row)
 
     def set_role(self, role: str) -> None:
-        """What people should read about this worker; cut to 64 bytes of UTF-8."""
+        """Set the role shown in the worker table; cut to 64 bytes of UTF-8."""
         at = self.segment.layout.worker(self.row) + L.WORKER_ROLE_OFFSET
         text = role.encode()[: L.ROLE_BYTES].decode("utf-8", "ignore").encode()
         self.segment.bytes[at : at + L.ROLE_BYTES] = text.ljust(L.ROLE_BYTES, b"\0")
 
     def generation(self) -> memoryview:
-        """One word: removals up to it are followed in the row."""
+        """Return one word, the generation up to which this row has followed removals."""
         at = self.segment.layout.worker(self.row) + L.WORKER_GENERATION_OFFSET
         return self.segment.bytes[at : at + L.WORD].cast("Q")
 
     def use(self, family: int, used: bool = True) -> None:
-        """Say that this worker uses the family with this number, or does not any more."""
+        """Mark that this worker uses the family with this number, or no longer does."""
         if 0 <= family < L.MAX_USED_FAMILIES:
             at = self.segment.layout.family_use + self.row * L.FAMILY_USE_BYTES + family // 8
             bit = 1 << family % 8
             self.segment.bytes[at] = self.segment.bytes[at] | bit if used else self.segment.bytes[at] & ~bit
 
     def release(self) -> None:
-        """Give the row up; its totals stay for the next owner. Nothing happens the second time."""
+        """Give the row up; the next owner inherits its totals. A second call does nothing."""
         locks, self._locks = self._locks, None
         if locks is not None and locks is self.segment.locks and locks.fd >= 0:
             locks.release(L.LOCK_LIVE + self.row)
             locks.release(L.LOCK_CLAIM + self.row)
 
     def forget(self) -> None:
-        """In a forked child: the row is the parent's."""
+        """Give nothing back: in a forked child the row is the parent's."""
         self._locks = None
 
     def __del__(self) -> None:
-        if hasattr(self, "_locks"):  # an exception may have come before
+        if hasattr(self, "_locks"):  # unless __init__ failed
             self.release()
 
 
@@ -191,14 +193,15 @@ def claim_row(
 ) -> RowLease | None:
     """Take the first free row; None when all have living owners.
 
-    ledger_lock: runs a function under the catalog lock; False when the lock could not be had.
-    wanted_pages: a byte a page; 1 for those to reserve at once, because cells that point there exist already.
-    families: numbers of those that the worker uses.
-    Raises SegmentFullError when the row's memory cannot be reserved.
+    ledger_lock: runs a function under the catalog lock; returns False when it cannot take the lock.
+    wanted_pages: a byte a page; 1 for pages to reserve at once, because cells there exist already.
+    families: the numbers of the families that the worker uses.
+
+    Raise SegmentFullError when the row's memory cannot be reserved.
     """
     locks = segment.locks
     for row in range(L.FIRST_WORKER_ROW, segment.layout.matrix_rows):
-        lease = RowLease(row, segment)  # dropped on the way out, it gives the row up
+        lease = RowLease(row, segment)  # gives the row up if it is dropped on the way out
         if not lease.take():
             continue
         at = segment.layout.worker(row)
@@ -209,7 +212,7 @@ def claim_row(
         segment.reserve_slots(row, 0, 1)
         segment.reserve_pages(row, wanted_pages)
         if claims:
-            if not _put_in_order(segment, lease, ledger_lock):
+            if not _repair_row(segment, lease, ledger_lock):
                 lease.release()
                 continue
         else:
@@ -218,7 +221,7 @@ def claim_row(
         segment.bytes[used : used + L.FAMILY_USE_BYTES] = bytes(L.FAMILY_USE_BYTES)
         for family in families:
             lease.use(family)
-        # Word by word: struct.pack_into() fills with zeros first, and a kill in between would leave them.
+        # Word by word: struct.pack_into() writes zeros first, and a kill in between would leave them.
         words = segment.bytes[at : at + L.WORKER_BYTES].cast("Q")
         words[L.WORKER_PID_OFFSET // L.WORD], words[L.WORKER_START_OFFSET // L.WORD] = pid, start_ticks
         segment.bytes[at : at + L.WORKER_BYTES].cast("d")[L.WORKER_CLAIMED_AT_OFFSET // L.WORD] = now
@@ -240,7 +243,7 @@ def follow_removals(
     let_all_go: Callable[[int | None], None] = lambda since: None,
     private_ledger: memoryview[float] | None = None,
 ) -> None:
-    """Zero in a row what was removed since the generation in `followed`, up to `newest`. Only the row's owner may.
+    """Zero in a row what was removed since the generation in `followed`, up to `newest`. Only for the row's owner.
 
     view: the row. pages: its part of the page map; None: the whole row may be touched. A handler or another thread may
     come in at any call: a slot is zeroed only while the row has not followed its removal, as one step.
@@ -311,7 +314,7 @@ def _zero(
 
 
 def _series_slots(segment: Segment, slot: int) -> int:
-    """How many slots the series that begins at `slot` has, by the slot map."""
+    """Return how many slots the series that begins at `slot` has, by the slot map."""
     codes = segment.codes
     first = codes[slot] & ~L.SLOT_REMOVED
     if first == L.SLOT_ADDS:
@@ -324,7 +327,7 @@ def _series_slots(segment: Segment, slot: int) -> int:
     return 2
 
 
-def _put_in_order(segment: Segment, lease: RowLease, ledger_lock: Callable[[Callable[[], None]], bool]) -> bool:
+def _repair_row(segment: Segment, lease: RowLease, ledger_lock: Callable[[Callable[[], None]], bool]) -> bool:
     row, newest = lease.row, Removals(segment).generation
     view, pages = segment.row_view(row), segment.row_pages(row)
     follow_removals(segment, view, pages, lease.generation(), newest)
@@ -340,13 +343,13 @@ def _put_in_order(segment: Segment, lease: RowLease, ledger_lock: Callable[[Call
     if folded and not ledger_lock(lambda: _fold(segment, codes, view, folded)):
         return False
     for slot in stamps:
-        view[slot] = 0.0  # before the value: a reader takes a value only with its stamp
+        view[slot] = 0.0  # before the value: a reader uses a value only with its stamp
         view[slot + 1] = 0.0
     return True
 
 
 def _repair_histogram(view: memoryview[float], pages: memoryview, sequence: int, end: int) -> None:
-    """Set the sequence to the number of observations in the buckets, which says which of the two sums is the sum."""
+    """Set the sequence to the number of observations in the buckets, which selects one of the two sums."""
     if pages[sequence // L.SLOTS_PER_PAGE] and pages[(end - 1) // L.SLOTS_PER_PAGE] and view[sequence]:
         count = sum(view[sequence + 1 : end])
         if view[sequence] != count:
@@ -356,7 +359,7 @@ def _repair_histogram(view: memoryview[float], pages: memoryview, sequence: int,
 def _fold(segment: Segment, codes: bytes, view: memoryview[float], stamps: list[int]) -> None:
     """Fold a dead worker's min, max and mostrecent gauges into the ledger row. Under the catalog lock.
 
-    The ledger row follows removals as every row does: what it had of a series that was removed since is dropped first.
+    The ledger row follows removals as every row does: numbers of removed series are dropped first.
     """
     ledger = segment.row_view(L.LEDGER_ROW)
     _follow_in_ledger(segment, ledger)
@@ -388,7 +391,7 @@ def _follow_in_ledger(segment: Segment, ledger: memoryview[float]) -> None:
         slots = {slot for slot in range(segment.slots_used) if table.generation(slot) > followed[0]}
     pages = segment.row_pages(L.LEDGER_ROW)
     for slot in slots:
-        # The words of a shared gauge are all workers': they stay, and name no base of this life.
+        # The words of a shared gauge belong to all workers: they stay, and refer to no base of the new series.
         if slot < lay.slots and segment.codes[slot] & ~L.SLOT_REMOVED in _FOLDED and pages[slot // L.SLOTS_PER_PAGE]:
             ledger[slot] = 0.0
             ledger[slot + 1] = 0.0

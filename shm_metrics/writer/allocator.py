@@ -1,7 +1,7 @@
-"""Creating, removing and reusing families and series: the catalog's only author.
+"""The allocator: creates, removes and reuses families and series. It alone writes the catalog.
 
-What a kill, an exception or a fork between any two steps leaves:
-    creation    slot map, slots used      slots that nobody has; never served
+What remains after a kill, an exception or a fork between any two steps:
+    creation    slot map, slots used      slots without an owner; never served
                 slot table                the same
                 record, then commit       nothing (the record is not there before the commit)
                 index, then indexed       a record that the next holder of the lock indexes first
@@ -14,7 +14,7 @@ What a kill, an exception or a fork between any two steps leaves:
     copying     the other catalog region  nothing (the number of switches says which region is in use)
                 switches                  an index that says of itself which region it was made for
 
-Before each store the lock is looked at: a child of fork that returns into its parent's call must not go on with it.
+Each store checks the lock first: a child of fork that returns into its parent's call must not continue it.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from shm_metrics.errors import SegmentError, SegmentFormatError, SegmentFullError
 from shm_metrics.model.families import Family, LabelPairs
 from shm_metrics.runtime.call_lock import CallLock, ForkedCallError, NestedCallError
-from shm_metrics.segment import catalog_records as records
+from shm_metrics.segment import catalog_records
 from shm_metrics.segment import layout as L
 from shm_metrics.segment.catalog import Catalog
-from shm_metrics.segment.catalog_records import Record
+from shm_metrics.segment.catalog_records import CatalogRecord
 from shm_metrics.segment.index import Index
 from shm_metrics.segment.removals import EVERY_SLOT, Removals
 from shm_metrics.segment.segment import Segment
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 __all__ = ["Allocator", "CatalogBusyError", "FamilyPlace", "SeriesPlace"]
 
 CATALOG_SECONDS = 2.0
-IMPATIENT_SECONDS = 5.0  # after a wait in vain: new series must not stop the application for two seconds each
+IMPATIENT_SECONDS = 5.0  # after a wait that timed out: new series must not stop the application for two seconds each
 MOST_CANDIDATES = 8  # removed series that are looked at for slots to reuse, in one creation
 
 # Series whose ledger row is written: shared gauges, and what dead min, max and mostrecent gauges left.
@@ -63,13 +63,13 @@ T = TypeVar("T")
 
 
 class CatalogBusyError(SegmentError):
-    """The catalog lock could not be had: this thread holds it already, or another process does not let go."""
+    """The catalog lock was not available: this thread holds it already, or another process keeps it."""
 
 
 class FamilyPlace(NamedTuple):
-    """id: the hash of its key, its identity in the segment. number: the how-manieth; for the table of family use.
+    """A family in the catalog. id: the hash of its key. number: counted from 1, its bit in the table of family use.
 
-    overflow: first slot of its overflow series, or None.
+    overflow: the first slot of its overflow series, or None.
     """
 
     id: int
@@ -78,7 +78,7 @@ class FamilyPlace(NamedTuple):
 
 
 class SeriesPlace(NamedTuple):
-    """hash: of its key. slot, slots: its first slot, how many."""
+    """A series in the catalog. hash: of its key. slot: the first slot. slots: how many."""
 
     hash: int
     slot: int
@@ -86,7 +86,7 @@ class SeriesPlace(NamedTuple):
 
 
 class _CatalogLock(CallLock):
-    """Between the threads of this process by the call, between processes by the catalog's byte."""
+    """The catalog lock: between threads a CallLock, between processes the catalog's byte."""
 
     __slots__ = ("_patient_from", "segment")
 
@@ -96,10 +96,10 @@ class _CatalogLock(CallLock):
         self._patient_from = 0.0
 
     def acquire(self, frame: FrameType) -> None:
-        """As CallLock.acquire(). Raises CatalogBusyError.
+        """Acquire as CallLock.acquire() does. Raise CatalogBusyError.
 
-        A signal handler or __del__ that comes in on top of a creation in the same thread is refused, as it could
-        neither wait for what it interrupted nor go on in the middle of it.
+        It refuses a signal handler or __del__ that interrupts a creation in the same thread, which could neither wait
+        for that creation nor go on in the middle of it.
         """
         try:
             super().acquire(frame)
@@ -118,14 +118,14 @@ class _CatalogLock(CallLock):
             raise CatalogBusyError(f"the catalog has been locked for {CATALOG_SECONDS:.0f} s")
 
     def release(self, frame: FrameType) -> None:
-        """As CallLock.release()."""
+        """Release as CallLock.release() does."""
         if self.holder is frame:
             self.segment.locks.release(L.LOCK_CATALOG)
             super().release(frame)
 
 
 def _locked(method: Callable[..., T]) -> Callable[..., T]:
-    """Decorator: run the method under the catalog lock; in a child that was forked on top of it, from its beginning."""
+    """Decorator: run the method under the catalog lock; rerun it in a child that was forked during the call."""
 
     @wraps(method)
     def locked(self: Allocator, *args: Any) -> T:
@@ -138,7 +138,7 @@ def _locked(method: Callable[..., T]) -> Callable[..., T]:
 
 
 class Allocator:
-    """reader: gives a Reader of the segment; asked only when the catalog is copied."""
+    """Creates and removes series in one segment. reader: returns a Reader of it; called only to copy the catalog."""
 
     def __init__(self, segment: Segment, reader: Callable[[], Reader]) -> None:
         self.segment = segment
@@ -154,16 +154,16 @@ class Allocator:
         self._no_gain_at = -1
 
     def renew(self) -> None:
-        """In a forked child: forget a lock that another thread held."""
+        """Replace a lock that another thread held, in a forked child."""
         self.lock.renew()
 
     @_locked
     def run_locked(self, work: Callable[[], T]) -> T:
-        """Return `work()`, called under the catalog lock. Raises CatalogBusyError."""
+        """Return `work()`, called under the catalog lock. Raise CatalogBusyError."""
         return work()
 
     def _prepare(self) -> None:
-        """What every holder of the lock does first: complete what a killed one left."""
+        """Complete what a killed process left; every holder of the lock does this first."""
         newest = self.removals.newest()
         if newest is not None and newest.slot != EVERY_SLOT and newest.slot < self.segment.layout.slots:
             entry = newest.slot * _ENTRY_WORDS
@@ -178,9 +178,9 @@ class Allocator:
     # -- families -------------------------------------------------------------------------------------------------
 
     def family(self, family: Family, labelled: bool, now: float) -> FamilyPlace:
-        """The family's record, made at first use; `labelled` ones get slots for their overflow series too.
+        """Return the family's record, made at first use; `labelled` ones get slots for their overflow series too.
 
-        Raises CatalogBusyError, or SegmentFullError when the catalog is full.
+        Raise CatalogBusyError, or SegmentFullError when the catalog is full.
         """
         found = self.find_family(family)
         return self._make_family(family, labelled, now) if found is None else found
@@ -188,7 +188,7 @@ class Allocator:
     @_locked
     def _make_family(self, family: Family, labelled: bool, now: float) -> FamilyPlace:
         self._prepare()
-        key = records.family_key(family)
+        key = catalog_records.family_key(family)
         hash_ = self.index.hash(key)
         place, offset = self.index.locate(key, hash_)
         known = self._read_family(offset, key)
@@ -196,8 +196,10 @@ class Allocator:
             return known
         words, lock = self.segment.words, self.lock
         number, rank = min(words[_FAMILIES] + 1, L.LARGEST_WORD), min(words[_CHANGES] + 1, L.LARGEST_WORD)
-        record = Record(records.FAMILY, key, number, 0, 0, now, family.documentation.encode(), rank, hash_)
-        records.check_size(len(key) + len(record.tail))
+        record = CatalogRecord(
+            catalog_records.FAMILY, key, number, 0, 0, now, family.documentation.encode(), rank, hash_
+        )
+        catalog_records.check_size(len(key) + len(record.tail))
         if lock.poisoned:
             raise ForkedCallError
         words[_FAMILIES] = number
@@ -212,9 +214,9 @@ class Allocator:
 
     @_locked
     def show(self, family: Family) -> None:
-        """Have this definition be the newest one of its name. Nothing happens when it is not recorded."""
+        """Make this definition the newest one of its name. Do nothing when it is not recorded."""
         self._prepare()
-        key = records.family_key(family)
+        key = catalog_records.family_key(family)
         _, offset = self.index.locate(key, self.index.hash(key))
         if offset is not None:
             self.catalog.raise_rank(offset, min(self.segment.words[_CHANGES] + 1, L.LARGEST_WORD))
@@ -233,8 +235,8 @@ class Allocator:
             return None
         return FamilyPlace(record.hash, record.parent, record.slot if record.count else None)
 
-    def _record(self, offset: int | None, key: bytes) -> Record | None:
-        """The record at `offset`; None where there is none, or it is damaged, or another's.
+    def _record(self, offset: int | None, key: bytes) -> CatalogRecord | None:
+        """Return the record at `offset`; None where there is none, or it is damaged, or another's.
 
         Without the lock, the catalog may have been copied since the offset was found: then another record is there.
         """
@@ -249,8 +251,8 @@ class Allocator:
     # -- series ---------------------------------------------------------------------------------------------------
 
     def find_family(self, family: Family) -> FamilyPlace | None:
-        """The family's record if it is there. Takes no lock."""
-        key = records.family_key(family)
+        """Return the family's record if it is there. Takes no lock."""
+        key = catalog_records.family_key(family)
         return self._read_family(self.index.find(key, self.index.hash(key)), key)
 
     def find_overflow(self, family: Family) -> SeriesPlace | None:
@@ -261,49 +263,49 @@ class Allocator:
         return SeriesPlace(self.table.owner(place.overflow), place.overflow, len(slot_codes(family)))
 
     def find(self, family: FamilyPlace, labels: LabelPairs, payload: LabelPairs = ()) -> SeriesPlace | None:
-        """The series if it is there, and alive or in use since it was removed. Takes no lock."""
-        key = records.series_key(family.id, labels, payload)
+        """Return the series if it is there, and alive or in use since it was removed. Takes no lock."""
+        key = catalog_records.series_key(family.id, labels, payload)
         record = self._record(self.index.find(key, self.index.hash(key)), key)
         if record is None or not self._within(record) or not self.shows(record.slot, record.count, record.hash):
             return None
         return SeriesPlace(record.hash, record.slot, record.count)
 
     def shows(self, slot: int, count: int, hash_: int) -> bool:
-        """Whether the series is alive, or was used since it was removed."""
+        """Return whether the series is alive, or was used since it was removed."""
         state = self.table.state(slot, hash_)
         return state == LIVE or (state == REMOVED and self._in_use(slot, count, self._workers.used()))
 
     def series(
         self, definition: Family, family: FamilyPlace, labels: LabelPairs, payload: LabelPairs, now: float, stamp: float
     ) -> SeriesPlace:
-        """The series, made or revived at first use. now: Unix seconds; stamp: CLOCK_MONOTONIC seconds.
+        """Return the series, made or revived at first use. now: Unix seconds; stamp: CLOCK_MONOTONIC seconds.
 
-        Raises CatalogBusyError, or SegmentFullError when there is no slot, index entry or catalog space left.
+        Raise CatalogBusyError, or SegmentFullError when there is no slot, index entry or catalog space left.
         """
-        key = records.series_key(family.id, labels, payload)
+        key = catalog_records.series_key(family.id, labels, payload)
         hash_ = self.index.hash(key)
-        look = self.index.look(key, hash_)
-        known = self._living(look.offset, key)
+        probe = self.index.probe(key, hash_)
+        known = self._living(probe.offset, key)
         if known is not None:
             return known
-        return self._make_series(slot_codes(definition), key, hash_, look, family.id, now, stamp)
+        return self._make_series(slot_codes(definition), key, hash_, probe, family.id, now, stamp)
 
     def lacks_room(self, definition: Family, family: FamilyPlace, labels: LabelPairs, payload: LabelPairs = ()) -> bool:
-        """Whether the series is not there and, as far as is known, no slot is left for it.
+        """Return whether the series is not there and, as far as is known, no slot is left for it.
 
         True only while nothing changed since a search found none.
         """
         if not self._full or self._full.get(slot_codes(definition)) != self.fullness():
             return False
-        key = records.series_key(family.id, labels, payload)
+        key = catalog_records.series_key(family.id, labels, payload)
         return self.index.peek(key, self.index.hash(key)) is None
 
     @_locked
     def _make_series(
-        self, codes: bytes, key: bytes, hash_: int, look: Any, family_id: int, now: float, stamp: float
+        self, codes: bytes, key: bytes, hash_: int, probe: Any, family_id: int, now: float, stamp: float
     ) -> SeriesPlace:
         self._prepare()
-        place, offset = self.index.locate(key, hash_, look)
+        place, offset = self.index.locate(key, hash_, probe)
         found = self._record(offset, key)
         if found is not None and self._within(found):
             state = self.table.state(found.slot, hash_)
@@ -311,8 +313,8 @@ class Allocator:
                 self._revive(found.slot, now)
             if state != FREE:
                 return SeriesPlace(hash_, found.slot, found.count)
-        records.check_size(len(key))
-        record = Record(records.SERIES, key, family_id, 0, len(codes), now, hash=hash_)
+        catalog_records.check_size(len(key))
+        record = CatalogRecord(catalog_records.SERIES, key, family_id, 0, len(codes), now, hash=hash_)
         slot = self._new_slots(codes)
         reused = slot is None
         if slot is None:
@@ -329,12 +331,12 @@ class Allocator:
             self._changed()
         return SeriesPlace(hash_, slot, len(codes))
 
-    def _publish(self, record: Record, place: int) -> None:
+    def _publish(self, record: CatalogRecord, place: int) -> None:
         offset, following = self.catalog.append(record)
         self.index.put(place, record.hash, offset, following)
 
     def _own(self, slot: int, hash_: int, now: float, born: float) -> None:
-        """Give the slot to the series with this hash."""
+        """Assign the slot to the series with this hash."""
         words, doubles, entry, lock = self.table.words, self.table.doubles, slot * _ENTRY_WORDS, self.lock
         if lock.poisoned:
             raise ForkedCallError
@@ -345,7 +347,7 @@ class Allocator:
     def _revive(self, slot: int, now: float) -> None:
         segment, doubles, at = self.segment, self.table.doubles, slot * _ENTRY_WORDS + L.SLOT_CREATED_OFFSET // L.WORD
         code = segment.codes[slot] & ~L.SLOT_REMOVED
-        self._changed()  # should this end before the last line, what looks from then on finds it alive
+        self._changed()  # if this ends before the last line, readers after it find the series alive
         if self.lock.poisoned:
             raise ForkedCallError
         doubles[at] = now
@@ -358,16 +360,16 @@ class Allocator:
             return None
         return SeriesPlace(record.hash, record.slot, record.count)
 
-    def _within(self, record: Record) -> bool:
+    def _within(self, record: CatalogRecord) -> bool:
         return L.FIRST_SERIES_SLOT <= record.slot <= self.segment.layout.slots - record.count
 
     # -- removal --------------------------------------------------------------------------------------------------
 
     @_locked
     def remove(self, place: SeriesPlace, stamp: float) -> None:
-        """Hide the series from the next scrape on, in every process; no other's row is touched.
+        """Hide the series from the next scrape on, in every process, without writing to any other row.
 
-        It shows again, counting from 0, when a process adds to it or asks for it.
+        It shows again, counting from 0, when a process adds to it or requests it.
         """
         self._prepare()
         if not self.shows(place.slot, place.slots, place.hash):
@@ -378,7 +380,7 @@ class Allocator:
 
     @_locked
     def reset(self, place: SeriesPlace, now: float, stamp: float) -> None:
-        """Have the series count from 0, created `now`; it is shown all the time."""
+        """Reset the series to 0, created `now`; it stays visible."""
         self._prepare()
         state = self.table.state(place.slot, place.hash)
         if state == REMOVED:
@@ -389,7 +391,7 @@ class Allocator:
             self._complete(place.slot, generation, hide=False)
 
     def _give_up(self, slot: int, flags: int) -> int:
-        """Have no row that has not followed this count for the series at `slot`. Returns the generation."""
+        """Store a new generation: rows that have not followed it no longer count for `slot`. Return the generation."""
         words, lock = self.segment.words, self.lock
         generation = min(words[_GENERATION] + 1, L.LARGEST_WORD)
         if lock.poisoned:
@@ -402,7 +404,7 @@ class Allocator:
         return generation
 
     def _complete(self, slot: int, generation: int, hide: bool = True) -> None:
-        """Write down by the slot itself what the ring says; the generation goes last, it says that this is done."""
+        """Copy the removal from the ring to the slot table; the generation goes last, to mark it as done."""
         segment, words, entry, lock = self.segment, self.table.words, slot * _ENTRY_WORDS, self.lock
         code = segment.codes[slot] | (L.SLOT_REMOVED if hide else 0)
         if lock.poisoned:
@@ -414,7 +416,7 @@ class Allocator:
     # -- slots ----------------------------------------------------------------------------------------------------
 
     def _new_slots(self, codes: bytes) -> int | None:
-        """Slots that no series had before, or None when there are none left."""
+        """Return slots that no series had before, or None when there are none left."""
         segment, first, count = self.segment, self.segment.slots_used, len(codes)
         lay = segment.layout
         if first + count > lay.slots:
@@ -444,7 +446,7 @@ class Allocator:
         )
 
     def _reuse(self, codes: bytes) -> int:
-        """Slots of a removed series of the same shape, which no row uses any more. Raises SegmentFullError."""
+        """Return slots of a removed series of the same shape, which no row uses any more. Raise SegmentFullError."""
         wanted = bytes([codes[0] | L.SLOT_REMOVED]) + codes[1:]
         map_ = bytes(self.segment.codes[: self.segment.slots_used])
         at, rows = self._search_from.get(codes, 0), self._workers.used()
@@ -470,7 +472,7 @@ class Allocator:
         raise self.no_slots()
 
     def _in_use(self, slot: int, count: int, rows: list[int]) -> bool:
-        """Whether a row has something in these slots since the series was removed."""
+        """Return whether a row has something in these slots since the series was removed."""
         segment, generation = self.segment, self.table.generation(slot)
         first, last = slot // L.SLOTS_PER_PAGE, (slot + count - 1) // L.SLOTS_PER_PAGE
         for row in rows:
@@ -494,9 +496,9 @@ class Allocator:
     # -- room in the catalog --------------------------------------------------------------------------------------
 
     def _make_room(self) -> None:
-        """Copy the catalog without what is dead, if that is worth it; removed series that no row uses go, too.
+        """Copy the catalog without dead records, if that frees enough; drop removed series that no row uses, too.
 
-        Workers that hold cells of those follow: the removal of `every slot` tells them to look at the slot table.
+        Workers that hold cells of those follow: after the removal of EVERY_SLOT they look at the slot table.
         """
         segment, words, table = self.segment, self.segment.words, self.table
         codes = bytes(segment.codes[: segment.slots_used])
@@ -508,7 +510,7 @@ class Allocator:
         generation, lock = min(words[_GENERATION] + 1, L.LARGEST_WORD), self.lock
         if lock.poisoned:
             raise ForkedCallError
-        words[_DEAD] = L.LARGEST_WORD  # killed from here on, the next holder of the lock begins again
+        words[_DEAD] = L.LARGEST_WORD  # after a kill from here on, the next holder of the lock starts again
         for slot in unused:
             if lock.poisoned:
                 raise ForkedCallError
@@ -517,8 +519,8 @@ class Allocator:
         self._give_up(EVERY_SLOT, L.REUSED)
         known: set[tuple[int, int]] = set()
 
-        def lives(record: Record) -> bool:
-            if record.kind == records.FAMILY:
+        def lives(record: CatalogRecord) -> bool:
+            if record.kind == catalog_records.FAMILY:
                 return True
             again = (record.slot, record.hash) in known
             known.add((record.slot, record.hash))

@@ -1,4 +1,4 @@
-"""Which cells of this process write to which slot."""
+"""The cells of this process by the slot that they write to."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ _Entries = list[tuple[int, "weakref.ref[Any]"]]
 
 
 class BoundCells:
+    """Weak references to cells by slot."""
+
     def __init__(self) -> None:
         self._by_slot: dict[int, _Entries] = {}
         self._added = 0
@@ -20,29 +22,29 @@ class BoundCells:
         self._lock = CallLock()
 
     def add(self, slot: int, hash_: int, cell: Any) -> None:
-        """The cell writes to `slot`, for the series with this hash."""
+        """Note that the cell writes to `slot`, for the series with this hash."""
         self._by_slot.setdefault(slot, []).append((hash_, weakref.ref(cell)))
         self._added += 1
         if self._added > self._most:
             try:
                 self._lock.run(self._drop_dead)
             except NestedCallError:
-                pass  # it comes in on top of just that
+                pass  # it interrupts just that
 
     def renew(self) -> None:
-        """In a forked child: forget a lock that another thread held."""
+        """Replace a lock that another thread held, in a forked child."""
         self._lock.renew()
 
     def _drop_dead(self) -> None:
         for entries in list(self._by_slot.values()):
             looked_at = len(entries)
-            # In place: what another thread appends meanwhile stays behind the part that is replaced.
+            # In place: what another thread appends meanwhile stays behind the replaced part.
             entries[:looked_at] = [entry for entry in entries[:looked_at] if entry[1]() is not None]
         self._added = sum(map(len, self._by_slot.values()))
         self._most = max(1024, 2 * self._added)
 
     def at(self, slot: int) -> list[tuple[int, Any]]:
-        """(hash, cell) of the cells that were bound to `slot`; they may have gone elsewhere since."""
+        """Return (hash, cell) of the cells that were bound to `slot`; they may have gone elsewhere since."""
         found: dict[int, tuple[int, Any]] = {}  # of a cell that was bound here twice, the last time counts
         for hash_, reference in list(self._by_slot.get(slot, ())):
             cell = reference()

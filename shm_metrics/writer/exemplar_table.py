@@ -1,13 +1,13 @@
 """The exemplar table of the row that this process owns.
 
-One process writes a table, and what a kill at any moment leaves is an entry with an odd sequence, which nobody shows
-and which the row's next owner uses again. Writing an entry:
-    sequence = odd      from here on a reader looks again, or leaves it out
+Only one process writes a table. A kill at any moment leaves at most one entry with an odd sequence, which is not shown,
+and which the row's next owner reuses. A write stores:
+    sequence = odd      from here on a reader reads again, or leaves it out
     the rest            with its checksum, for processors that reorder stores
-    sequence = even     goes last: it says that the entry is whole
+    sequence = even     goes last: it marks the entry as complete
 
-A slot has one entry. A table that is full gives the entry that was written longest ago to the newcomer. Entries have
-memory from the front on, a page at a time, and the worker table says how many; a reader touches no others.
+A slot has one entry. A full table replaces the entry that was written longest ago. Entries have memory from
+the front on, a page at a time, and the worker table says how many; a reader reads no others.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _NO_MEMORY = memoryview(b"")
 
 
 class ExemplarTable:
-    """segment, row: the row must be this process' own until revoke()."""
+    """The exemplars of one row, which must be this process' own until revoke()."""
 
     def __init__(self, segment: Segment, row: int) -> None:
         self._segment = segment
@@ -39,20 +39,20 @@ class ExemplarTable:
         self._lock = CallLock()
 
     def _open(self) -> None:
-        """At the first use: most workers never keep an exemplar."""
+        """Open the table at the first use: most workers never keep an exemplar."""
         lay = self._segment.layout
         self._start = lay.exemplar_table(self._row)
-        told = lay.worker(self._row) + L.WORKER_EXEMPLARS_OFFSET
-        self._with_memory = self._segment.bytes[told : told + L.WORD].cast("Q")
+        at = lay.worker(self._row) + L.WORKER_EXEMPLARS_OFFSET
+        self._with_memory = self._segment.bytes[at : at + L.WORD].cast("Q")
         self._bytes = self._segment.bytes[self._start : self._start + L.EXEMPLARS_PER_ROW * L.EXEMPLAR_BYTES]
         self._words = self._bytes.cast("Q")
         self._find_entries()
         self._ready = True
 
     def keep(self, slot: int, value: float, timestamp: float, stamp: float, text: bytes) -> bool:
-        """Keep the newest exemplar of a slot; False when it is left out. Raises SegmentFullError.
+        """Keep the newest exemplar of a slot; False when it is left out. Raise SegmentFullError.
 
-        It is left out when this comes in on top of itself in one thread (a signal handler, a __del__).
+        It is left out when a signal handler or __del__ interrupts another call of this in the same thread.
         """
         try:
             self._lock.run(self._keep, slot, value, timestamp, stamp, text)
@@ -79,9 +79,9 @@ class ExemplarTable:
                 entry = self._free[-1]
             else:
                 given_up, entry = next(iter(self._entry_of.items()))
-        self._ready = False  # until all agree; an exception on the way has the next call look at what is written
+        self._ready = False  # until all agree: after an exception the next call reads what is written
         self._write(entry, body)
-        # After the write, and noted before it is taken from where it was: whatever comes in between, no entry is lost.
+        # After the write, and before it is removed from where it was: an interrupt in between loses no entry.
         self._entry_of[slot] = entry
         self._entry_of.move_to_end(slot)
         if given_up is not None:
@@ -98,7 +98,7 @@ class ExemplarTable:
         self._words[entry * _WORDS] = odd + 1 if odd < L.LARGEST_WORD else 2
 
     def _reserve_page(self) -> None:
-        """Memory for a few more entries, unless all there can be have it. Raises SegmentFullError."""
+        """Reserve memory for a few more entries, unless all have it. Raise SegmentFullError."""
         reserved = self._reserved()
         if reserved < L.EXEMPLARS_PER_ROW:
             self._segment.reserve(self._start + reserved * L.EXEMPLAR_BYTES, L.PAGE)
@@ -109,11 +109,11 @@ class ExemplarTable:
             self._ready = True
 
     def _reserved(self) -> int:
-        told = min(self._with_memory[0], L.EXEMPLARS_PER_ROW)
-        return told // L.EXEMPLARS_PER_PAGE * L.EXEMPLARS_PER_PAGE
+        entries = min(self._with_memory[0], L.EXEMPLARS_PER_ROW)
+        return entries // L.EXEMPLARS_PER_PAGE * L.EXEMPLARS_PER_PAGE
 
     def _find_entries(self) -> None:
-        """What earlier owners of the row left: theirs are replaced like our own, and no entry is lost to us."""
+        """Read the entries that earlier owners of the row left: they are replaced like our own."""
         found: list[tuple[float, int, int]] = []
         free: list[int] = []
         for entry in range(self._reserved()):
@@ -121,12 +121,12 @@ class ExemplarTable:
             sequence = self._words[entry * _WORDS]
             try:
                 if not sequence or sequence % 2:
-                    raise SegmentFormatError("exemplar: not whole")
-                whole = unpack_entry(self._bytes[at : at + L.EXEMPLAR_BYTES])
+                    raise SegmentFormatError("exemplar: not complete")
+                read = unpack_entry(self._bytes[at : at + L.EXEMPLAR_BYTES])
             except SegmentFormatError:
                 free.append(entry)
             else:
-                found.append((whole.stamp, whole.slot, entry))
+                found.append((read.stamp, read.slot, entry))
         entry_of: OrderedDict[int, int] = OrderedDict()
         for _, slot, entry in sorted(found):
             if slot in entry_of:
@@ -136,6 +136,6 @@ class ExemplarTable:
         self._entry_of, self._free = entry_of, free
 
     def revoke(self) -> None:
-        """The row is not ours any more: from here on nothing is written, also by whoever is in the middle of it."""
+        """Stop all writes, because the row is no longer ours: also those of an interrupted call."""
         self._revoked = True
         self._bytes = self._words = _NO_MEMORY

@@ -1,7 +1,7 @@
-"""This process as a writer of one segment: its row, its cells, and what becomes of them when things go wrong.
+"""The writer: this process' row and cells in one segment, and how they survive errors.
 
 Where a cell writes:
-    the usual                            this process' row, the series' slots
+    normally                             this process' row, the series' slots
     no slot left                         this process' row, the family's overflow series
     no row left                          private memory, slot for slot; moved into a row as soon as one is free
     catalog locked, or no memory for it  private memory of the cell's own; moved when the series can be made
@@ -21,15 +21,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from shm_metrics.errors import SegmentError, SegmentFullError
 from shm_metrics.model.families import Family, LabelPairs
-from shm_metrics.native.implementation import build
+from shm_metrics.native.implementation import cells
 from shm_metrics.runtime import forks
 from shm_metrics.runtime.cached_property import cached_property
 from shm_metrics.runtime.call_lock import BusyCallError, CallLock, ForkedCallError
+from shm_metrics.runtime.log_once import LogOnce
 from shm_metrics.runtime.procfs import own_start_ticks
 from shm_metrics.runtime.signals import deferred_signals
 from shm_metrics.segment import layout as L
 from shm_metrics.segment.layout import Layout
-from shm_metrics.segment.location import Place
+from shm_metrics.segment.location import SegmentLocation
 from shm_metrics.segment.segment import Segment
 from shm_metrics.segment.slots import slot_codes
 from shm_metrics.segment.worker_rows import RowLease, claim_row, follow_removals
@@ -51,16 +52,14 @@ REPAIR_SECONDS = 1.0
 
 
 class Writer:
-    """row: the build's Row that every cell of this process points to.
+    """This process as a worker of one segment. Raises what Segment.attach() raises.
 
-    pid: as which process the worker is shown, if not as this one.
-
-    Raises what Segment.attach raises.
+    row: the Row that every cell of this process writes through. pid: the process id to show, by default this one's.
     """
 
     def __init__(
         self,
-        place: Place,
+        place: SegmentLocation,
         layout: Layout,
         *,
         keep: bool = False,
@@ -75,7 +74,7 @@ class Writer:
         self.allocator = Allocator(self.segment, _reader_of(self))
         self.lease: RowLease | None = None
         self.closed = False
-        self.row = build.private_row(L.FIRST_SERIES_SLOT)
+        self.row = cells.private_row(L.FIRST_SERIES_SLOT)
         self.row.watch(_follower(self))
         self._wanted_pages = bytearray(self.segment.layout.pages_per_row)
         self._wanted_pages[0] = 1
@@ -85,7 +84,7 @@ class Writer:
         self._families: dict[int, tuple[Family, FamilyPlace]] = {}
         self._waiting: list[tuple[Any, Family, LabelPairs, LabelPairs]] = []
         self._exemplars: ExemplarTable | None = None
-        self._told: set[str] = set()
+        self._log_once = LogOnce(log)
         self._no_room: dict[bytes, tuple[tuple[int, int], float]] = {}  # shape -> fullness and time of a vain search
         self._repairing = False
         self._repair_lock = CallLock(patient=False)
@@ -107,7 +106,7 @@ class Writer:
 
     @cached_property
     def reader(self) -> Reader:
-        """Loads numpy; a process that only counts never comes here."""
+        """The reader of this segment. Loads numpy; a process that only counts never needs it."""
         with forks.block_forks():
             from shm_metrics.reader.reader import Reader
 
@@ -127,11 +126,11 @@ class Writer:
             if segment.locks.try_exclusive(L.LOCK_ROWLESS + n):
                 self._rowless_byte = n
                 break
-        self._tell("rows", "no free row: this worker counts in private memory until one is free; raise rows=")
+        self._warn_once("rows", "no free row: this worker counts in private memory until one is free; raise rows=")
         self._start_repairs()
 
     def _point(self, row: Any, lease: RowLease) -> None:
-        """Have `row` write where the lease is for."""
+        """Point `row` to the row of the lease."""
         segment, followed = self.segment, lease.generation()
         view = segment.row_view(lease.row)
         content = _Content(view, segment.row_pages(lease.row), followed)
@@ -141,7 +140,7 @@ class Writer:
         return self.segment.bytes[L.GENERATION_OFFSET : L.GENERATION_OFFSET + L.WORD].cast("Q")
 
     def _wait_in_private_memory(self) -> None:
-        """Count there, and know which cells' counts are to be moved into a row."""
+        """Count in private memory, and keep track of the cells to move into a row."""
         self._point_to_private_memory()
         self._rowless = {cell.place()[1]: cell for cell in self._cells.all() if cell.place()[0] is self.row}
 
@@ -170,7 +169,7 @@ class Writer:
                 families=[place.number for _, place in list(self._families.values())],
             )
         except SegmentFullError as error:
-            self._tell("memory", str(error))
+            self._warn_once("memory", str(error))
             return None
 
     def _under_catalog_lock(self, work: Any) -> bool:
@@ -181,7 +180,7 @@ class Writer:
         return True
 
     def set_role(self, role: str) -> None:
-        """What people should read about this worker in the worker table."""
+        """Set the role shown in the worker table."""
         self.role = role
         self.show_role()
 
@@ -193,22 +192,22 @@ class Writer:
     # -- cells ----------------------------------------------------------------------------------------------------
 
     def family(self, family: Family, labelled: bool) -> FamilyPlace | None:
-        """The family's place in the catalog, or None when it cannot be had now."""
-        # Before the catalog lock: through an inherited description it excludes no other child.
+        """Return the family's place in the catalog, or None if the catalog is busy or full."""
+        # Before taking the catalog lock: through an inherited description it excludes no other child.
         forks.detect_unannounced_fork()
         if self.closed:
             return None
         try:
             return self._family(family, labelled)
         except (CatalogBusyError, SegmentFullError) as error:
-            self._tell(type(error).__name__, f"family {family.name}: {error}")
+            self._warn_once(type(error).__name__, f"family {family.name}: {error}")
             return None
 
     def _family(self, family: Family, labelled: bool) -> FamilyPlace:
         known = self._families.get(id(family))
         if known is None:
             self._check_lease()
-            # With the family itself: its id must stay its own.
+            # Keep the family itself: its id must stay unique.
             known = family, self.allocator.family(family, labelled, time.time())
             if self.lease is not None:
                 self.lease.use(known[1].number)
@@ -216,7 +215,7 @@ class Writer:
         return known[1]
 
     def show(self, family: Family) -> None:
-        """Have this definition be the one of its name that is shown, though another one was recorded later."""
+        """Show this definition of its name, though another one was recorded later."""
         if self.family(family, False) is None:
             return
         for other, place in list(self._families.values()):
@@ -227,19 +226,19 @@ class Writer:
         try:
             self.allocator.show(family)
         except (CatalogBusyError, SegmentFullError) as error:
-            self._tell(type(error).__name__, f"family {family.name}: {error}; an older definition of it is shown")
+            self._warn_once(type(error).__name__, f"family {family.name}: {error}; an older definition of it is shown")
 
     def bind(
         self, cell: Any, family: Family, labels: LabelPairs, payload: LabelPairs = (), *, move: bool = False
     ) -> bool:
-        """Give `cell` its place; True when it is the series' own and not the overflow or private memory.
+        """Bind `cell` to its slots. Return whether they are the series' own, not the overflow or private memory.
 
-        move: the cell has counted in private memory already, and takes it along.
+        move: carry over what the cell has counted in private memory.
         """
         place_cell = cell.move if move else cell.bind
         forks.detect_unannounced_fork()
         if self._waiting and not self._repairing:
-            self._start_repairs()  # an exception came before it
+            self._start_repairs()  # an exception prevented it before
         if self.closed:
             self._put_aside(cell, family)
             return False
@@ -248,54 +247,55 @@ class Writer:
         try:
             found = self._family(family, bool(labels))
             if self.allocator.lacks_room(family, found, labels, payload):
-                if "slots" not in self._told:
-                    self._tell("slots", f"series of {family.name}: {self.allocator.no_slots()}")
+                if "slots" not in self._log_once:
+                    self._warn_once("slots", f"series of {family.name}: {self.allocator.no_slots()}")
                 self._bind_overflow(cell, place_cell, family, found, move)
                 return False
             self._check_lease()
             place = self.allocator.series(family, found, labels, payload, time.time(), time.monotonic())
             self._reserve(place.slot, place.slots)
         except CatalogBusyError as error:
-            self._tell("busy", f"series of {family.name}: {error}; what it counts is kept until the series can be made")
+            kept = "what it counts is kept until the series can be made"
+            self._warn_once("busy", f"series of {family.name}: {error}; {kept}")
             self._wait(cell, family, labels, payload, move)
             return False
         except SegmentFullError as error:
-            self._tell("slots", f"series of {family.name}: {error}")
+            self._warn_once("slots", f"series of {family.name}: {error}")
             self._bind_overflow(cell, place_cell, family, found, move)
             return False
         if move:
-            # The slots may have been of another series: what comes along must not be zeroed with what that one left.
+            # Another series may have had the slots: the carried count must not be zeroed with what that one left.
             self.follow_removals()
             if self.allocator.table.owner(place.slot) != place.hash:
                 return self.bind(cell, family, labels, payload, move=True)
         self._remember(cell, place.slot, place.hash)
         place_cell(self.row, place.slot)
         if self.row.followed() != seen and self.allocator.table.owner(place.slot) != place.hash:
-            # Removed, and its slots reused, since it was looked up; and this process followed that already.
+            # Removed and reused since the lookup, and this process has followed that already.
             return self.bind(cell, family, labels, payload)
         return True
 
     def _check_lease(self) -> None:
         lease = self.lease
-        if lease is not None and not lease.held and self.lease is lease:  # a fork on top of this has taken another
+        if lease is not None and not lease.held and self.lease is lease:  # unless a fork on top replaced it
             self.count_privately(SegmentError("something closed the descriptor that kept this process' row"))
 
     def place_of(self, family: Family, labels: LabelPairs, payload: LabelPairs = ()) -> SeriesPlace | None:
-        """The living series, or None. Makes no series. Raises SegmentError when closed."""
+        """Return the living series, or None. Make none. Raise SegmentError when closed."""
         if self.closed:
             raise SegmentError(f"{self.segment.place.path}: closed by this process; make another MetricsBackend")
         found = self.family(family, bool(labels))
         return None if found is None else self.allocator.find(found, labels, payload)
 
     def has(self, family: Family, labels: LabelPairs | None = None) -> bool:
-        """Whether the segment has the family, and the living series if labels are given. Makes nothing."""
+        """Return whether the segment has the family, and the living series if labels are given. Make nothing."""
         if self.closed:
             return False
         found = self.allocator.find_family(family)
         return found is not None and (labels is None or self.allocator.find(found, labels) is not None)
 
     def _reserve(self, slot: int, count: int) -> None:
-        # Noted first: a lease that comes in between finds it.
+        # Noted first: a lease that is taken in between finds it.
         for page in range(slot // L.SLOTS_PER_PAGE, (slot + count - 1) // L.SLOTS_PER_PAGE + 1):
             self._wanted_pages[page] = 1
         if self.lease is not None:
@@ -322,18 +322,20 @@ class Writer:
                 self._remember(cell, found.overflow, self.allocator.table.owner(found.overflow))
                 place_cell(self.row, found.overflow)
                 return
-        if len(self._told) < _MOST_LOGGED:
-            self._tell(f"nowhere {family.name}", f"{family.name}: nothing of it is shown until there is room for it")
+        if len(self._log_once) < _MOST_LOGGED:
+            self._warn_once(
+                f"nowhere {family.name}", f"{family.name}: nothing of it is shown until there is room for it"
+            )
         if move:
             cell.place()[0].settle()
         else:
             self._put_aside(cell, family)
 
     def _put_aside(self, cell: Any, family: Family) -> None:
-        cell.bind(build.private_row(len(slot_codes(family))), 0)
+        cell.bind(cells.private_row(len(slot_codes(family))), 0)
 
     def _wait(self, cell: Any, family: Family, labels: LabelPairs, payload: LabelPairs, move: bool) -> None:
-        # A cell without a place does not wait, and one that is settled does: an exception in between loses no count.
+        # Append before settle(): an exception in between loses no count.
         if not move:
             self._put_aside(cell, family)
         self._waiting.append((cell, family, labels, payload))
@@ -342,7 +344,7 @@ class Writer:
         self._start_repairs()
 
     def count_overflow(self) -> None:
-        """Count one update that went to an overflow series, or nowhere."""
+        """Count one update that went to an overflow series, or was lost."""
         self.row.add(L.SLOT_OVERFLOWED_UPDATES, 1.0)
 
     # -- exemplars ------------------------------------------------------------------------------------------------
@@ -350,8 +352,8 @@ class Writer:
     def keep_exemplar(self, cell: Any, position: int, text: bytes, value: float, timestamp: float) -> bool:
         """Keep the newest exemplar of one slot of a cell's series. text: from exemplar_text.
 
-        position: of the slot within the series. False when it is left out: the cell counts in private memory, or there
-        is no memory for the exemplar, which is counted and logged once.
+        position: of the slot within the series. Return False when it is left out: the cell counts in private memory,
+        or there is no memory for the exemplar, which is counted and logged once.
         """
         table, (row, slot) = self._exemplars, cell.place()
         if table is None or row is not self.row:
@@ -360,28 +362,26 @@ class Writer:
             return table.keep(slot + position, value, timestamp, time.monotonic(), text)
         except SegmentFullError as error:
             self.row.add(L.SLOT_DROPPED_EXEMPLARS, 1.0)
-            self._tell("exemplars", f"exemplars are left out: {error}")
+            self._warn_once("exemplars", f"exemplars are left out: {error}")
             return False
 
     def _forget_exemplars(self) -> None:
-        """The row is not ours any more."""
+        """Stop keeping exemplars in a row that is no longer ours."""
         table, self._exemplars = self._exemplars, None
         if table is not None:
             table.revoke()
 
-    def _tell(self, what: str, message: str) -> None:
-        if what not in self._told:
-            self._told.add(what)
-            log.warning("shm_metrics: %s", message)
+    def _warn_once(self, kind: str, message: str) -> None:
+        self._log_once.warning(kind, "shm_metrics: %s", message)
 
     # -- the way back ---------------------------------------------------------------------------------------------
 
     def repair(self) -> bool:
-        """Give places to what waits in private memory; True when nothing waits any more."""
+        """Move what waits in private memory into the segment. Return whether nothing waits any more."""
         try:
             self._repair_lock.run(self._repair)
         except (BusyCallError, ForkedCallError):
-            return False  # another call is at it, or this process was forked on top of this one
+            return False  # another call is running, or this process was forked on top of this one
         return not self._waits()
 
     def _repair(self) -> None:
@@ -395,7 +395,7 @@ class Writer:
             if lease is not None:
                 self._adopt(lease)
         for _ in range(0 if self.closed else len(self._waiting)):
-            # It leaves the list only when it has its place: a child forked in between must find it there.
+            # Remove it from the list only when it has its place: a child forked in between must find it there.
             cell, family, labels, payload = self._waiting[0]
             if cell.place()[0] is not self.row:
                 self.bind(cell, family, labels, payload, move=True)
@@ -407,14 +407,14 @@ class Writer:
         return not self.closed and (self._without_row() or bool(self._waiting))
 
     def _without_row(self) -> bool:
-        """Also when an exception ended _adopt() in the middle: it is to be done again."""
+        """Return whether there is no row yet, also after an exception in _adopt(), which must run again."""
         return self.lease is None or bool(self.row.memory()[1]) or self._rowless_byte is not None
 
     def _adopt(self, lease: RowLease) -> None:
-        """Move into the row. After an exception on the way it can be done again.
+        """Move into the row. It can be repeated after an exception.
 
-        A child that was forked on top of this call has a row of its own, and the lease stays the parent's. Between a
-        look at the lock and the store after it no handler comes in.
+        A child that was forked on top of this call has a row of its own, and the lease stays the parent's. No signal
+        handler runs between a check of the lock and the store after it.
         """
         segment, row, lock = self.segment, lease.row, self._repair_lock
         if lock.poisoned:
@@ -422,11 +422,11 @@ class Writer:
             raise ForkedCallError
         self.lease = lease
         if self.row.memory()[1]:
-            shared = build.private_row(1)
+            shared = cells.private_row(1)
             self._point(shared, lease)
             shared.follow(lease.generation()[0])
             self.follow_removals()
-            # What another thread made since the row was claimed wants its pages and families, too.
+            # Include the pages and families of what another thread made since the row was claimed.
             segment.reserve_pages(row, bytes(self._wanted_pages))
             for _, place in list(self._families.values()):
                 lease.use(place.number)
@@ -435,7 +435,7 @@ class Writer:
             if lock.poisoned:
                 raise ForkedCallError
             self._exemplars = exemplars
-            build.adopt(self.row, shared, self._rowless)
+            cells.adopt(self.row, shared, self._rowless)
             self.row.add(L.SLOT_OVERFLOWED_UPDATES, overflowed)
         if lock.poisoned:
             raise ForkedCallError
@@ -445,7 +445,7 @@ class Writer:
             self._rowless_byte = None
 
     def _remember(self, cell: Any, slot: int, hash_: int) -> None:
-        """Keep track of a cell; without keeping it alive, unless what it counts would die with it."""
+        """Keep track of a cell by a weak reference, or a strong one if its counts would be lost with it."""
         if self.row.memory()[1]:
             self._rowless[slot] = cell
         self._cells.add(slot, hash_, cell)
@@ -453,7 +453,7 @@ class Writer:
     # -- removals -------------------------------------------------------------------------------------------------
 
     def follow(self, cell: Any) -> None:
-        """Bring the row up to the segment's removals, and `cell`, which is about to write, to where it belongs."""
+        """Bring the row up to the segment's removals, and rebind `cell`, which is about to write, if needed."""
         while True:
             if cell.place()[0] is self.row:
                 self.follow_removals()
@@ -461,11 +461,11 @@ class Writer:
                     return
             cell.rebind()
             if cell.place()[0] is not self.row:
-                return  # in memory of its own, until there is a place for it
-            # In our row again, which has not followed what was removed before the series was asked for again.
+                return  # in private memory, until there is a place for it
+            # In our row again, which has not followed removals from before the series was made again.
 
     def follow_removals(self) -> None:
-        """Zero in our row what was removed; the cells of it get a place when they write next."""
+        """Zero removed series in our row; their cells rebind when they write next."""
         content, _ = self.row.memory()
         newest, start = self.segment.get(L.GENERATION_OFFSET), self.row.followed()
         follow_removals(
@@ -476,12 +476,12 @@ class Writer:
             self.row.follow(newest)
 
     def _let_go(self, slot: int, carry: bool) -> None:
-        """The series at `slot` was removed: its cells ask for it again when they write. carry: with counts."""
+        """Detach the cells of the removed series at `slot`: they rebind when they write. carry: keep the counts."""
         for _, cell in self._cells.at(slot):
             self._put_off(cell, slot, carry)
 
     def _let_all_go(self, since: int | None) -> None:
-        """The same for all series whose slots are others' now, or that were removed since a generation."""
+        """Do the same for all series whose slots are others' now, or that were removed since a generation."""
         table = self.allocator.table
         for slot in self._cells.slots():
             owner, removed = table.owner(slot), since is not None and table.generation(slot) > since
@@ -490,9 +490,9 @@ class Writer:
                     self._put_off(cell, slot, not removed)
 
     def _put_off(self, cell: Any, slot: int, carry: bool) -> None:
-        """Have the cell find its place when it writes next."""
+        """Make the cell rebind when it writes next."""
         if cell.place() == (self.row, slot):
-            aside = build.private_row(cell.slots())
+            aside = cells.private_row(cell.slots())
             aside.watch(self.row.follower_of())
             aside.unsettle()
             (cell.move if carry else cell.bind)(aside, 0)
@@ -503,11 +503,11 @@ class Writer:
             return
         try:
             self._repairing = True
-            # Not a threading.Thread: starting one takes a lock, and a signal handler may come in on top of just that.
+            # Not a threading.Thread: starting one takes a lock, which a signal handler may interrupt.
             _thread.start_new_thread(_repair_until_done, (weakref.ref(self),))
         except RuntimeError as error:
-            self._repairing = False  # the next cell that is put aside tries again
-            self._tell("thread", f"what waits in private memory cannot be moved yet: {error}")
+            self._repairing = False  # the next cell in private memory tries again
+            self._warn_once("thread", f"what waits in private memory cannot be moved yet: {error}")
         except BaseException:
             self._repairing = False  # the same; a second thread does no harm
             raise
@@ -515,7 +515,7 @@ class Writer:
     # -- fork and close -------------------------------------------------------------------------------------------
 
     def after_fork_in_child(self) -> None:
-        """Take a row of our own; what the parent counted in private memory stays the parent's to report."""
+        """Claim a row for the child; the parent reports what it counted in private memory."""
         if self.closed:
             return
         _, was_rowless = self.row.memory()
@@ -530,11 +530,11 @@ class Writer:
         self._repairing = False
         self._repair_lock.renew()
         close_inherited = self.segment.new_description()
-        # The inherited description keeps the parent's locks alive: it goes before we wait for any lock.
+        # The inherited description keeps the parent's locks alive: close it before waiting for any lock.
         close_inherited()
         if was_rowless:
-            self._point_to_private_memory()  # what the parent counted in its own is the parent's to report
-        # What the parent's thread has just moved out of private memory stands in the parent's row by now.
+            self._point_to_private_memory()  # the parent reports what it counted in its own memory
+        # Cells that the parent's thread has just moved are in the parent's row by now.
         self._waiting = [waiting for waiting in self._waiting if waiting[0].place()[0] is not self.row]
         for cell, *_ in self._waiting:
             cell.place()[0].renew()
@@ -546,26 +546,26 @@ class Writer:
             self._start_repairs()
 
     def count_privately(self, error: Exception) -> None:
-        """Where after_fork_in_child() failed, or the row was lost: above all, do not write into a row of others."""
+        """Count in private memory after a failed fork hook, or after the row was lost: its next owner writes there."""
         self._forget_exemplars()
         if self.lease is not None:
             self.lease.forget()
         self._wait_in_private_memory()
         self.lease = None
-        self.segment.locks.close()  # inherited or not: the parent's locks must not depend on us
-        self._tell("fork", f"no row ({error}): this worker counts in private memory until it has one")
+        self.segment.locks.close()  # inherited or not: the parent's locks must not depend on this process
+        self._warn_once("fork", f"no row ({error}): this worker counts in private memory until it has one")
         self._start_repairs()
 
     def last_repair(self) -> None:
-        """What waits in private memory dies with it: one more try to give it its place."""
+        """Try once more to move what waits in private memory, which is lost with it."""
         if self._waits():
             try:
                 self.repair()
             except Exception as error:
-                self._tell("repair", f"what waited in private memory is lost: {error!r}")
+                self._warn_once("repair", f"what waited in private memory is lost: {error!r}")
 
     def close(self, *, unlink: bool = False) -> None:
-        """Give the row up. Cells that are still held write to private memory from here on."""
+        """Give the row up. Cells that are still referenced write to private memory from now on."""
         if self.closed:
             return
         self.last_repair()
@@ -595,7 +595,7 @@ class _Content(NamedTuple):
 
 
 def _reader_of(writer: Writer) -> Callable[[], Reader]:
-    """The writer's reader; without a cycle, so that a writer whose making is interrupted goes at once with its row."""
+    """Return a getter of the writer's reader, without a cycle: a writer that fails while made is freed with its row."""
     reference = weakref.ref(writer)
 
     def reader() -> Reader:
@@ -608,7 +608,7 @@ def _reader_of(writer: Writer) -> Callable[[], Reader]:
 
 
 def _follower(writer: Writer) -> Callable[[Any], None]:
-    """Called with a cell that is about to write; it keeps no forgotten writer alive."""
+    """Return the follower of a writer, called with a cell that is about to write; it keeps no dropped writer alive."""
     reference = weakref.ref(writer)
 
     def follow(cell: Any) -> None:
@@ -626,9 +626,9 @@ _process_role = ""
 
 
 def set_process_role(role: str) -> None:
-    """What people should read about this process in the segments it writes, now and later; its children begin without.
+    """Set the role shown for this process in all segments that it writes; forked children start without one.
 
-    A server's hook says it before the application made a backend; `MetricsBackend(role=)` has precedence.
+    A server's hook may call it before the application makes a backend; `MetricsBackend(role=)` has precedence.
     """
     global _process_role
     _process_role = role
@@ -638,19 +638,19 @@ def set_process_role(role: str) -> None:
 
 def _repair_until_done(reference: weakref.ref[Writer]) -> None:
     while True:
-        # Looks the writer up anew each time: a thread must not keep a forgotten backend alive.
+        # Dereference it each time: the thread must not keep a dropped backend alive.
         writer = reference()
         if writer is None:
             return
         try:
             if writer.repair():
                 writer._repairing = False
-                # Somebody may have been put aside just before, and have counted on this thread.
+                # A cell may have been put aside just before, relying on this thread.
                 if not writer._waits():
                     return
                 writer._repairing = True
         except Exception as error:
-            writer._tell("repair", f"what waits in private memory cannot be moved yet: {error!r}")
+            writer._warn_once("repair", f"what waits in private memory cannot be moved yet: {error!r}")
         del writer
         time.sleep(REPAIR_SECONDS)
 

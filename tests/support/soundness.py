@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from shm_metrics.reader.catalog_view import Mirror
+from shm_metrics.reader.catalog_view import CatalogView
 from shm_metrics.runtime.call_lock import CallLock
 from shm_metrics.segment.catalog import Catalog
 from shm_metrics.segment.index import Index
@@ -29,8 +29,8 @@ def check_sound(segment: Segment) -> int:
         assert not mine & slots, f"slots of {record.key!r} belong to another series too"
         slots |= mine
         assert not mine or max(mine) < segment.slots_used
-    mirror = Mirror(segment)
-    mirror.refresh()
-    assert mirror.damaged == 0
-    assert not mirror.older
+    catalog_view = CatalogView(segment)
+    catalog_view.refresh()
+    assert catalog_view.damaged == 0
+    assert not catalog_view.older
     return sum(key.startswith(b"S") for key in keys)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from shm_metrics.segment.location import Place
+from shm_metrics.segment.location import SegmentLocation
 from tests.support.waiting import PATIENCE_SECONDS
 
 ROOT = Path(__file__).parents[2]
@@ -73,11 +73,11 @@ class Exporter:
 
     def files(self) -> list[str]:
         """The files that this segment has."""
-        path = Path(Place.named(self.segment_name, os.geteuid()).path)
+        path = Path(SegmentLocation.named(self.segment_name, os.geteuid()).path)
         return [each.name for each in path.parent.iterdir() if self.segment_name in each.name]
 
     def one_file(self) -> bool:
-        return self.files() == [Path(Place.named(self.segment_name, os.geteuid()).path).name]
+        return self.files() == [Path(SegmentLocation.named(self.segment_name, os.geteuid()).path).name]
 
     def close(self) -> None:
         self.process.send_signal(signal.SIGTERM)

@@ -31,7 +31,7 @@ from typing import Any
 
 import shm_metrics
 from shm_metrics import MetricsBackend
-from shm_metrics.reader.catalog_view import Mirror
+from shm_metrics.reader.catalog_view import CatalogView
 from shm_metrics.segment import layout as L
 from shm_metrics.segment.file_locks import FileLocks
 from shm_metrics.segment.slot_table import FREE
@@ -448,13 +448,13 @@ def check_locks(scenario: Scenario) -> None:
 
 def check_slots(scenario: Scenario) -> None:
     """No two living series share a slot."""
-    mirror = Mirror(scenario.first._segment)
-    mirror.refresh()
+    catalog_view = CatalogView(scenario.first._segment)
+    catalog_view.refresh()
     taken: dict[int, str] = {}
-    for family in (*mirror.families.values(), *mirror.older):
+    for family in (*catalog_view.families.values(), *catalog_view.older):
         count = len(slot_codes(family.family))
         for entry in family.series.values():
-            if mirror.table.state(entry.slot, entry.hash) == FREE:
+            if catalog_view.table.state(entry.slot, entry.hash) == FREE:
                 continue
             for slot in range(entry.slot, entry.slot + count):
                 name = f"{family.family.name}{entry.labels}"

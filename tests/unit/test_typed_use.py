@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from shm_metrics.segment.location import place_for
+from shm_metrics.segment.location import locate_segment
 from tests import typed_use
 
 
@@ -21,4 +21,4 @@ def test_what_the_type_checker_reads_runs(make_backend, segment_name):
 def test_the_default_backend_is_as_typed(metrics_backend, segment_name):
     name = f"{segment_name}-default"
     assert typed_use.default(name)
-    place_for(name).unlink()
+    locate_segment(name).unlink()

@@ -22,7 +22,7 @@ from shm_metrics.cluster.stores.refusals import fenced, lease_lost, newer_is_the
 from shm_metrics.cluster.stores.snapshot_file import Content, Kept, SnapshotFile
 from shm_metrics.errors import SyncError
 from shm_metrics.segment.segment import Segment
-from shm_metrics.segment.shared_lock import Hold
+from shm_metrics.segment.shared_lock import LockHandle
 
 __all__ = ["LocalStore"]
 
@@ -40,7 +40,7 @@ class LocalStore:
         self._segment = segment
         self._blob_ttl = blob_ttl
         self._held: dict[str, Grant] = {}
-        self._hold = Hold()
+        self._lock_handle = LockHandle()
 
     # -- the lease ------------------------------------------------------------------------------------------------
 
@@ -51,13 +51,13 @@ class LocalStore:
             return held if held.owner == owner else Refused()
         if not self._segment.writable:
             raise SyncError(f"{self._segment.place.path}: opened read_only; its workers publish it")
-        if not self._held and not self._hold.take(self._segment.publisher):
+        if not self._held and not self._lock_handle.acquire(self._segment.publisher):
             return Refused()
         try:
             token = self._file.change(lambda content: _next_token(content, scope))
         except BaseException:
             if not self._held:
-                self._hold.give_up()
+                self._lock_handle.release()
             raise
         self._held[scope] = grant = Grant(scope, owner, token)
         return grant
@@ -70,7 +70,7 @@ class LocalStore:
             return False
         del self._held[grant.scope]
         if not self._held:
-            self._hold.give_up()
+            self._lock_handle.release()
         return True
 
     def _has(self, grant: Grant) -> bool:
@@ -79,7 +79,7 @@ class LocalStore:
 
     def _look(self) -> None:
         """Forget what we held if the byte is gone: with a fork, a close, or the segment it was of."""
-        if self._held and (self._segment.abandoned or not self._hold.has(self._segment.publisher)):
+        if self._held and (self._segment.abandoned or not self._lock_handle.holds(self._segment.publisher)):
             self._held.clear()
 
     def _check(self, grant: Grant, kept: Kept | None) -> None:

@@ -21,9 +21,11 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from shm_metrics.errors import SyncError
+from shm_metrics.runtime.atomic_file import replace_file
+from shm_metrics.runtime.log_once import LogOnce
 from shm_metrics.segment.file_locks import FileLocks
 
-__all__ = ["Content", "Kept", "SnapshotFile", "put_in_place"]
+__all__ = ["Content", "Kept", "SnapshotFile"]
 
 log = logging.getLogger("shm_metrics")
 
@@ -91,7 +93,7 @@ class SnapshotFile:
         self.path = path
         self._timeout = timeout
         self._memory = Content().encode()
-        self._told = False
+        self._log_once = LogOnce(log)
 
     @property
     def told(self) -> str:
@@ -110,9 +112,7 @@ class SnapshotFile:
         except OSError as error:
             raise SyncError(f"{self.told}: cannot be read: {error.strerror}") from error
         except (ValueError, KeyError, TypeError, struct.error) as error:
-            if not self._told:
-                self._told = True
-                log.warning("%s: %s; what it held is lost, and it is written anew", self.told, error)
+            self._log_once.warning("damage", "%s: %s; what it held is lost, and it is written anew", self.told, error)
             return Content()
 
     def change(self, change: Callable[[Content], Answer]) -> Answer:
@@ -130,7 +130,7 @@ class SnapshotFile:
                     raise SyncError(f"{self.told}: another process has it locked for more than {self._timeout} s")
                 content = self.read()
                 answer = change(content)
-                put_in_place(self.path, content.encode())
+                replace_file(self.path, content.encode())
                 # Said, not left to close(): a child forked meanwhile has the same description open.
                 locks.release(_LOCK)
             finally:
@@ -138,19 +138,3 @@ class SnapshotFile:
         except OSError as error:
             raise SyncError(f"{self.told}: cannot be written: {error.strerror}") from error
         return answer
-
-
-def put_in_place(path: str, data: bytes) -> None:
-    """The file's whole content, in place of the one before. Raises OSError."""
-    beside = f"{path}.{os.getpid()}.new"
-    try:
-        fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        with open(fd, "wb") as file:
-            file.write(data)
-        os.rename(beside, path)
-    except OSError:
-        try:
-            os.unlink(beside)
-        except OSError:
-            pass
-        raise

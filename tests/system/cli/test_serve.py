@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from shm_metrics.cli import main
-from shm_metrics.segment.location import place_for
+from shm_metrics.segment.location import locate_segment
 from tests.support.served import Serving, environ
 from tests.support.waiting import PATIENCE_SECONDS, until
 
@@ -131,8 +131,8 @@ def test_it_follows_a_segment_that_is_replaced(serve, make_backend, segment_name
 def test_a_segment_that_it_made_and_somebody_removed_is_made_again(serve, segment_name):
     url = serve(segment_name, "--port", "0", "--create").wait_for_url()
     run_job(segment_name)
-    place_for(segment_name).unlink()
-    until(lambda: os.path.exists(place_for(segment_name).path), "it is there again")
+    locate_segment(segment_name).unlink()
+    until(lambda: os.path.exists(locate_segment(segment_name).path), "it is there again")
     run_job(segment_name)
     run_job(segment_name)
     assert "jobs_total 2.0" in scrape(url)[1]

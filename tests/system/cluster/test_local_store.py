@@ -80,11 +80,11 @@ def test_the_lease_goes_with_its_holder(make_writer, path):
 HOLDER = """
 import os, signal, sys
 from shm_metrics.segment.layout import Layout
-from shm_metrics.segment.location import Place
+from shm_metrics.segment.location import SegmentLocation
 from shm_metrics.cluster.stores.local_store import LocalStore
 from shm_metrics.writer.writer import Writer
 path, shm, snapshot, scope, instance = sys.argv[1:]
-writer = Writer(Place(path, shm), Layout(8, 2048))
+writer = Writer(SegmentLocation(path, shm), Layout(8, 2048))
 store = LocalStore(snapshot, writer.segment)
 store.publish(store.acquire(scope, "dead", 3600), instance, b"blob", 1, 3600)
 if os.fork() == 0:

@@ -346,10 +346,10 @@ def test_a_mapping_keeps_no_hidden_descriptor(path: str, tmp_path: Path, of: str
         """
 before = len(os.listdir("/proc/self/fd"))
 from shm_metrics.segment.layout import Layout
-from shm_metrics.segment.location import Place
+from shm_metrics.segment.location import SegmentLocation
 from shm_metrics.segment.segment import Segment
 layout = Layout(2, 512)
-segment = Segment.attach(Place.at(path), layout) if sys.argv[3:] == ["named"] else Segment.private(layout)
+segment = Segment.attach(SegmentLocation.at(path), layout) if sys.argv[3:] == ["named"] else Segment.private(layout)
 print(len(os.listdir("/proc/self/fd")) - before)
 segment.close()
 print(len(os.listdir("/proc/self/fd")) - before)
@@ -363,20 +363,20 @@ print(len(os.listdir("/proc/self/fd")) - before)
 def test_the_library_of_a_leader_keeps_and_gives_back_the_lead(path: str, tmp_path: Path) -> None:
     application(
         """
-from shm_metrics.segment.shared_lock import Hold
+from shm_metrics.segment.shared_lock import LockHandle
 backend, other = attach(), attach()
-hold, theirs = Hold(), Hold()
+hold, theirs = LockHandle(), LockHandle()
 segment = backend._writer.segment
-assert hold.take(segment.leader)
+assert hold.acquire(segment.leader)
 close_all()
-assert hold.has(segment.leader) and hold.take(segment.leader)
-assert not theirs.take(other._writer.segment.leader)
-hold.give_up()
-assert not hold.has(segment.leader) and hold.take(segment.leader), "it may take it again"
-hold.give_up()
+assert hold.holds(segment.leader) and hold.acquire(segment.leader)
+assert not theirs.acquire(other._writer.segment.leader)
+hold.release()
+assert not hold.holds(segment.leader) and hold.acquire(segment.leader), "it may take it again"
+hold.release()
 unharmed()
 backend.close()
-assert theirs.take(other._writer.segment.leader), "it went with the row"
+assert theirs.acquire(other._writer.segment.leader), "it went with the row"
 unharmed()
 """,
         path,

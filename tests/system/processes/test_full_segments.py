@@ -10,7 +10,7 @@ import pytest
 from shm_metrics import Counter, MetricsBackend
 from shm_metrics.segment import layout as L
 from shm_metrics.segment.layout import Layout
-from shm_metrics.segment.location import Place
+from shm_metrics.segment.location import SegmentLocation
 from shm_metrics.segment.segment import Segment
 from shm_metrics.writer.allocator import _CatalogLock
 from tests.support.processes import Child, Link
@@ -78,7 +78,7 @@ def test_the_catalog_lock_is_not_taken_for_what_is_known_to_be_full(
 
 
 def hold_the_catalog(link: Link, path: str) -> None:
-    segment = Segment.attach(Place.at(path), Layout(16, 1024))
+    segment = Segment.attach(SegmentLocation.at(path), Layout(16, 1024))
     assert segment.locks.try_exclusive(L.LOCK_CATALOG)
     link.say("held")
     link.hear()

@@ -185,13 +185,13 @@ def adopting(backend: MetricsBackend, moment: str, monkeypatch: pytest.MonkeyPat
             pending.pop()()
 
     if moment == "before the lease is noted":
-        real = writer.build.adopt
+        real = writer.cells.adopt
 
         def adopt(*args: Any) -> None:
             real(*args)
             once()
 
-        monkeypatch.setattr(writer.build, "adopt", adopt)
+        monkeypatch.setattr(writer.cells, "adopt", adopt)
     else:
         table = writer.ExemplarTable
 

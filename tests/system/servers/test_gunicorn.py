@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from shm_metrics import MetricsBackend, generate_latest
-from shm_metrics.segment.location import Place
+from shm_metrics.segment.location import SegmentLocation
 from tests.support.running import HOOKS, PATHS, BindingGunicorn, Service, state
 from tests.support.waiting import until
 
@@ -158,7 +158,7 @@ def test_workers_of_a_root_master_count_as_their_own_user(gunicorn, preload_app,
     witness.chmod(0o777)
     environ["WITNESS"] = str(witness)
     service: Service = gunicorn(LOADED_BEFORE + HOOKS, preload_app=preload_app, user=OTHER_USER, group=OTHER_USER)
-    place = Place.named(service.segment_name, 0 if preload_app else OTHER_USER)
+    place = SegmentLocation.named(service.segment_name, 0 if preload_app else OTHER_USER)
     try:
         service.load(30)
         backend = MetricsBackend(path=place.path, read_only=True)

@@ -11,7 +11,7 @@ import pytest
 
 from shm_metrics import InvalidMetricError, MetricsBackend
 from shm_metrics.integrations import gunicorn as hooks
-from shm_metrics.segment.location import Place
+from shm_metrics.segment.location import SegmentLocation
 
 HOOKS = {"on_starting": 1, "on_reload": 1, "post_fork": 2, "post_worker_init": 1, "on_exit": 1}
 
@@ -68,7 +68,7 @@ def test_the_segment_that_setup_names_is_the_one_that_the_application_finds(monk
     hooks.setup({}, segment_name, rows=5, slots=1024)
     hooks.on_starting(server)
     worker = MetricsBackend()
-    assert worker.place == hooks._held.place == Place.named(segment_name, os.geteuid())
+    assert worker.place == hooks._held.place == SegmentLocation.named(segment_name, os.geteuid())
     assert (worker.stats()["rows"], worker.stats()["slots"]) == (5, 1024)
     worker.close()
 
@@ -138,7 +138,7 @@ def test_a_reload_that_names_another_segment_moves_the_presence_there(monkeypatc
     before = hooks._held
     monkeypatch.setenv("SHM_METRICS_SEGMENT", str(tmp_path / "other"))
     hooks.on_reload(server)
-    assert hooks._held.place == Place.at(tmp_path / "other")
+    assert hooks._held.place == SegmentLocation.at(tmp_path / "other")
     assert before.segment is None
 
 

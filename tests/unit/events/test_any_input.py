@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from shm_metrics import InvalidMetricError, MetricConflictError, MetricsBackend
 from shm_metrics.events.rules import entity_of
 from shm_metrics.segment import layout as L
-from shm_metrics.segment.location import Place
+from shm_metrics.segment.location import SegmentLocation
 
 anything = st.recursive(
     st.none()
@@ -49,7 +49,7 @@ def backend():
     backend = MetricsBackend(name, rows=4, slots=131_072)
     yield backend
     backend.close()
-    Place.named(name, os.geteuid()).unlink()
+    SegmentLocation.named(name, os.geteuid()).unlink()
 
 
 def state(backend):

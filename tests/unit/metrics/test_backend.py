@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from shm_metrics import Counter, Enum, Info, InvalidMetricError, MetricConflictError, MetricsBackend, SegmentError
-from shm_metrics.segment.location import place_for
+from shm_metrics.segment.location import locate_segment
 from tests.support.segments import shown
 
 KINDS = ("counter", "gauge", "histogram", "summary")
@@ -168,7 +168,7 @@ def test_bad_input_is_refused_and_makes_nothing(backend, kind, arguments, labels
 def test_each_getter_tells_how_it_is_used(backend):
     for kind in KINDS:
         assert kind in getattr(backend, kind).__doc__
-        assert "Raises InvalidMetricError" in getattr(backend, kind).__doc__
+        assert "Raise InvalidMetricError" in getattr(backend, kind).__doc__
 
 
 def test_updates_have_two_names(backend):
@@ -425,4 +425,4 @@ def test_bad_options_are_refused_by_name(options, named, segment_name):
     told = options if "name" in options or "path" in options else {"name": segment_name, **options}
     with pytest.raises(InvalidMetricError, match=named):
         MetricsBackend(**told)
-    assert not os.path.exists(place_for(segment_name).path)
+    assert not os.path.exists(locate_segment(segment_name).path)

@@ -7,7 +7,7 @@ import inspect
 
 import pytest
 
-from shm_metrics.metrics import context_managers as timing
+from shm_metrics.metrics import context_managers
 from shm_metrics.metrics.context_managers import ExceptionCounter, InProgress, Timer
 
 
@@ -35,7 +35,7 @@ class Level:
 @pytest.fixture
 def clock(monkeypatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(timing, "perf_counter", clock)
+    monkeypatch.setattr(context_managers, "perf_counter", clock)
     return clock
 
 

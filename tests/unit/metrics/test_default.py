@@ -14,7 +14,7 @@ from shm_metrics.backend import MetricsBackend
 from shm_metrics.default import use_backend
 from shm_metrics.errors import InvalidMetricError, SegmentError
 from shm_metrics.segment.layout import Layout
-from shm_metrics.segment.location import place_for
+from shm_metrics.segment.location import locate_segment
 from tests.support.segments import shown
 
 
@@ -24,7 +24,7 @@ def names(segment_name):
     told = [f"{segment_name}-a", f"{segment_name}-b"]
     yield told
     for name in told:
-        place_for(name).unlink()
+        locate_segment(name).unlink()
 
 
 @pytest.fixture
@@ -46,14 +46,14 @@ def test_nothing_is_made_before_somebody_asks(nothing_yet):
 def test_the_environment_names_the_segment(nothing_yet, segment_name, monkeypatch, tmp_path):
     assert get_backend().place.path.endswith(f"-{segment_name}")
     monkeypatch.setenv("SHM_METRICS_SEGMENT", str(tmp_path / "segment"))
-    assert place_for().path == str(tmp_path / "segment")
+    assert locate_segment().path == str(tmp_path / "segment")
     monkeypatch.delenv("SHM_METRICS_SEGMENT")
-    assert place_for().path.endswith("-default")
+    assert locate_segment().path.endswith("-default")
 
 
 def test_a_place_is_given_once():
     with pytest.raises(InvalidMetricError, match="give one of them"):
-        place_for("name", "/a/path")
+        locate_segment("name", "/a/path")
 
 
 def test_a_metric_declared_before_configure_counts_where_configure_says(nothing_yet, names):

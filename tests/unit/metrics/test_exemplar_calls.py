@@ -316,12 +316,12 @@ def test_an_overflow_series_has_exemplars_of_its_own(make_backend):
 
 
 def test_exemplars_are_dropped_after_a_reboot(make_backend, segment_name, monkeypatch):
-    from shm_metrics.segment import reboot as module
+    from shm_metrics.segment import reboot
 
     backend = make_backend(keep=True, process_metrics=False)
     backend.counter("jobs").inc(1, {"trace_id": "before"})
     backend.close()
-    monkeypatch.setattr(module, "boot_id", lambda: os.urandom(16))
+    monkeypatch.setattr(reboot, "boot_id", lambda: os.urandom(16))
     after = make_backend(keep=True, process_metrics=False)
     assert exposed(after) == {}
     after.counter("jobs").inc(1, {"trace_id": "after"})
@@ -331,7 +331,7 @@ def test_exemplars_are_dropped_after_a_reboot(make_backend, segment_name, monkey
 
 def test_what_was_removed_before_a_reboot_counts_and_shows_again_after_it(make_backend, monkeypatch):
     """CLOCK_MONOTONIC begins anew: a removal in an earlier boot must not seem to lie in the future."""
-    from shm_metrics.segment import reboot as module
+    from shm_metrics.segment import reboot
 
     backend = make_backend(keep=True, process_metrics=False)
     gauge = Gauge("level", "", ["a"], multiprocess_mode="max", registry=backend)
@@ -344,7 +344,7 @@ def test_what_was_removed_before_a_reboot_counts_and_shows_again_after_it(make_b
     counter.remove("x")
     monkeypatch.undo()
     backend.close()
-    monkeypatch.setattr(module, "boot_id", lambda: b"another boot....")
+    monkeypatch.setattr(reboot, "boot_id", lambda: b"another boot....")
     after = make_backend(keep=True, process_metrics=False)
     assert after.snapshot().value("jobs", a="x") is None
     assert after.snapshot().value("level", a="x") is None

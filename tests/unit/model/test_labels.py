@@ -29,9 +29,9 @@ def test_a_metric_name_that_prometheus_refuses_is_refused_by_value(name):
 
 @pytest.mark.parametrize("names", [(), ["a"], ("a", "_b", "C9"), iter(["x", "y"])])
 def test_valid_label_names_come_back_as_a_tuple_in_the_declared_order(names):
-    told = check_label_names(names, "counter", "m")
-    assert isinstance(told, tuple)
-    assert told in {(), ("a",), ("a", "_b", "C9"), ("x", "y")}
+    checked = check_label_names(names, "counter", "m")
+    assert isinstance(checked, tuple)
+    assert checked in {(), ("a",), ("a", "_b", "C9"), ("x", "y")}
 
 
 @pytest.mark.parametrize("names", [["a-b"], ["9"], [""], ["a:b"], ["__a"], [None], ["a", "a"], "ab", ["é"], ["a\n"]])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from shm_metrics.model.gauge_modes import MODES
-from shm_metrics.native import implementation as cells
+from shm_metrics.native.implementation import COMPILED
 
 WRITE = """
 import sys
@@ -33,11 +33,11 @@ BUILDS = [None, "1"]  # of SHM_METRICS_INTERPRETED
 @pytest.mark.parametrize("other", BUILDS, ids=["the compiled", "the interpreted"])
 def test_a_segment_that_the_other_build_wrote_is_read_and_gone_on_with(other, python, make_backend, segment_name):
     reader = make_backend(process_metrics=False)
-    told = python(WRITE, segment_name, SHM_METRICS_INTERPRETED=other).strip()
-    if other is None and cells.COMPILED:
-        assert told == "True"
+    compiled = python(WRITE, segment_name, SHM_METRICS_INTERPRETED=other).strip()
+    if other is None and COMPILED:
+        assert compiled == "True"
     if other == "1":
-        assert told == "False"
+        assert compiled == "False"
     backend = reader
     backend.counter("jobs", shop="a").inc(1)
     backend.histogram("seconds", buckets=[1, 2], shop="a").observe(1)

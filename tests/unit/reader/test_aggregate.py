@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shm_metrics.reader.aggregate import combine, shared_gauges
@@ -14,8 +14,8 @@ RULES = ("sum", "min", "max", "newest")
 
 def one(rule, *workers):
     """combine() of one series: (stamp, value) a worker."""
-    told = np.array(workers, float).reshape(len(workers), 2)
-    values, some = combine(rule, told[:, :1], told[:, 1:])
+    given = np.array(workers, float).reshape(len(workers), 2)
+    values, some = combine(rule, given[:, :1], given[:, 1:])
     return float(values[0]), bool(some[0])
 
 
@@ -41,6 +41,7 @@ def test_no_series_at_all_is_nothing(rule):
     assert values.shape == some.shape == (0,)
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(
     st.sampled_from(RULES),
     st.lists(

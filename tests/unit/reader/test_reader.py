@@ -10,20 +10,21 @@ import pytest
 
 from shm_metrics.errors import SegmentFormatError
 from shm_metrics.model.families import COUNTER, HISTOGRAM
-from shm_metrics.segment import catalog_records as records
+from shm_metrics.segment import catalog_records
 from shm_metrics.segment import layout as L
+from shm_metrics.segment.catalog_records import CatalogRecord
 from tests.support.segments import shown
 
 
 def damage(backend, name, **labels):
     """Flip bits in the catalog record of a series, or of a family when there are no labels."""
     allocator = backend._writer.allocator
-    key = records.family_key(backend.families.handles[name].family)
+    key = catalog_records.family_key(backend.families.handles[name].family)
     if labels:
-        key = records.series_key(allocator.index.hash(key), tuple(sorted(labels.items())))
+        key = catalog_records.series_key(allocator.index.hash(key), tuple(sorted(labels.items())))
     offset = allocator.index.find(key, allocator.index.hash(key))
     assert allocator.catalog.read(offset).key == key
-    allocator.catalog.data[offset + records.HEAD_BYTES + 6] ^= 0xFF
+    allocator.catalog.data[offset + catalog_records.HEAD_BYTES + 6] ^= 0xFF
 
 
 @pytest.fixture
@@ -170,7 +171,7 @@ def test_a_damaged_record_is_counted_and_the_rest_served(worker):
     reader.close()
 
 
-def test_a_series_whose_record_is_damaged_is_made_anew_and_its_new_record_served(worker):
+def test_a_series_with_a_damaged_record_is_made_again_and_served(worker):
     one = worker()
     one.counter("jobs", n=1).inc(5)
     damage(one, "jobs", n="1")
@@ -200,9 +201,9 @@ def test_a_record_that_names_slots_out_of_reach_is_damage(worker):
     allocator = backend._writer.allocator
     family = allocator.family(backend.families.handles["jobs"].family, True, 0.0)
     for slot, count in ((1 << 40, 1), (0, 1), (4096, 1), (20, 2)):
-        key = records.series_key(family.id, (("n", f"{slot} {count}"),))
+        key = catalog_records.series_key(family.id, (("n", f"{slot} {count}"),))
         hash_ = allocator.index.hash(key)
-        allocator.catalog.append(records.Record(records.SERIES, key, family.id, slot, count, hash=hash_))
+        allocator.catalog.append(CatalogRecord(catalog_records.SERIES, key, family.id, slot, count, hash=hash_))
     snapshot = backend.snapshot()
     assert len(snapshot.family("jobs").labels) == 1
     assert snapshot.damaged_records == 4

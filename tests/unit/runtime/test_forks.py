@@ -1,4 +1,4 @@
-"""Children that CPython was not told of: no count may go unseen into the parent's row.
+"""Children that CPython does not see: no count may go unseen into the parent's row.
 
 Forked by a call of libc's fork() with the interpreter's lock held, which is what uWSGI does. The real uWSGI is in
 tests/system/jobs.
@@ -37,13 +37,13 @@ def run(python, segment_name, child):
 
 def test_it_is_noticed_when_the_child_makes_a_series(python, segment_name):
     said = run(python, segment_name, 'jobs.labels("b").inc()')
-    assert "was forked by something that told CPython nothing" in said
+    assert "was forked without CPython's hooks" in said
     assert "child's row 2\nparent's row 1\ntotal 111.0\n" in said
 
 
 def test_it_is_noticed_when_the_child_is_scraped(python, segment_name):
     said = run(python, segment_name, "generate_latest()")
-    assert "was forked by something that told CPython nothing" in said
+    assert "was forked without CPython's hooks" in said
     assert "child's row 2\nparent's row 1\ntotal 111.0\n" in said
 
 
@@ -71,7 +71,7 @@ os.waitpid(pid, 0)
     assert said.endswith("the next one\n")
 
 
-def test_what_starts_threads_comes_when_all_else_has_begun_anew(python):
+def test_hooks_that_start_threads_run_after_all_others(python):
     program = """
 import os, sys
 from shm_metrics.runtime import forks
@@ -163,7 +163,7 @@ print(*ran)
 
 
 def test_every_module_hears_of_a_fork_through_this_one():
-    """Told by CPython alone, it would hear nothing in a worker of uWSGI."""
+    """CPython's own hooks do not run in a worker of uWSGI."""
     telling = {
         name
         for name, path in MODULES.items()
@@ -180,7 +180,7 @@ from shm_metrics.runtime import forks
 jobs = Counter("jobs", "")
 jobs.inc()
 before = get_backend()
-wake, told = os.pipe()
+wake, waker = os.pipe()
 # The child has got no further than this when the parent goes on.
 forks._in_child.insert(0, (forks.LOCKS, lambda: os.read(wake, 1)))
 files = len(os.listdir("/proc/self/fd"))
@@ -191,7 +191,7 @@ if pid == 0:
     os._exit(0)
 print("descriptors", len(os.listdir("/proc/self/fd")) - files)
 configure("{name}-other")
-os.write(told, b".")
+os.write(waker, b".")
 os.waitpid(pid, 0)
 print("left alone", os.path.exists(before.place.path))
 get_backend().unlink()
@@ -200,7 +200,7 @@ get_backend().unlink()
 
 def test_a_segment_is_in_use_from_the_moment_of_a_fork(python, segment_name):
     """configure() takes the counts along and removes the segment if nobody else uses it; a child does, at once."""
-    told = python(SLOW_CHILD.format(name=segment_name), SHM_METRICS_SEGMENT=segment_name)
-    assert "child True 11.0" in told
-    assert "left alone True" in told
-    assert "descriptors 0" in told, "the parent keeps none of what it made for the child"
+    output = python(SLOW_CHILD.format(name=segment_name), SHM_METRICS_SEGMENT=segment_name)
+    assert "child True 11.0" in output
+    assert "left alone True" in output
+    assert "descriptors 0" in output, "the parent keeps none of what it made for the child"

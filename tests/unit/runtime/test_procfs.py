@@ -150,7 +150,7 @@ from shm_metrics.runtime.procfs import read_process
 os.setgroups([]), os.setgid(65534), os.setuid(65534)
 usage = read_process({child.pid})
 assert usage.resident_bytes > 0 and usage.max_fds > 0
-assert usage.open_fds is None or usage.open_fds > 0  # whether it is told depends on the kernel
+assert usage.open_fds is None or usage.open_fds > 0  # whether it is known depends on the kernel
 print("read")
 """
     done = subprocess.run([sys.executable, "-c", reader], capture_output=True, text=True, timeout=60)
@@ -188,11 +188,11 @@ def test_a_child_of_fork_has_a_start_of_its_own(child):
         os.read(0, 0)
         os._exit(0)
     os.close(writing)
-    told = int(os.read(reading, 100))
+    ticks = int(os.read(reading, 100))
     usage = read_process(pid)  # alive, or dead and not yet waited for: both have it
     os.waitpid(pid, 0)
     os.close(reading)
-    assert usage.start_ticks == told >= own_start_ticks()
+    assert usage.start_ticks == ticks >= own_start_ticks()
 
 
 def test_where_there_is_no_proc_the_own_start_is_unknown(tmp_path):

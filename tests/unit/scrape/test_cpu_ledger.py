@@ -97,10 +97,10 @@ events = st.lists(
 
 @settings(deadline=None)
 @given(events)
-def test_whoever_scrapes_the_counter_never_falls_and_never_exceeds_the_truth(happens):
+def test_the_counter_of_any_scraper_never_falls_and_never_exceeds_the_truth(happens):
     segment = Segment.private(Layout(rows=4, slots=512))
     scrapers = [CpuLedger(segment) for _ in range(2)]
-    told, truth, pids = [0.0, 0.0], 0.0, iter(range(100, 1000))
+    shown, truth, pids = [0.0, 0.0], 0.0, iter(range(100, 1000))
     live: dict[int, ProcessUsage] = {}
     for row, what, seconds, scraper in happens:
         if what == "dies":
@@ -112,6 +112,6 @@ def test_whoever_scrapes_the_counter_never_falls_and_never_exceeds_the_truth(hap
             truth += seconds
         if scraper < 2:
             found = scrape(scrapers[scraper], dict(live))
-            assert told[scraper] <= found <= truth
-            told[scraper] = found
+            assert shown[scraper] <= found <= truth
+            shown[scraper] = found
     segment.close()

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from shm_metrics.scrape.observer import Exporter
+from shm_metrics.scrape.observer import SegmentObserver
 
 
 def test_a_call_on_top_of_a_scrape_in_the_same_thread_reads_beside_it(make_backend):
     backend = make_backend()
     backend.counter("jobs").inc(3)
-    exporter, nested = Exporter(backend.place, process_metrics=False), []
+    observer, nested = SegmentObserver(backend.place, process_metrics=False), []
 
     def on_top() -> list[object]:
-        nested.append((exporter.look(), len(exporter.collect())))
+        nested.append((observer.attach(), len(observer.collect())))
         return []
 
-    exporter.look()
-    exporter._scraper.register(on_top)
-    families = exporter.collect()
+    observer.attach()
+    observer._scraper.register(on_top)
+    families = observer.collect()
     assert nested == [(backend.instance_id, len(families))]
-    exporter.close()
+    observer.close()

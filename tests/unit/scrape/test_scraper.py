@@ -89,10 +89,10 @@ def test_a_collector_that_fails_is_counted_and_logged_once_and_the_rest_served(m
         assert found[("queue_size", ("queue", "q"))] == 7.0
         assert ("half",) not in found, "half an answer is none"
         assert found[("shm_metrics_collector_errors_total",)] == n - 1
-    told = [record.getMessage() for record in caplog.records]
-    assert len(told) == 1
-    assert "failing" in told[0]
-    assert "its database is gone" in told[0]
+    messages = [record.getMessage() for record in caplog.records]
+    assert len(messages) == 1
+    assert "failing" in messages[0]
+    assert "its database is gone" in messages[0]
 
 
 NO_FAMILIES = {
@@ -212,7 +212,7 @@ def test_readers_that_come_and_go_leave_nothing_open(make_backend):
     assert len(os.listdir("/proc/self/fd")) == before
 
 
-def test_a_segment_that_was_removed_under_its_workers_is_told_by_each_scrape_and_once_in_the_log(make_backend, caplog):
+def test_each_scrape_shows_a_removed_segment_and_the_log_once(make_backend, caplog):
     backend = make_backend()
     backend.counter("jobs").inc()
     assert scrape(backend)[("shm_metrics_detached",)] == 0.0
@@ -220,7 +220,7 @@ def test_a_segment_that_was_removed_under_its_workers_is_told_by_each_scrape_and
     for _ in range(2):
         found = scrape(backend)
         assert (found[("jobs_total",)], found[("shm_metrics_detached",)]) == (1.0, 1.0)
-    make_backend()  # whoever comes now makes another one, in the same place
+    make_backend()  # a process that starts now makes another one, in the same place
     assert scrape(backend)[("shm_metrics_detached",)] == 1.0
     (record,) = caplog.records
     assert f"{backend.place.path} was removed while it is in use" in record.getMessage()

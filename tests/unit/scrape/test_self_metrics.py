@@ -70,13 +70,13 @@ def test_a_segment_says_its_own_state(make_backend):
     assert figures["workers_without_row"] == figures["damaged_records"] == figures["shadowed_series"] == 0
 
 
-def test_the_seconds_of_the_scrape_before_are_told(make_backend):
+def test_the_seconds_of_the_previous_scrape_are_shown(make_backend):
     backend = make_backend()
 
-    def told():
+    def seconds():
         text = render_text(backend.collect()).decode()
         (line,) = [line for line in text.splitlines() if line.startswith("shm_metrics_last_scrape_seconds ")]
         return float(line.split()[1])
 
-    assert told() == 0.0
-    assert told() > 0.0
+    assert seconds() == 0.0
+    assert seconds() > 0.0

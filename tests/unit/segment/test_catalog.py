@@ -6,10 +6,10 @@ import pytest
 
 from shm_metrics.errors import SegmentFormatError, SegmentFullError
 from shm_metrics.runtime.call_lock import CallLock, ForkedCallError
-from shm_metrics.segment import catalog_records as records
+from shm_metrics.segment import catalog_records
 from shm_metrics.segment import layout as L
 from shm_metrics.segment.catalog import Catalog
-from shm_metrics.segment.catalog_records import Record
+from shm_metrics.segment.catalog_records import CatalogRecord
 from shm_metrics.segment.layout import Layout
 from shm_metrics.segment.segment import Segment
 
@@ -28,11 +28,11 @@ def catalog(segment):
 
 def append(catalog, key):
     """The offset of a new record."""
-    return catalog.append(Record(records.SERIES, key))[0]
+    return catalog.append(CatalogRecord(catalog_records.SERIES, key))[0]
 
 
 def has_key(catalog, offset, key):
-    return records.has_key(catalog.data, offset, catalog.commit, key)
+    return catalog_records.has_key(catalog.data, offset, catalog.commit, key)
 
 
 def keys(catalog, start=0):
@@ -77,7 +77,7 @@ def test_another_worker_sees_it_at_once(catalog, place):
 
 def test_damage_costs_the_damaged_record_and_no_other(catalog):
     offsets = [append(catalog, b"%d" % n * 20) for n in range(5)]
-    catalog.data[offsets[2] + records.HEAD_BYTES] ^= 1
+    catalog.data[offsets[2] + catalog_records.HEAD_BYTES] ^= 1
     assert keys(catalog) == [b"0" * 20, b"1" * 20, None, b"3" * 20, b"4" * 20]
     with pytest.raises(SegmentFormatError, match=f"record at {offsets[2]} is damaged"):
         catalog.read(offsets[2])
@@ -107,7 +107,7 @@ def test_a_damaged_commit_offset_reads_nothing_outside_the_catalog(catalog, segm
 def test_a_full_catalog_says_so_and_stays_as_it_was(catalog):
     room = len(catalog.data)
     big = b"x" * 30_000
-    for _ in range(room // (30_000 + records.HEAD_BYTES)):
+    for _ in range(room // (30_000 + catalog_records.HEAD_BYTES)):
         append(catalog, big)
     before = catalog.commit
     with pytest.raises(SegmentFullError, match=f"catalog of {room} bytes is full"):
@@ -165,7 +165,7 @@ def test_copies_go_to_and_fro_between_two_regions(catalog):
 
 def test_a_copy_leaves_damage_behind(catalog):
     offsets = [append(catalog, b"%d" % n * 20) for n in range(3)]
-    catalog.data[offsets[1] + records.HEAD_BYTES] ^= 1
+    catalog.data[offsets[1] + catalog_records.HEAD_BYTES] ^= 1
     catalog.copy(lambda record: True)
     assert keys(catalog) == [b"0" * 20, b"2" * 20]
 

@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 
 from shm_metrics.errors import SegmentFullError
 from shm_metrics.runtime.call_lock import CallLock, ForkedCallError
-from shm_metrics.segment import catalog_records as records
+from shm_metrics.segment import catalog_records
 from shm_metrics.segment import layout as L
 from shm_metrics.segment.catalog import Catalog
-from shm_metrics.segment.catalog_records import Record
+from shm_metrics.segment.catalog_records import CatalogRecord
 from shm_metrics.segment.index import Index
 from shm_metrics.segment.layout import Layout
 from shm_metrics.segment.segment import Segment
@@ -35,7 +35,7 @@ def index(segment):
 
 def append(index, key):
     """A record that is published and not indexed: its author was killed in between."""
-    return index.catalog.append(Record(records.SERIES, key, hash=index.hash(key)))[0]
+    return index.catalog.append(CatalogRecord(catalog_records.SERIES, key, hash=index.hash(key)))[0]
 
 
 def publish(index, key):
@@ -85,7 +85,7 @@ def test_the_table_grows_and_loses_nothing(index):
     assert {key: find(index, key) for key in offsets} == offsets
 
 
-def test_keys_that_collide_are_told_apart_by_the_keys_themselves(index, monkeypatch):
+def test_colliding_hashes_are_distinguished_by_their_keys(index, monkeypatch):
     monkeypatch.setattr(Index, "hash", lambda self, key: 7)
     offsets = {key: publish(index, key) for key in many(50)}
     assert {key: find(index, key) for key in offsets} == offsets
@@ -108,7 +108,7 @@ def test_what_was_published_and_not_indexed_is_caught_up(index):
     assert index.segment.get(L.INDEXED_OFFSET) == index.catalog.commit
 
 
-def test_what_was_indexed_and_not_yet_told_is_not_indexed_twice(index):
+def test_an_entry_whose_offset_was_not_stored_yet_is_not_indexed_twice(index):
     before = index.catalog.commit
     offset = publish(index, b"b")
     index.segment.set(L.INDEXED_OFFSET, before)  # as if its author had been killed just before the last store
@@ -121,7 +121,7 @@ def test_damage_is_passed_over(index):
     publish(index, b"a")
     damaged = append(index, b"b")
     last = append(index, b"c")
-    index.catalog.data[damaged + records.HEAD_BYTES] ^= 1
+    index.catalog.data[damaged + catalog_records.HEAD_BYTES] ^= 1
     index.make_ready()
     assert find(index, b"b") is None
     assert find(index, b"c") == last
@@ -135,7 +135,7 @@ def test_a_size_that_cannot_be_is_not_believed(index, word):
     assert find(index, b"a") is not None
 
 
-def test_an_indexed_offset_beyond_the_catalog_has_the_table_made_anew(index):
+def test_an_indexed_offset_beyond_the_catalog_rebuilds_the_table(index):
     offsets = {key: publish(index, key) for key in many(20)}
     index.segment.set(L.INDEXED_OFFSET, 1 << 30)
     index.make_ready()
@@ -177,7 +177,7 @@ def test_damage_to_the_table_gives_no_wrong_record_and_a_rebuild_puts_it_right(d
     segment.close()
 
 
-def test_a_table_filled_with_nonsense_ends_a_search_and_is_made_anew_by_the_next_creation(index):
+def test_a_table_of_nonsense_ends_a_search_and_the_next_creation_rebuilds_it(index):
     offset = publish(index, b"a")
     for at in range(2 * index.size):
         index.words[at] = 12345 + at
@@ -187,7 +187,7 @@ def test_a_table_filled_with_nonsense_ends_a_search_and_is_made_anew_by_the_next
     assert find(index, b"a") == offset
 
 
-def test_an_entry_with_another_keys_hash_is_put_right_by_whoever_comes_by(index):
+def test_an_entry_with_another_keys_hash_is_repaired_by_the_next_search(index):
     offset = publish(index, b"a")
     index.words[first_entry(index)] ^= 1 << 40
     assert find(index, b"a") is None
@@ -195,7 +195,7 @@ def test_an_entry_with_another_keys_hash_is_put_right_by_whoever_comes_by(index)
     assert find(index, b"a") == offset
 
 
-def test_an_entry_that_leads_to_another_record_is_put_right_by_whoever_comes_by(index):
+def test_an_entry_of_another_record_is_repaired_by_the_next_search(index):
     offset, other = publish(index, b"a"), publish(index, b"b")
     at = next(n for n in range(0, 2 * index.size, 2) if index.words[n] == index.hash(b"a"))
     for wrong in (other, 1 << 50, 3):
@@ -242,11 +242,11 @@ def test_what_was_looked_at_before_a_copy_is_looked_at_again_under_the_lock(inde
     publish(index, b"a")
     publish(index, b"b")
     index.make_ready()
-    look = index.look(b"b", index.hash(b"b"))
+    probe = index.probe(b"b", index.hash(b"b"))
     index.catalog.copy(lambda record: record.key == b"b")
     index.make_ready()
-    place, offset = index.locate(b"b", index.hash(b"b"), look)
-    assert offset != look.offset
+    place, offset = index.locate(b"b", index.hash(b"b"), probe)
+    assert offset != probe.offset
     assert index.catalog.read(offset).key == b"b"
     assert index.words[2 * place] == index.hash(b"b")
 
@@ -263,8 +263,8 @@ def test_a_look_during_which_the_catalog_was_copied_says_nothing(index, monkeypa
         return found
 
     monkeypatch.setattr(Index, "_sound_way", copied_meanwhile)
-    look = index.look(b"b", index.hash(b"b"))
-    assert (look.offset, look.whole) == (None, False)
+    probe = index.probe(b"b", index.hash(b"b"))
+    assert (probe.offset, probe.consistent) == (None, False)
 
 
 def test_a_poisoned_lock_stops_every_store(index):

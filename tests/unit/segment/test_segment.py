@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from shm_metrics.errors import SegmentError, SegmentFormatError, SegmentFullError
-from shm_metrics.segment import layout as layout_of
+from shm_metrics.segment import layout as L
 from shm_metrics.segment.file_locks import FileLocks
 from shm_metrics.segment.layout import Layout
-from shm_metrics.segment.location import Place
+from shm_metrics.segment.location import SegmentLocation
 from shm_metrics.segment.segment import Segment
 
 SMALL = Layout(rows=3, slots=1024)
@@ -47,13 +47,13 @@ def test_the_first_makes_it_and_the_next_joins_it(attach):
 
 
 def test_a_file_path_serves_as_well(attach, tmp_path):
-    at = Place.at(tmp_path / "segment")
+    at = SegmentLocation.at(tmp_path / "segment")
     one, other = attach(at=at), attach(at=at)
     one.matrix[1, 7] = 42.0
     assert other.matrix[1, 7] == 42.0
 
 
-def test_whoever_joins_gets_the_sizes_that_it_was_made_with(attach):
+def test_a_process_that_joins_gets_the_sizes_of_the_segment(attach):
     attach()
     assert attach(Layout(rows=99, slots=9999)).layout == SMALL
 
@@ -111,26 +111,26 @@ def test_a_watcher_cannot_write(attach, place):
     with pytest.raises(ValueError):
         watcher.matrix[1, 7] = 1.0
     with pytest.raises(TypeError):
-        watcher.set(layout_of.GENERATION_OFFSET, 1)
+        watcher.set(L.GENERATION_OFFSET, 1)
     with pytest.raises(OSError):
         os.write(watcher.locks.fd, b"x")
     watcher.close()
 
 
-def test_a_watcher_of_nothing_is_told_so(place):
+def test_watching_without_a_segment_is_an_error(place):
     with pytest.raises(FileNotFoundError, match="has the application started"):
         Segment.open_read_only(place)
     assert not os.path.exists(place.path), "looking must not make it"
 
 
-@pytest.mark.parametrize("written", [b"", b"SHM", b"SHMMETR\0", layout_of.MAGIC + bytes(400)])
-def test_what_a_dead_maker_left_is_made_anew(attach, place, written):
+@pytest.mark.parametrize("written", [b"", b"SHM", b"SHMMETR\0", L.MAGIC + bytes(400)])
+def test_what_a_dead_maker_left_is_made_again(attach, place, written):
     fd = place.open(create=True, write=True)
     os.write(fd, written)
     os.close(fd)
     with pytest.raises(FileNotFoundError, match="being made"):
         Segment.open_read_only(place)
-    assert attach().get(layout_of.STATE_OFFSET) == layout_of.READY
+    assert attach().get(L.STATE_OFFSET) == L.READY
 
 
 def test_a_maker_that_died_at_any_step_is_taken_over(attach, place, monkeypatch):
@@ -154,8 +154,8 @@ def test_a_maker_that_died_at_any_step_is_taken_over(attach, place, monkeypatch)
         except Killed:
             monkeypatch.setattr(os, "pwrite", real)
             segment = attach()
-            assert segment.get(layout_of.STATE_OFFSET) == layout_of.READY
-            assert segment.slots_used == layout_of.FIRST_SERIES_SLOT
+            assert segment.get(L.STATE_OFFSET) == L.READY
+            assert segment.slots_used == L.FIRST_SERIES_SLOT
             segment.close()
             place.unlink()
         else:
@@ -182,7 +182,7 @@ def test_makers_that_race_end_up_in_one_segment(place):
         segment.close()
 
 
-def test_whoever_waited_while_the_file_was_replaced_joins_its_successor(attach, monkeypatch):
+def test_a_process_that_waits_while_the_file_is_replaced_joins_the_new_one(attach, monkeypatch):
     """
     1. a deploy has ended: a segment, and nobody present
     2. one opens the file, and waits for the creation lock
@@ -215,10 +215,10 @@ def test_what_is_not_ours_is_refused_and_left_as_it_is(attach, place):
             assert file.read() == text
 
 
-def test_a_segment_of_another_version_that_nobody_uses_is_replaced_and_told(attach, place, caplog):
+def test_an_unused_segment_of_another_version_is_replaced_and_logged(attach, place, caplog):
     first = attach()
     first.close()
-    write_at(place, layout_of.VERSION_OFFSET, (99).to_bytes(8, "little"))
+    write_at(place, L.VERSION_OFFSET, (99).to_bytes(8, "little"))
     with caplog.at_level(logging.WARNING, "shm_metrics"):
         second = attach()
     assert second.header.incarnation != first.header.incarnation
@@ -227,8 +227,8 @@ def test_a_segment_of_another_version_that_nobody_uses_is_replaced_and_told(atta
 
 def test_a_segment_of_another_version_that_is_in_use_is_an_error(attach, place):
     attach()
-    write_at(place, layout_of.VERSION_OFFSET, (99).to_bytes(8, "little"))
-    with pytest.raises(SegmentFormatError, match=f"format 99, this library reads {layout_of.VERSION}"):
+    write_at(place, L.VERSION_OFFSET, (99).to_bytes(8, "little"))
+    with pytest.raises(SegmentFormatError, match=f"format 99, this library reads {L.VERSION}"):
         attach()
     with pytest.raises(SegmentFormatError, match="format 99"):
         Segment.open_read_only(place)
@@ -236,7 +236,7 @@ def test_a_segment_of_another_version_that_is_in_use_is_an_error(attach, place):
 
 def test_a_header_damaged_while_in_use_is_an_error(attach, place):
     attach()
-    write_at(place, layout_of.CREATED_AT_OFFSET, b"\xff")
+    write_at(place, L.CREATED_AT_OFFSET, b"\xff")
     with pytest.raises(SegmentFormatError, match="checksum"):
         attach()
 
@@ -245,8 +245,8 @@ def test_a_file_truncated_while_in_use_is_noticed_before_it_is_touched(attach, p
     segment = attach()
     segment.check_size()
     assert segment.layout.total == SMALL.total
-    os.truncate(place.path, SMALL.total - layout_of.PAGE)
-    with pytest.raises(SegmentFormatError, match=f"truncated to {SMALL.total - layout_of.PAGE} of {SMALL.total}"):
+    os.truncate(place.path, SMALL.total - L.PAGE)
+    with pytest.raises(SegmentFormatError, match=f"truncated to {SMALL.total - L.PAGE} of {SMALL.total}"):
         segment.check_size()
     with pytest.raises(SegmentFormatError, match="truncated"):
         attach()
@@ -277,9 +277,9 @@ def test_slots_are_reserved_before_they_are_touched(attach):
     segment.reserve_slots(2, 510, 4)  # across a page's end
     assert segment.pages[2].tolist() == [1, 1]
     assert segment.pages[3].tolist() == [0, 0]
-    assert segment.allocated_bytes() == before + 2 * layout_of.PAGE
+    assert segment.allocated_bytes() == before + 2 * L.PAGE
     segment.reserve_slots(2, 510, 4)
-    assert segment.allocated_bytes() == before + 2 * layout_of.PAGE
+    assert segment.allocated_bytes() == before + 2 * L.PAGE
 
 
 def test_wanted_pages_are_reserved_and_no_others(attach):
@@ -313,14 +313,14 @@ def test_a_file_system_too_full_to_begin_with_leaves_nothing_behind(attach, plac
 def test_an_own_description_after_fork_holds_presence_and_leaves_the_parents_locks(attach):
     segment = attach()
     parent = segment.locks
-    parent.try_exclusive(layout_of.LOCK_CLAIM + 1)
+    parent.try_exclusive(L.LOCK_CLAIM + 1)
     close_inherited = segment.new_description()
     assert segment.locks is not parent
-    assert segment.locks.held_by_other(layout_of.LOCK_CLAIM + 1)
+    assert segment.locks.held_by_other(L.LOCK_CLAIM + 1)
     close_inherited()
-    assert not segment.locks.held_by_other(layout_of.LOCK_CLAIM + 1)
+    assert not segment.locks.held_by_other(L.LOCK_CLAIM + 1)
     other = attach()
-    assert other.locks.held_by_other(layout_of.LOCK_PRESENCE)
+    assert other.locks.held_by_other(L.LOCK_PRESENCE)
 
 
 def test_the_sole_user_knows_it(attach):
@@ -335,9 +335,9 @@ def test_stamps_of_an_earlier_boot_come_before_all_of_this_one_in_their_old_orde
     first = attach()
     first.reserve_slots(1, 16, 4)
     first.bytes[SMALL.slot_map + 16 : SMALL.slot_map + 20] = bytes(
-        [layout_of.SLOT_STAMP_INHERITED, layout_of.SLOT_VALUE, layout_of.SLOT_STAMP_NEWEST, layout_of.SLOT_VALUE]
+        [L.SLOT_STAMP_INHERITED, L.SLOT_VALUE, L.SLOT_STAMP_NEWEST, L.SLOT_VALUE]
     )
-    first.set(layout_of.SLOTS_USED_OFFSET, 20)
+    first.set(L.SLOTS_USED_OFFSET, 20)
     first.matrix[1, 16:20] = [1e9, 7.0, 2e9, 8.0]
     first.close()
     monkeypatch.setattr("shm_metrics.segment.reboot.boot_id", lambda: b"another boot....")
@@ -354,18 +354,18 @@ def test_a_private_segment_has_no_name_and_is_whole():
     segment = Segment.private(SMALL)
     segment.reserve_slots(1, 0, 1)
     segment.matrix[1, 0] = 1.0
-    assert segment.get(layout_of.STATE_OFFSET) == layout_of.READY
+    assert segment.get(L.STATE_OFFSET) == L.READY
     segment.close()
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 def test_a_segment_of_another_user_is_refused_by_name(open_directory, python):
     path = open_directory / "segment"
     path.touch()
     path.chmod(0o666)
     code = (
         "import os, sys; from shm_metrics import errors; from shm_metrics.segment import layout, location, segment\n"
-        "p = location.Place.at(sys.argv[1])\n"
+        "p = location.SegmentLocation.at(sys.argv[1])\n"
         "os.setuid(65534)\n"
         "try: segment.Segment.attach(p, layout.Layout(2, 512))\n"
         "except errors.SegmentError as error: print(error)\n"
@@ -376,8 +376,8 @@ def test_a_segment_of_another_user_is_refused_by_name(open_directory, python):
 def test_a_maker_that_does_not_come_to_an_end_is_an_error_and_no_hang(attach, place, monkeypatch):
     monkeypatch.setattr("shm_metrics.segment.segment.CREATION_SECONDS", 0.01)
     maker = FileLocks(place.open(create=True, write=True))
-    assert maker.try_exclusive(layout_of.LOCK_CREATION)
-    with pytest.raises(SegmentError, match="somebody has been creating it"):
+    assert maker.try_exclusive(L.LOCK_CREATION)
+    with pytest.raises(SegmentError, match="another process has been creating it"):
         attach()
     maker.close()
     attach()

@@ -48,8 +48,8 @@ leases = []  # a lease that nobody holds gives its row up
 
 
 def claim(segment, pid=100, ledger_lock=run, **options):
-    told = {"pid": pid, "start_ticks": pid * 10, "now": 1e9 + pid, "role": f"worker {pid}", **options}
-    leases.append(claim_row(segment, ledger_lock=ledger_lock, **told))
+    arguments = {"pid": pid, "start_ticks": pid * 10, "now": 1e9 + pid, "role": f"worker {pid}", **options}
+    leases.append(claim_row(segment, ledger_lock=ledger_lock, **arguments))
     return leases[-1]
 
 

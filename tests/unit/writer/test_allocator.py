@@ -10,7 +10,6 @@ import pytest
 from shm_metrics.errors import InvalidMetricError
 from shm_metrics.model.families import COUNTER, GAUGE, Family
 from shm_metrics.segment import layout as L
-from shm_metrics.writer import allocator as allocators
 from shm_metrics.writer.allocator import CatalogBusyError
 from tests.support.segments import DEPTH, JOBS, SECONDS, catalog_held, shown
 from tests.support.soundness import check_sound
@@ -94,10 +93,10 @@ def test_what_comes_in_on_top_of_a_creation_in_the_same_thread_is_refused(make_w
     assert series(writer, labels=B)
 
 
-def test_a_catalog_that_somebody_does_not_let_go_is_busy_and_no_hang(make_writer, monkeypatch):
+def test_a_catalog_that_stays_locked_is_busy_and_no_hang(make_writer, monkeypatch):
     one = make_writer()
     known = series(one)
-    monkeypatch.setattr(allocators, "CATALOG_SECONDS", 0.01)
+    monkeypatch.setattr("shm_metrics.writer.allocator.CATALOG_SECONDS", 0.01)
     with catalog_held(one.segment):
         assert series(one) == known
         with pytest.raises(CatalogBusyError, match="has been locked"):
@@ -155,8 +154,8 @@ def _rest(family):
 
 
 def _slots_of_all(backend):
-    mirror = backend._scraper._reader().refreshed()
-    entries = [entry for family in mirror.families.values() for entry in family.series.values()]
+    catalog_view = backend._scraper._reader().refreshed()
+    entries = [entry for family in catalog_view.families.values() for entry in family.series.values()]
     return [entry.slot for entry in entries]
 
 
@@ -197,7 +196,7 @@ def _stop_at_each_store(patch, author, step):
 
 
 @pytest.mark.parametrize("kind", ["creation", "removal"])
-def test_a_child_forked_on_top_of_a_call_does_it_anew_and_its_parent_goes_on(make_writer, monkeypatch, kind):
+def test_a_child_forked_on_top_of_a_call_repeats_it_and_its_parent_goes_on(make_writer, monkeypatch, kind):
     """As by a signal handler that forks, between any two stores: the child returns into its parent's call."""
     forked = 0
     parent = os.getpid()
@@ -287,7 +286,7 @@ def test_a_removed_series_is_hidden_from_everybody_at_the_next_scrape(worker):
 
 
 @pytest.mark.parametrize("kind", ["counter", "histogram", "summary", "gauge"])
-def test_a_removed_series_that_somebody_adds_to_shows_again_from_zero(worker, kind):
+def test_a_removed_series_that_is_added_to_shows_again_from_zero(worker, kind):
     one, other = worker(), worker()
     held, theirs = (getattr(backend, kind)("thing", shop="a") for backend in (one, other))
     add = {"counter": "inc", "gauge": "inc"}.get(kind, "observe")

@@ -193,7 +193,7 @@ def test_a_copier_that_is_killed_before_the_switch_leaves_all_as_it_was(worker, 
     check_sound(backend._writer.segment)
 
 
-def test_a_copier_that_is_killed_right_after_the_switch_leaves_an_index_that_is_made_anew(worker, monkeypatch):
+def test_a_copier_killed_right_after_the_switch_leaves_an_index_to_rebuild(worker, monkeypatch):
     backend, other = worker(), worker()
     for n in range(20):
         backend.counter("jobs", n=n).inc(n)

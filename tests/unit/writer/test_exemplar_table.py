@@ -11,7 +11,7 @@ import struct
 import pytest
 
 from shm_metrics.errors import SegmentFullError
-from shm_metrics.reader import exemplar_reader as exemplar_scan
+from shm_metrics.reader import exemplar_reader
 from shm_metrics.reader.exemplar_reader import ExemplarScan
 from shm_metrics.segment import layout as L
 from shm_metrics.segment.exemplar_records import BODY_OFFSET, exemplar_text
@@ -144,12 +144,12 @@ def test_a_damaged_entry_is_skipped_and_counted_until_it_is_written_again(segmen
     assert scan.damaged == 0
 
 
-@pytest.mark.parametrize("told", [1, 2**64 - 1])
-def test_a_damaged_number_of_entries_harms_nobody(segment, told):
+@pytest.mark.parametrize("number", [1, 2**64 - 1])
+def test_a_damaged_number_of_entries_does_no_harm(segment, number):
     table = ExemplarTable(segment, ROW)
     keep(table, 20, 1.0)
     at = segment.layout.worker(ROW) + L.WORKER_EXEMPLARS_OFFSET
-    struct.pack_into("<Q", segment.bytes, at, told)
+    struct.pack_into("<Q", segment.bytes, at, number)
     assert shown(segment) == {20: "20-1.0"}
     heir = ExemplarTable(segment, ROW)
     assert keep(heir, 21, 2.0)
@@ -157,7 +157,7 @@ def test_a_damaged_number_of_entries_harms_nobody(segment, told):
 
 
 @pytest.mark.parametrize("sequence", [2**64 - 1, 2**64 - 2, 2**64 - 3])
-def test_a_sequence_at_its_end_begins_anew(segment, sequence):
+def test_a_sequence_at_its_end_wraps(segment, sequence):
     table = ExemplarTable(segment, ROW)
     keep(table, 20, 1.0)
     struct.pack_into("<Q", segment.bytes, sequence_at(segment, ROW, 0), sequence)
@@ -168,8 +168,8 @@ def test_a_sequence_at_its_end_begins_anew(segment, sequence):
 
 def test_a_scan_parses_only_what_changed(segment, monkeypatch):
     parsed = []
-    unpack = exemplar_scan.unpack_entry
-    monkeypatch.setattr(exemplar_scan, "unpack_entry", lambda data: parsed.append(1) or unpack(data))
+    unpack = exemplar_reader.unpack_entry
+    monkeypatch.setattr(exemplar_reader, "unpack_entry", lambda data: parsed.append(1) or unpack(data))
     table, scan = ExemplarTable(segment, ROW), ExemplarScan(segment)
     for n in range(100):
         keep(table, 20 + n, 1.0)

@@ -11,13 +11,11 @@ import pytest
 
 from shm_metrics import MetricsBackend
 from shm_metrics.errors import SegmentError, SegmentFullError
-from shm_metrics.native.implementation import build
+from shm_metrics.native.implementation import cells
 from shm_metrics.segment import layout as L
 from shm_metrics.segment.segment import Segment
 from shm_metrics.segment.worker_rows import WorkerTable
-from shm_metrics.writer import allocator as allocators
-from shm_metrics.writer import writer as writers
-from shm_metrics.writer.writer import Writer
+from shm_metrics.writer.writer import Writer, set_process_role
 from tests.support.repairing import repaired
 from tests.support.segments import catalog_held, shown
 
@@ -112,7 +110,7 @@ def test_series_of_a_worker_that_came_without_a_row_can_be_made_later(worker, no
 
 
 def test_a_worker_without_a_row_takes_one_by_itself(worker, monkeypatch):
-    monkeypatch.setattr(writers, "REPAIR_SECONDS", 0.002)
+    monkeypatch.setattr("shm_metrics.writer.writer.REPAIR_SECONDS", 0.002)
     first, second = worker(), worker()
     second.counter("jobs").inc(5)
     first.close()
@@ -147,9 +145,9 @@ def test_overflows_of_a_worker_without_a_row_are_counted_too(worker, no_thread):
 @pytest.mark.parametrize("observed", [(), (0.5,), (0.5, 0.25, 3.0)], ids=len)
 def test_observations_put_together_slot_by_slot_keep_their_sum_when_they_move(observed):
     """As the drop-in counts them: buckets and sum by themselves, beside others that were observed."""
-    cell, place = build.HistogramCell(), build.private_row(16)
+    cell, place = cells.HistogramCell(), cells.private_row(16)
     cell.divide(memoryview(array("d", [1.0, 2.0, float("inf")])))
-    private = build.private_row(6)
+    private = cells.private_row(6)
     cell.bind(private, 0)
     for value in observed:
         cell.observe(value)
@@ -165,9 +163,9 @@ def test_observations_put_together_slot_by_slot_keep_their_sum_when_they_move(ob
 
 @pytest.mark.parametrize("values", [(float("inf"),), (float("inf"), 1.0, 2.0), (1e308, 1e308, 1e308)])
 def test_observations_of_infinity_move_with_their_sum(values):
-    cell, place = build.HistogramCell(), build.private_row(16)
+    cell, place = cells.HistogramCell(), cells.private_row(16)
     cell.divide(memoryview(array("d", [1.0, 2.0, float("inf")])))
-    cell.bind(build.private_row(6), 0)
+    cell.bind(cells.private_row(6), 0)
     for value in values:
         cell.observe(value)
     cell.move(place, 4)
@@ -181,8 +179,8 @@ def test_observations_of_infinity_move_with_their_sum(values):
 @pytest.fixture
 def held(worker, no_thread, monkeypatch):
     """(a worker, a context in which another holds the catalog lock)."""
-    monkeypatch.setattr(allocators, "CATALOG_SECONDS", 0.005)
-    monkeypatch.setattr(allocators, "IMPATIENT_SECONDS", 0.0)
+    monkeypatch.setattr("shm_metrics.writer.allocator.CATALOG_SECONDS", 0.005)
+    monkeypatch.setattr("shm_metrics.writer.allocator.IMPATIENT_SECONDS", 0.0)
     first, second = worker(rows=4), worker()
     return first, catalog_held(second._writer.segment)
 
@@ -334,7 +332,7 @@ def test_a_role_is_shown_from_the_beginning_and_when_it_changes(worker):
 
 def test_a_process_role_is_shown_where_the_backend_has_none(worker):
     named, plain = worker(rows=4, role="web"), worker()
-    writers.set_process_role("gunicorn worker")
+    set_process_role("gunicorn worker")
     try:
         later = worker()
         table = WorkerTable(plain._writer.segment)
@@ -344,7 +342,7 @@ def test_a_process_role_is_shown_where_the_backend_has_none(worker):
             "gunicorn worker",
         ]
     finally:
-        writers.set_process_role("")
+        set_process_role("")
 
 
 def test_a_forked_child_takes_a_row_of_its_own(worker):
