@@ -24,7 +24,7 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.metrics.v1 import metrics_pb2 as pb
 
 from shm_metrics.exporters.flow import BUCKET, COUNT, SUM, Point, Series, series_of
-from shm_metrics.exposition.names import Dropped, OnDropped, settle
+from shm_metrics.exposition.names import Dropped, OnDropped, resolve_conflicts
 from shm_metrics.exposition.samples import MetricLike, Renderable, as_samples, one_by_one
 from shm_metrics.model.families import COUNTER, HISTOGRAM, SUMMARY, LabelPairs
 
@@ -45,7 +45,7 @@ def request(
     of_resource.resource.attributes.extend(_attributes(tuple(sorted(resource.items()))))
     scope = of_resource.scope_metrics.add()
     scope.scope.name = _SCOPE
-    for item in one_by_one(settle(families, on_dropped)[0]):
+    for item in one_by_one(resolve_conflicts(families, on_dropped)[0]):
         metric = as_samples(item, created=True, openmetrics=True)
         try:
             scope.metrics.extend(_metrics(metric, began, _nanoseconds(now)))

@@ -18,7 +18,7 @@ from shm_metrics.exporters.flow import BUCKET, LEVEL, SUM, Series, series_of
 from shm_metrics.exporters.options import check_flag, check_names, check_seconds, check_text, check_texts
 from shm_metrics.exporters.pushed_totals import Change, Kept, PushedTotals, growth
 from shm_metrics.exporters.statsd_lines import DIALECTS, counter_line, gauge_line, name_of, packets
-from shm_metrics.exposition.names import Dropped, settle
+from shm_metrics.exposition.names import Dropped, resolve_conflicts
 from shm_metrics.exposition.samples import Renderable, as_samples, one_by_one
 from shm_metrics.model.families import FamilySnapshot
 
@@ -110,7 +110,7 @@ class StatsdExporter:
         incarnation, dropped = backend.instance_id, list[Dropped]()
         with self._connected() as connection, totals.locked(incarnation) as kept:
             # Scanned under the lock: an older scan than the one in the file would look like totals that fell.
-            families, _ = settle(chosen(backend, self._names), dropped.append)
+            families, _ = resolve_conflicts(chosen(backend, self._names), dropped.append)
             shown = set[str]()
             ready = list(packets(self._all_lines(families, kept, shown, dropped), self._most))
             self._forget(backend, kept, shown)

@@ -8,7 +8,7 @@ from io import StringIO
 
 from shm_metrics.exposition.escaping import label_text, utf8
 from shm_metrics.exposition.floats import go_text
-from shm_metrics.exposition.names import OnDropped, ignore, settle
+from shm_metrics.exposition.names import OnDropped, ignore, resolve_conflicts
 from shm_metrics.exposition.samples import Renderable, as_samples, base_name, one_by_one
 
 __all__ = ["CONTENT_TYPE_CSV", "render_csv"]
@@ -26,7 +26,7 @@ def render_csv(families: Iterable[Renderable], *, on_dropped: OnDropped = ignore
     table = StringIO()
     writer = csv.writer(table, lineterminator="\n")
     writer.writerow(_COLUMNS)
-    for item in one_by_one(settle(families, on_dropped)[0]):
+    for item in one_by_one(resolve_conflicts(families, on_dropped)[0]):
         metric = as_samples(item)
         name = base_name(metric.name, metric.type)
         for sample in metric.samples:

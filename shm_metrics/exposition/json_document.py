@@ -21,7 +21,7 @@ from typing import Any
 
 from shm_metrics.exposition.escaping import utf8
 from shm_metrics.exposition.floats import go_text
-from shm_metrics.exposition.names import OnDropped, ignore, settle
+from shm_metrics.exposition.names import OnDropped, ignore, resolve_conflicts
 from shm_metrics.exposition.samples import MetricLike, Renderable, as_samples, base_name, one_by_one
 from shm_metrics.model.families import STATESET, SUMMARY
 
@@ -40,7 +40,7 @@ _FIELDS = {
 
 def render_json(families: Iterable[Renderable], *, on_dropped: OnDropped = ignore) -> bytes:
     """All families as one JSON document (drawn above)."""
-    parts = one_by_one(settle(families, on_dropped)[0])
+    parts = one_by_one(resolve_conflicts(families, on_dropped)[0])
     return utf8(json.dumps({"families": [json_family(as_samples(part)) for part in parts]}, ensure_ascii=False))
 
 

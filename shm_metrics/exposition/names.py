@@ -11,7 +11,7 @@ from shm_metrics.exposition.samples import MetricLike, Renderable, as_samples, b
 from shm_metrics.model.families import Family, FamilySnapshot, Sample, SampleFamily, SeriesLabels
 from shm_metrics.model.family_run import FamilyRun
 
-__all__ = ["Dropped", "Kept", "OnDropped", "Settled", "ignore", "kept_of", "settle"]
+__all__ = ["Dropped", "Kept", "OnDropped", "Resolved", "ignore", "kept_of", "resolve_conflicts"]
 
 
 class Dropped(NamedTuple):
@@ -66,11 +66,11 @@ def _names(item: Renderable) -> frozenset[str]:
     return sample_names(item.name, item.type)
 
 
-Settled: TypeAlias = tuple[list[Renderable], list[Kept | None]]
+Resolved: TypeAlias = tuple[list[Renderable], list[Kept | None]]
 """The items and, side by side with them, the Kept of each; a family of samples has none."""
 
 
-def settle(families: Iterable[Renderable], on_dropped: OnDropped = ignore) -> Settled:
+def resolve_conflicts(families: Iterable[Renderable], on_dropped: OnDropped = ignore) -> Resolved:
     """`families` with every name taken once.
 
     Families of the same name and type become one (of two samples with the same name and labels the first stays).

@@ -10,7 +10,7 @@ from shm_metrics.exposition.escaping import label_text, metric_name, utf8
 from shm_metrics.exposition.exemplar_text import exemplar_text
 from shm_metrics.exposition.floats import go_text
 from shm_metrics.exposition.line_cache import make_block
-from shm_metrics.exposition.names import Dropped, OnDropped, settle
+from shm_metrics.exposition.names import Dropped, OnDropped, resolve_conflicts
 from shm_metrics.exposition.samples import MetricLike, Renderable, as_samples, base_name, one_by_one
 from shm_metrics.model.families import COUNTER, GAUGE, FamilySnapshot
 from shm_metrics.model.family_run import FamilyRun
@@ -26,7 +26,7 @@ def render_page(families: Iterable[Renderable], dialect: Dialect, on_dropped: On
     if created:
         families = [as_samples(item, created=True, openmetrics=dialect.openmetrics) for item in one_by_one(families)]
     page: list[bytes] = []
-    for item, kept in zip(*settle(families, on_dropped), strict=True):
+    for item, kept in zip(*resolve_conflicts(families, on_dropped), strict=True):
         if isinstance(item, FamilySnapshot | FamilyRun):
             assert kept is not None
             block = kept.blocks.get(dialect.key)

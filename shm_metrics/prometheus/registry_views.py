@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from copy import copy
 from typing import Any
 
-from shm_metrics.exposition.names import kept_of, settle
+from shm_metrics.exposition.names import kept_of, resolve_conflicts
 from shm_metrics.exposition.samples import as_samples, one_by_one
 from shm_metrics.exposition.selection import filter_families
 from shm_metrics.model.families import GAUGE, HISTOGRAM, INFO, AnyFamily, FamilySnapshot
@@ -230,9 +230,9 @@ def first_samples(metric: Any, samples: list[Any]) -> Iterator[Any]:
 
 def whole_metrics(registry: Any = None) -> list[Any]:
     """Everything, with what the metrics of this process show before anybody counts."""
-    settled, _ = settle(whole_families(registry))
+    resolved, _ = resolve_conflicts(whole_families(registry))
     made = {
-        metric.name: metric for metric in (_metric(item, created=False, sum_first=True) for item in one_by_one(settled))
+        metric.name: metric for metric in (_metric(item, created=False, sum_first=True) for item in one_by_one(resolved))
     }
     hidden = _unregistered(registry)
     for metric in current().metrics:
