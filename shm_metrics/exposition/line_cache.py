@@ -26,14 +26,14 @@ from shm_metrics.model.arrays import FloatArray
 from shm_metrics.model.families import Exemplar, Exemplars, Family, LabelPairs, SeriesLabels
 from shm_metrics.model.line_shape import LineShape, line_shape
 
-__all__ = ["Block", "LargeBlock", "SmallBlock", "make_block"]
+__all__ = ["LineCache", "LargeLineCache", "SmallLineCache", "make_line_cache"]
 
 _SMALL = 32
 """Up to so many lines a loop in Python is faster than numpy's fixed costs."""
 
 
 class _ExemplarTexts:
-    """The texts of a block's exemplars, kept for as long as they are the same objects."""
+    """The texts of the exemplars of one line cache, kept for as long as they are the same objects."""
 
     __slots__ = ("_kept", "_lines")
 
@@ -53,7 +53,7 @@ class _ExemplarTexts:
         self._kept = kept
 
 
-class SmallBlock:
+class SmallLineCache:
     """A few lines: the whole text is kept, and made anew when any number changed."""
 
     __slots__ = ("_exemplars", "_kept", "_prefixes", "_shape", "_tail")
@@ -90,7 +90,7 @@ class SmallBlock:
         return b"".join([line + b"\n" for line in lines]) + self._tail
 
 
-class LargeBlock:
+class LargeLineCache:
     """Many lines: the texts of the numbers are kept, and those of the changed ones replaced."""
 
     __slots__ = ("_exemplars", "_kept", "_shape", "_tail")
@@ -106,7 +106,7 @@ class LargeBlock:
         self._kept: tuple[FloatArray, ObjectArray] = (zeros, page)
 
     def render(self, values: FloatArray, sums: FloatArray | None, exemplars: Exemplars | None = None) -> bytes:
-        """As SmallBlock.render."""
+        """As SmallLineCache.render."""
         numbers = self._shape.array(values, sums)
         kept, page = self._kept
         if len(numbers) != len(kept):
@@ -125,11 +125,11 @@ class LargeBlock:
         return b"".join(page.ravel().tolist()) + self._tail
 
 
-Block = SmallBlock | LargeBlock
+LineCache = SmallLineCache | LargeLineCache
 
 
-def make_block(families: Iterable[tuple[Family, SeriesLabels]], dialect: Dialect) -> Block:
-    """The block of families of one shape, in this order."""
+def make_line_cache(families: Iterable[tuple[Family, SeriesLabels]], dialect: Dialect) -> LineCache:
+    """Return the line cache of families of one shape, in this order."""
     shape = LineShape("", 1)
     prefixes: list[bytes] = []
     head = b""
@@ -142,7 +142,7 @@ def make_block(families: Iterable[tuple[Family, SeriesLabels]], dialect: Dialect
             prefixes += own[1:]
             head = b""
     # A family without series has no line that its head could be part of: the next family's first line takes it too.
-    kind = SmallBlock if len(prefixes) <= _SMALL else LargeBlock
+    kind = SmallLineCache if len(prefixes) <= _SMALL else LargeLineCache
     return kind(prefixes, head, shape)
 
 

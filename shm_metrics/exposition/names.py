@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple, TypeAlias
 
-from shm_metrics.exposition.line_cache import Block
+from shm_metrics.exposition.line_cache import LineCache
 from shm_metrics.exposition.samples import MetricLike, Renderable, as_samples, base_name, one_by_one, sample_names
 from shm_metrics.model.families import Family, FamilySnapshot, Sample, SampleFamily, SeriesLabels
 from shm_metrics.model.family_run import FamilyRun
@@ -29,9 +29,9 @@ def ignore(dropped: Dropped) -> None:
 
 
 class Kept:
-    """What is kept for one set of series: the names they take, a block for each dialect, and the page they were on."""
+    """What is kept for one set of series: the names they take, a line cache for each dialect, and the page they were on."""
 
-    __slots__ = ("blocks", "families", "names", "page", "within")
+    __slots__ = ("line_caches", "families", "names", "page", "within")
 
     def __init__(self, families: Iterable[tuple[Family, SeriesLabels]]) -> None:
         self.families = tuple(families)
@@ -39,7 +39,7 @@ class Kept:
         self.names: frozenset[str] = frozenset().union(*taken)
         self.within = len(self.names) < sum(map(len, taken))
         """Whether two of the families clash with each other."""
-        self.blocks: dict[str, Block] = {}
+        self.line_caches: dict[str, LineCache] = {}
         self.page: tuple[list[Kept], frozenset[str]] | None = None
         """Set on the first of a page: all of that page, which had no clash, and their names."""
 

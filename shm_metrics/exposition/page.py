@@ -9,7 +9,7 @@ from shm_metrics.exposition.dialect import Dialect
 from shm_metrics.exposition.escaping import label_text, metric_name, utf8
 from shm_metrics.exposition.exemplar_text import exemplar_text
 from shm_metrics.exposition.floats import go_text
-from shm_metrics.exposition.line_cache import make_block
+from shm_metrics.exposition.line_cache import make_line_cache
 from shm_metrics.exposition.names import Dropped, OnDropped, resolve_conflicts
 from shm_metrics.exposition.samples import MetricLike, Renderable, as_samples, base_name, one_by_one
 from shm_metrics.model.families import COUNTER, GAUGE, FamilySnapshot
@@ -29,11 +29,11 @@ def render_page(families: Iterable[Renderable], dialect: Dialect, on_dropped: On
     for item, kept in zip(*resolve_conflicts(families, on_dropped), strict=True):
         if isinstance(item, FamilySnapshot | FamilyRun):
             assert kept is not None
-            block = kept.blocks.get(dialect.key)
-            if block is None:
-                block = kept.blocks[dialect.key] = make_block(kept.families, dialect)
+            line_cache = kept.line_caches.get(dialect.key)
+            if line_cache is None:
+                line_cache = kept.line_caches[dialect.key] = make_line_cache(kept.families, dialect)
             exemplars = item.exemplars if dialect.openmetrics else None
-            page.append(block.render(item.values, item.sums, exemplars))
+            page.append(line_cache.render(item.values, item.sums, exemplars))
             continue
         try:
             page.append(utf8(_sample_family(item, dialect)))
