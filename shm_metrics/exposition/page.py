@@ -26,12 +26,12 @@ def render_page(families: Iterable[Renderable], dialect: Dialect, on_dropped: On
     if created:
         families = [as_samples(item, created=True, openmetrics=dialect.openmetrics) for item in one_by_one(families)]
     page: list[bytes] = []
-    for item, kept in zip(*resolve_conflicts(families, on_dropped), strict=True):
+    for item, entry in zip(*resolve_conflicts(families, on_dropped), strict=True):
         if isinstance(item, FamilySnapshot | FamilyRun):
-            assert kept is not None
-            line_cache = kept.line_caches.get(dialect.key)
+            assert entry is not None
+            line_cache = entry.line_caches.get(dialect.key)
             if line_cache is None:
-                line_cache = kept.line_caches[dialect.key] = make_line_cache(kept.families, dialect)
+                line_cache = entry.line_caches[dialect.key] = make_line_cache(entry.families, dialect)
             exemplars = item.exemplars if dialect.openmetrics else None
             page.append(line_cache.render(item.values, item.sums, exemplars))
             continue

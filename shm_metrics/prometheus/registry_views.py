@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from copy import copy
 from typing import Any
 
-from shm_metrics.exposition.names import kept_of, resolve_conflicts
+from shm_metrics.exposition.names import page_entry, resolve_conflicts
 from shm_metrics.exposition.samples import as_samples, one_by_one
 from shm_metrics.exposition.selection import filter_families
 from shm_metrics.model.families import GAUGE, HISTOGRAM, INFO, AnyFamily, FamilySnapshot
@@ -103,7 +103,7 @@ def _is_process(family: Any) -> bool:
 
 def _without(item: Any, hidden: set[str]) -> Iterable[Any]:
     if isinstance(item, FamilyRun):
-        if kept_of(item).names.isdisjoint(hidden):
+        if page_entry(item).names.isdisjoint(hidden):
             return [item]
         return [part for part in item.split() if part.family.name not in hidden]
     name = item.family.name if isinstance(item, FamilySnapshot) else item.name
