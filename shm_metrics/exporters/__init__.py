@@ -7,7 +7,7 @@ Lives here: the public names. May not: anything that would be loaded without bei
     pushgateway, statsd, otlp      those that send; http_request is what two of them send with
     options                        what several of them may be told
     otlp_environment               what OpenTelemetry's variables say
-    flow                           families -> additive and absolute samples                     [pure]
+    classify                       families -> additive and absolute samples                     [pure]
     statsd_lines                   samples -> StatsD lines and packets                           [pure]
     otlp_mapping                   families -> OTLP metrics
     pushed_totals                  what was sent of each total, kept beside the segment

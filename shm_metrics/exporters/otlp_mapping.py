@@ -23,7 +23,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.metrics.v1 import metrics_pb2 as pb
 
-from shm_metrics.exporters.flow import BUCKET, COUNT, SUM, Point, Series, series_of
+from shm_metrics.exporters.classify import BUCKET, COUNT, SUM, Point, Series, classify
 from shm_metrics.exposition.names import Dropped, OnDropped, resolve_conflicts
 from shm_metrics.exposition.samples import MetricLike, Renderable, as_samples, one_by_one
 from shm_metrics.model.families import COUNTER, HISTOGRAM, SUMMARY, LabelPairs
@@ -66,7 +66,7 @@ def refused(answer: bytes) -> str:
 
 def _metrics(metric: MetricLike, began: float, now: int) -> list[Any]:
     """What becomes of a family: all of it, or an error."""
-    all_series = [series for series in series_of(metric) if series.points]
+    all_series = [series for series in classify(metric) if series.points]
     if not all_series:
         return []
     unit = _UNITS.get(metric.unit, metric.unit)

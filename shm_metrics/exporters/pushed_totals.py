@@ -24,7 +24,7 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 from shm_metrics.errors import ExportError
-from shm_metrics.exporters.flow import LEVEL, SUM, Series
+from shm_metrics.exporters.classify import LEVEL, SUM, Series
 from shm_metrics.runtime import forks
 from shm_metrics.segment.file_locks import FileLocks
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from shm_metrics.errors import ExportError, InvalidMetricError
 from shm_metrics.exporters.documents import chosen, told_of
-from shm_metrics.exporters.flow import BUCKET, LEVEL, SUM, Series, series_of
+from shm_metrics.exporters.classify import BUCKET, LEVEL, SUM, Series, classify
 from shm_metrics.exporters.options import check_flag, check_names, check_seconds, check_text, check_texts
 from shm_metrics.exporters.pushed_totals import Change, Kept, PushedTotals, growth
 from shm_metrics.exporters.statsd_lines import DIALECTS, counter_line, gauge_line, name_of, packets
@@ -132,7 +132,7 @@ class StatsdExporter:
     ) -> Iterator[tuple[str, Change | None]]:
         for item in one_by_one(families):
             try:
-                found = [series for series in series_of(as_samples(item, created=True)) if series.points]
+                found = [series for series in classify(as_samples(item, created=True)) if series.points]
                 named = [self._named(series) for series in found]
             except (AttributeError, TypeError, ValueError, OverflowError) as error:  # of a custom collector
                 dropped.append(
@@ -178,7 +178,7 @@ class StatsdExporter:
         if snapshot.shadowed_series or snapshot.damaged_records:
             return
         for item in one_by_one(snapshot.items):
-            for series in series_of(as_samples(item, created=True)):
+            for series in classify(as_samples(item, created=True)):
                 missing.difference_update(map("".join, self._named(series)))
         for key in missing:
             del kept[key]

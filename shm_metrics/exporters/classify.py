@@ -9,7 +9,7 @@ from typing import Any
 from shm_metrics.exposition.samples import MetricLike, base_name
 from shm_metrics.model.families import COUNTER, HISTOGRAM, STATESET, SUMMARY, LabelPairs
 
-__all__ = ["BUCKET", "COUNT", "LEVEL", "SUM", "TOTAL", "Point", "Series", "series_of"]
+__all__ = ["BUCKET", "COUNT", "LEVEL", "SUM", "TOTAL", "Point", "Series", "classify"]
 
 TOTAL, BUCKET, COUNT, SUM, LEVEL = "total", "bucket", "count", "sum", "level"
 """Totals, buckets and counts only grow; a sum does unless somebody observes less than 0; a level is as it is."""
@@ -47,7 +47,7 @@ class Series:
         return next((point.value for point in self.points if point.meaning == meaning), None)
 
 
-def series_of(metric: MetricLike) -> Iterator[Series]:
+def classify(metric: MetricLike) -> Iterator[Series]:
     """The series of a family of samples, in their order."""
     name = base_name(metric.name, metric.type)
     key_label = name if metric.type == STATESET else _KEYS.get(metric.type, "")
