@@ -160,7 +160,7 @@ class SyncAgent(Recurring):
         if now() >= self._look_due:
             self._look_due = now() + self.config.interval
             member.cluster_lease.tick()
-            member.look_around()
+            member.observe_and_fold()
         elif member.cluster_lease.held:
             member.cluster_lease.tick()
         self._success()

@@ -85,10 +85,10 @@ class Member:
         self._sightings = Sightings(config.interval)
         self._sequence = 0
         self._sent: tuple[Blob, ...] = ()
-        """Our first blob and our last since the last look: if we were folded meanwhile, the first is our tomb."""
+        """Our first blob and our last since the last look: if we were folded meanwhile, the first is our tombstone."""
         self._own: Sent | None = None
         self._unknown: set[str] = set()
-        """Who had returned, and had no tomb, when we looked last."""
+        """Who had returned, and had no tombstone, when we looked last."""
 
     @property
     def damaged(self) -> dict[str, str]:
@@ -153,7 +153,7 @@ class Member:
 
     # -- the retired totals -----------------------------------------------------------------------------------------
 
-    def look_around(self) -> None:
+    def observe_and_fold(self) -> None:
         """See who is there, and fold whoever is not, if the cluster's lease is ours. Raises SyncError."""
         self._record.read()
         self._record.put_back()
@@ -163,9 +163,9 @@ class Member:
         self._see_whether_we_were_folded()
         leads = self.cluster_lease.held
         returned = self._record.returned(there)
-        # Each host has its own tomb put back when it is lost, and the leader all that it knows.
-        tombs = self._record.tombs(returned, check=returned if leads else (self.instance,))
-        unknown = returned.keys() - tombs.keys()
+        # Each host has its own tombstone put back when it is lost, and the leader all that it knows.
+        tombstones = self._record.tombstones(returned, check=returned if leads else (self.instance,))
+        unknown = returned.keys() - tombstones.keys()
         still_unknown, self._unknown = unknown & self._unknown, unknown
         if leads:
             self._keep_copies()
@@ -181,7 +181,7 @@ class Member:
                 self._own.accepted = folded.sequence  # so much of us may be forgotten one day, and no more of it
             for blob in self._sent:
                 if blob.sequence == folded.sequence:
-                    self._record.keep_tomb(blob)
+                    self._record.keep_tombstone(blob)
         self._sent = self._sent[-1:]
 
     def _keep_copies(self) -> None:
@@ -206,17 +206,17 @@ class Member:
         ]
 
     def _fold(self, silent: Collection[str], unknown: Collection[str]) -> None:
-        """unknown: those whose tombs are lost for good. Nothing of them is added, and they count again from here on."""
+        """unknown: those whose tombstones are lost for good. Nothing of them is added, and they count again from here on."""
         grant, retired = self.cluster_lease.grant, self._record.newest
         names = [*silent, *(name for name in unknown if name not in silent)][:FOLDED_AT_ONCE]
         after, packed, gone = retired or Retired(), dict[str, bytes](), dict[str, int]()
         blobs = self._to_fold(names, unknown, gone)
-        tombs = self._record.tombs(self._record.returned({name: blob.sequence for name, blob in blobs.items()}))
+        tombstones = self._record.tombstones(self._record.returned({name: blob.sequence for name, blob in blobs.items()}))
         replaced = {name: after.folded[name].sequence for name in blobs if name in after.folded}
         for name, blob in blobs.items():
             gone[name] = blob.sequence
-            if state_of(blob, after, tombs.get(name)) != FOLDED:
-                after = fold(after, blob, tombs.get(name), self._wall(), token=grant.token)
+            if state_of(blob, after, tombstones.get(name)) != FOLDED:
+                after = fold(after, blob, tombstones.get(name), self._wall(), token=grant.token)
                 packed[name] = encode(blob)
         # Whoever has just begun to look may not have seen yet who lives.
         before = (
@@ -275,24 +275,24 @@ class Member:
         self._sightings.look({name: blob.sequence for name, blob in found.items()}, self._now())
         self._sightings.keep(found.values())
         blobs = found | self._sightings.copies()
-        tombs = self._tombs(blobs)
+        tombstones = self._tombstones(blobs)
         self._sightings.drop_folded(self._record.folded)
         self._drop_lost()
         blobs = {name: blob for name, blob in blobs.items() if name in found or self._sightings.get(name) is not None}
         self._decoder.forget_all_but(data)
-        view = self._merger.merge(blobs.values(), self._record.newest, tombs, stale=self._stale(blobs.values()))
+        view = self._merger.merge(blobs.values(), self._record.newest, tombstones, stale=self._stale(blobs.values()))
         return view, blobs
 
-    def _tombs(self, blobs: Mapping[str, Blob]) -> dict[str, Blob]:
-        """The tombs that the record names, both of one moment."""
+    def _tombstones(self, blobs: Mapping[str, Blob]) -> dict[str, Blob]:
+        """The tombstones that the record names, both of one moment."""
         sequences = {name: blob.sequence for name, blob in blobs.items()}
         while True:
             retired = self._record.read()
             wanted = self._record.returned(sequences)
-            tombs = self._record.tombs(wanted)
-            # One that was folded again in between has another tomb now, and the record says so.
-            if len(tombs) == len(wanted) or self._record.read() is retired:
-                return tombs
+            tombstones = self._record.tombstones(wanted)
+            # One that was folded again in between has another tombstone now, and the record says so.
+            if len(tombstones) == len(wanted) or self._record.read() is retired:
+                return tombstones
 
     def _stale(self, blobs: Iterable[Blob]) -> set[str]:
         """Whose live gauges count no more: seen silent here, or, before that can be known, by its own clock."""

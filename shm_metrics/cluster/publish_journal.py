@@ -1,7 +1,7 @@
 """What an incarnation has sent, as its own host remembers it: for one that comes back when the record has forgotten it.
 
     1. A publishes 7 and is cut off; the leader folds it: the record says 7, and that A is in it
-    2. A stays away for longer than `return_within`: the record says 7, and nothing of A; A's tomb is gone
+    2. A stays away for longer than `return_within`: the record says 7, and nothing of A; A's tombstone is gone
     3. A comes back with 9. As a new instance it would count 7 twice
     4. its file says that it has sent 7: that is its base from now on, and it publishes 2, for as long as it lives
 

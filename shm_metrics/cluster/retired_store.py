@@ -1,7 +1,7 @@
-"""The retired record and the tombs that it names, as one process knows them.
+"""The retired record and the tombstones that it names, as one process knows them.
 
 Who has met a record never goes back to an older one: the cache was flushed then, or fell back to an older state. The
-record is put back, and until it is, its copy counts. A tomb never changes, so one that was read is not read again.
+record is put back, and until it is, its copy counts. A tombstone never changes, so one that was read is not read again.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Record:
         self._mark: str | None = None  # of what was read last
         self._there: int | None = 0  # its version; None: it cannot be read
         self._newest: tuple[Retired, bytes] | None = None
-        self._tombs: dict[tuple[str, int], Blob] = {}  # of those that have returned
+        self._tombstones: dict[tuple[str, int], Blob] = {}  # of those that have returned
 
     def read(self) -> Retired | None:
         """The newest that this process has met."""
@@ -56,22 +56,22 @@ class Record:
     def replaced(self, retired: Retired, data: bytes) -> None:
         """This is the record from now on."""
         self._newest = retired, data
-        self._tombs = {
-            (instance, sequence): tomb
-            for (instance, sequence), tomb in self._tombs.items()
+        self._tombstones = {
+            (instance, sequence): tombstone
+            for (instance, sequence), tombstone in self._tombstones.items()
             if instance in retired.folded and retired.folded[instance].sequence == sequence
         }
 
     def put_back(self) -> None:
         """What the cache has lost, if this process has met it."""
         if self._there is not None and self._there < self._version:
-            self._restore(self._tombs)
+            self._restore(self._tombstones)
             self.read()
 
-    def _restore(self, tombs: Mapping[tuple[str, int], Blob]) -> None:
+    def _restore(self, tombstones: Mapping[tuple[str, int], Blob]) -> None:
         if self._newest is not None:
             retired, data = self._newest
-            self._store.restore_retired(data, retired.version, {key: encode(tomb) for key, tomb in tombs.items()})
+            self._store.restore_retired(data, retired.version, {key: encode(tombstone) for key, tombstone in tombstones.items()})
 
     @property
     def folded(self) -> Mapping[str, Folded]:
@@ -87,20 +87,20 @@ class Record:
             if instance in folded and sequence > folded[instance].sequence
         }
 
-    def keep_tomb(self, tomb: Blob) -> None:
+    def keep_tombstone(self, tombstone: Blob) -> None:
         """Of an instance that has it by itself."""
-        self._tombs[tomb.instance, tomb.sequence] = tomb
+        self._tombstones[tombstone.instance, tombstone.sequence] = tombstone
 
-    def tombs(self, wanted: Mapping[str, int], *, check: Collection[str] = ()) -> dict[str, Blob]:
-        """The tombs of {instance: folded sequence}, as far as they are to be had.
+    def tombstones(self, wanted: Mapping[str, int], *, check: Collection[str] = ()) -> dict[str, Blob]:
+        """The tombstones of {instance: folded sequence}, as far as they are to be had.
 
-        check: instances whose tombs the cache is asked for though we have them, and has again if it has lost them.
+        check: instances whose tombstones the cache is asked for though we have them, and has again if it has lost them.
         """
-        asked = {name: folded for name, folded in wanted.items() if name in check or (name, folded) not in self._tombs}
-        found = self._decoder.tombs(self._store.tombs(asked)) if asked else {}
+        asked = {name: folded for name, folded in wanted.items() if name in check or (name, folded) not in self._tombstones}
+        found = self._decoder.tombstones(self._store.tombstones(asked)) if asked else {}
         keys = {name: (name, folded) for name, folded in asked.items()}
-        lost = {key: self._tombs[key] for name, key in keys.items() if name not in found and key in self._tombs}
+        lost = {key: self._tombstones[key] for name, key in keys.items() if name not in found and key in self._tombstones}
         if lost:
             self._restore(lost)
-        self._tombs |= {keys[name]: tomb for name, tomb in found.items() if tomb.sequence == asked[name]}
-        return {name: self._tombs[name, folded] for name, folded in wanted.items() if (name, folded) in self._tombs}
+        self._tombstones |= {keys[name]: tombstone for name, tombstone in found.items() if tombstone.sequence == asked[name]}
+        return {name: self._tombstones[name, folded] for name, folded in wanted.items() if (name, folded) in self._tombstones}

@@ -12,13 +12,13 @@ from shm_metrics.errors import WireFormatError
 
 __all__ = ["Decoder"]
 
-_TOMB = "tomb:"
+_TOMBSTONE = "tomb:"
 
 log = logging.getLogger("shm_metrics")
 
 
 class Decoder:
-    """damaged: what cannot be read, and why: an instance's blob; its tomb (tomb:<instance>); the record (CLUSTER)."""
+    """damaged: what cannot be read, and why: an instance's blob; its tombstone (tomb:<instance>); the record (CLUSTER)."""
 
     def __init__(self) -> None:
         self.damaged: dict[str, str] = {}
@@ -27,8 +27,8 @@ class Decoder:
         """instance -> its blob; those that cannot be read, or are another's, are left out."""
         return self._blobs(found, "")
 
-    def tombs(self, found: Mapping[str, bytes]) -> dict[str, Blob]:
-        return self._blobs(found, _TOMB)
+    def tombstones(self, found: Mapping[str, bytes]) -> dict[str, Blob]:
+        return self._blobs(found, _TOMBSTONE)
 
     def _blobs(self, found: Mapping[str, bytes], kind: str) -> dict[str, Blob]:
         blobs = {}
@@ -57,7 +57,7 @@ class Decoder:
 
     def forget_all_but(self, instances: Collection[str]) -> None:
         """What is no longer there is no longer damaged."""
-        names = {CLUSTER, *instances, *(_TOMB + instance for instance in instances)}
+        names = {CLUSTER, *instances, *(_TOMBSTONE + instance for instance in instances)}
         self.damaged = {name: why for name, why in self.damaged.items() if name in names}
 
     def _left_out(self, name: str, error: WireFormatError) -> None:

@@ -4,14 +4,14 @@ An instance moves through these states; `sequence` is that of its newest blob, `
 
     nothing folded              counted      its blob is counted
     sequence <= folded          folded       its blob is ignored: it is in the totals
-    sequence > folded           returned     its blob less its tomb is counted; the tomb is the blob that was folded
-    the same, and no tomb       unknown      its blob is ignored: a part of it is in the totals, nobody knows how much
+    sequence > folded           returned     its blob less its tombstone is counted; the tombstone is the blob that was folded
+    the same, and no tombstone       unknown      its blob is ignored: a part of it is in the totals, nobody knows how much
 
-The record says itself what it holds, so that writing it is the whole fold; whatever is written before (tombs) or
-removed after (blobs) may be lost on the way. Read blobs first, then the record, then the tombs it names: an instance
+The record says itself what it holds, so that writing it is the whole fold; whatever is written before (tombstones) or
+removed after (blobs) may be lost on the way. Read blobs first, then the record, then the tombstones it names: an instance
 that is folded in between is then seen twice and counted once, where in another order it would be missing.
 
-A tomb is kept under instance and sequence. A fold that dies between tomb and record has then not replaced the tomb that
+A tombstone is kept under instance and sequence. A fold that dies between tombstone and record has then not replaced the tombstone that
 the record in force needs.
 """
 
@@ -35,25 +35,25 @@ __all__ = ["COUNTED", "FOLDED", "RETURNED", "UNKNOWN", "fold", "forget", "rest_o
 COUNTED, FOLDED, RETURNED, UNKNOWN = "counted", "folded", "returned", "unknown"
 
 
-def state_of(blob: Blob, retired: Retired | None, tomb: Blob | None) -> str:
+def state_of(blob: Blob, retired: Retired | None, tombstone: Blob | None) -> str:
     """What of the blob counts beside the retired totals."""
     folded = None if retired is None else retired.folded.get(blob.instance)
     if folded is None:
         return COUNTED
     if blob.sequence <= folded.sequence:
         return FOLDED
-    return RETURNED if tomb is not None and tomb.sequence == folded.sequence else UNKNOWN
+    return RETURNED if tombstone is not None and tombstone.sequence == folded.sequence else UNKNOWN
 
 
-def rest_of(blob: Blob, tomb: Blob) -> tuple[Part, ...]:
-    """The blob less its tomb: what was added up becomes a difference, what was set stays as it is.
+def rest_of(blob: Blob, tombstone: Blob) -> tuple[Part, ...]:
+    """The blob less its tombstone: what was added up becomes a difference, what was set stays as it is.
 
     A series that the blob has no more (it was removed) is no difference; one that began anew may be a negative one.
     """
     parts = []
     for part in blob.parts:
         rest = Part(part.table, part.cells.copy(), part.stamps, np.zeros(part.table.cells))
-        for old in tomb.parts:
+        for old in tombstone.parts:
             _subtract(rest, old)
         parts.append(rest)
     return tuple(parts)
@@ -90,24 +90,24 @@ def _in_both(labels: SeriesLabels, old: SeriesLabels) -> tuple[IntArray, IntArra
     return series, old_series
 
 
-def fold(retired: Retired | None, blob: Blob, tomb: Blob | None, now: float, *, token: int | None = None) -> Retired:
-    """The record with `blob` in its totals; the record itself if it was there already. `blob` is its next tomb.
+def fold(retired: Retired | None, blob: Blob, tombstone: Blob | None, now: float, *, token: int | None = None) -> Retired:
+    """The record with `blob` in its totals; the record itself if it was there already. `blob` is its next tombstone.
 
-    tomb: the blob of the same instance that was folded before, if one was. now: Unix seconds.
+    tombstone: the blob of the same instance that was folded before, if one was. now: Unix seconds.
     token: the fencing token of the one who folds; that of the record, if left out.
 
     Sums are added, min and max meet, what is set goes by the newest; what only living workers or instances show is
-    dropped. Where the tomb is lost, nothing is added: what came since is unknown, and what comes from here on is not.
+    dropped. Where the tombstone is lost, nothing is added: what came since is unknown, and what comes from here on is not.
     """
     retired = retired or Retired()
-    state = state_of(blob, retired, tomb)
+    state = state_of(blob, retired, tombstone)
     if state == FOLDED:
         return retired
     parts: tuple[Part, ...] = ()
     if state == COUNTED:
         parts = blob.parts
-    elif state == RETURNED and tomb is not None:
-        parts = rest_of(blob, tomb)
+    elif state == RETURNED and tombstone is not None:
+        parts = rest_of(blob, tombstone)
     return Retired(
         retired.version + 1,
         retired.token if token is None else token,

@@ -83,10 +83,10 @@ class _Counted(NamedTuple):
 
 
 def merge(
-    blobs: Iterable[Blob], retired: Retired | None, tombs: Mapping[str, Blob], *, stale: Collection[str] = ()
+    blobs: Iterable[Blob], retired: Retired | None, tombstones: Mapping[str, Blob], *, stale: Collection[str] = ()
 ) -> ClusterView:
     """The view of all blobs together; the arguments as Merger.merge takes them."""
-    return Merger().merge(blobs, retired, tombs, stale=stale)
+    return Merger().merge(blobs, retired, tombstones, stale=stale)
 
 
 class Merger:
@@ -97,18 +97,18 @@ class Merger:
         self._kept: tuple[object, Union] = (None, Union(()))
 
     def merge(
-        self, blobs: Iterable[Blob], retired: Retired | None, tombs: Mapping[str, Blob], *, stale: Collection[str] = ()
+        self, blobs: Iterable[Blob], retired: Retired | None, tombstones: Mapping[str, Blob], *, stale: Collection[str] = ()
     ) -> ClusterView:
         """What the cluster shows.
 
-        blobs: the newest of each instance, read before `retired`, and that before `tombs` (see fold.py).
-        tombs: instance -> the blob of it that was folded. stale: instances whose live gauges count no more.
+        blobs: the newest of each instance, read before `retired`, and that before `tombstones` (see fold.py).
+        tombstones: instance -> the blob of it that was folded. stale: instances whose live gauges count no more.
 
         Counters, histograms, summaries and sum gauges add up; other gauges go by their mode, `shared` and `mostrecent`
         by the newest set; gauges of each worker get the label `node`. Where a name has several definitions, that of the
         newest incarnation is shown: it changes once in a deployment, where the newest publish would change with each.
         """
-        instances, counted = _count(blobs, retired, tombs, stale)
+        instances, counted = _count(blobs, retired, tombstones, stale)
         tables: dict[Table, int] = {}
         for found in counted:
             for part in found.parts:
@@ -124,7 +124,7 @@ class Merger:
 
 
 def _count(
-    blobs: Iterable[Blob], retired: Retired | None, tombs: Mapping[str, Blob], stale: Collection[str]
+    blobs: Iterable[Blob], retired: Retired | None, tombstones: Mapping[str, Blob], stale: Collection[str]
 ) -> tuple[list[InstanceInfo], list[_Counted]]:
     newest: dict[str, Blob] = {}
     for blob in blobs:
@@ -133,12 +133,12 @@ def _count(
             newest[blob.instance] = blob
     instances, counted = [], []
     for blob in sorted(newest.values(), key=lambda found: (found.created_at, found.instance), reverse=True):
-        tomb = tombs.get(blob.instance)
-        state, silent = state_of(blob, retired, tomb), blob.instance in stale
+        tombstone = tombstones.get(blob.instance)
+        state, silent = state_of(blob, retired, tombstone), blob.instance in stale
         if state == COUNTED:
             counted.append(_Counted(blob, blob.parts, not silent))
-        elif state == RETURNED and tomb is not None:
-            counted.append(_Counted(blob, rest_of(blob, tomb), not silent))
+        elif state == RETURNED and tombstone is not None:
+            counted.append(_Counted(blob, rest_of(blob, tombstone), not silent))
         instances.append(
             InstanceInfo(
                 blob.instance,

@@ -13,7 +13,7 @@ from shm_metrics.cluster.stores.protocol import (
     BLOB_SECONDS,
     LOCAL_ONLY,
     NO_FOLD,
-    NO_TOMBS,
+    NO_TOMBSTONES,
     Grant,
     Refused,
     guarded_instance,
@@ -120,10 +120,10 @@ class LocalStore:
         kept = self._file.read().retired
         return None if kept is None else f"{kept.number}:{kept.token}"
 
-    def tombs(self, folded: Mapping[str, int]) -> dict[str, bytes]:
-        tombs = self._file.read().tombs
+    def tombstones(self, folded: Mapping[str, int]) -> dict[str, bytes]:
+        tombstones = self._file.read().tombstones
         keys = {instance: f"{instance}:{sequence}" for instance, sequence in folded.items()}
-        return {instance: tombs[key].data for instance, key in keys.items() if key in tombs}
+        return {instance: tombstones[key].data for instance, key in keys.items() if key in tombstones}
 
     def commit_fold(
         self,
@@ -131,7 +131,7 @@ class LocalStore:
         expected_version: int,
         record: bytes,
         version: int,
-        tombs: Mapping[str, bytes],
+        tombstones: Mapping[str, bytes],
         gone: Mapping[str, int],
         forget: Mapping[str, int] = NO_FOLD,
     ) -> bool:
@@ -144,9 +144,9 @@ class LocalStore:
                 return False
             content.retired = Kept(version, grant.token, time(), record)
             for instance, sequence in forget.items():
-                content.tombs.pop(f"{instance}:{sequence}", None)
-            for instance, tomb in tombs.items():
-                content.tombs[f"{instance}:{gone[instance]}"] = Kept(gone[instance], 0, time(), tomb)
+                content.tombstones.pop(f"{instance}:{sequence}", None)
+            for instance, tombstone in tombstones.items():
+                content.tombstones[f"{instance}:{gone[instance]}"] = Kept(gone[instance], 0, time(), tombstone)
             for instance, sequence in gone.items():
                 if instance in content.blobs and content.blobs[instance].number <= sequence:
                     del content.blobs[instance]
@@ -154,13 +154,13 @@ class LocalStore:
 
         return self._file.change(commit)
 
-    def restore_retired(self, record: bytes, version: int, tombs: Mapping[tuple[str, int], bytes] = NO_TOMBS) -> None:
+    def restore_retired(self, record: bytes, version: int, tombstones: Mapping[tuple[str, int], bytes] = NO_TOMBSTONES) -> None:
         def restore(content: Content) -> None:
             there = content.retired
             if there is None or there.number < version:
                 content.retired = Kept(version, 0 if there is None else there.token, time(), record)
-            for (instance, sequence), tomb in tombs.items():
-                content.tombs[f"{instance}:{sequence}"] = Kept(sequence, 0, time(), tomb)
+            for (instance, sequence), tombstone in tombstones.items():
+                content.tombstones[f"{instance}:{sequence}"] = Kept(sequence, 0, time(), tombstone)
 
         self._file.change(restore)
 

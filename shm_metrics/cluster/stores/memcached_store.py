@@ -29,7 +29,7 @@ from shm_metrics.cluster.stores.protocol import (
     BLOB_SECONDS,
     DISTRIBUTED_BASIC,
     NO_FOLD,
-    NO_TOMBS,
+    NO_TOMBSTONES,
     Grant,
     Refused,
     guarded_instance,
@@ -322,7 +322,7 @@ class MemcachedStore:
             before = head
         return None
 
-    def tombs(self, folded: Mapping[str, int]) -> dict[str, bytes]:
+    def tombstones(self, folded: Mapping[str, int]) -> dict[str, bytes]:
         keys = {instance: self.key("tomb", f"{instance}:{sequence}") for instance, sequence in folded.items()}
         found = self._ring.get(keys.values())
         heads = {instance: Head.decode(found.get(key)) for instance, key in keys.items()}
@@ -334,7 +334,7 @@ class MemcachedStore:
         expected_version: int,
         record: bytes,
         version: int,
-        tombs: Mapping[str, bytes],
+        tombstones: Mapping[str, bytes],
         gone: Mapping[str, int],
         forget: Mapping[str, int] = NO_FOLD,
     ) -> bool:
@@ -358,7 +358,7 @@ class MemcachedStore:
                     self._forget(new)
                 return False
             if not written:
-                self._write_tombs({(instance, gone[instance]): tomb for instance, tomb in tombs.items()})
+                self._write_tombstones({(instance, gone[instance]): tombstone for instance, tombstone in tombstones.items()})
                 self._write(new, parts, NEVER)
                 written = True
             if self._put(key, new.encode(), data, unique, NEVER):
@@ -366,13 +366,13 @@ class MemcachedStore:
                 break
         else:
             raise self._too_busy(key)
-        written_now = {(instance, gone[instance]) for instance in tombs}
+        written_now = {(instance, gone[instance]) for instance in tombstones}
         self._tidy(gone, [each for each in forget.items() if each not in written_now])
         return True
 
-    def restore_retired(self, record: bytes, version: int, tombs: Mapping[tuple[str, int], bytes] = NO_TOMBS) -> None:
+    def restore_retired(self, record: bytes, version: int, tombstones: Mapping[tuple[str, int], bytes] = NO_TOMBSTONES) -> None:
         key = self.key("retired")
-        self._write_tombs(tombs)
+        self._write_tombstones(tombstones)
         parts = chunks.split(record)
         new: Head | None = None
         for _ in range(TRIES):
@@ -392,9 +392,9 @@ class MemcachedStore:
                 return
         raise self._too_busy(key)
 
-    def _write_tombs(self, tombs: Mapping[tuple[str, int], bytes]) -> None:
-        for (instance, sequence), tomb in tombs.items():
-            parts = chunks.split(tomb)
+    def _write_tombstones(self, tombstones: Mapping[tuple[str, int], bytes]) -> None:
+        for (instance, sequence), tombstone in tombstones.items():
+            parts = chunks.split(tombstone)
             head = Head(sequence, 0, len(parts), f"{instance}:{sequence}")
             self._write(head, parts, NEVER)
             self._ring.set({self.key("tomb", f"{instance}:{sequence}"): head.encode()}, NEVER)

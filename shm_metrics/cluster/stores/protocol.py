@@ -49,7 +49,7 @@ BLOB_SECONDS = 7 * 86_400.0
 """How long a blob stays when nobody publishes or folds it: a safety net, much longer than any retention."""
 
 NO_FOLD: Mapping[str, int] = {}
-NO_TOMBS: Mapping[tuple[str, int], bytes] = {}
+NO_TOMBSTONES: Mapping[tuple[str, int], bytes] = {}
 
 
 def segment_scope(instance: str) -> str:
@@ -126,8 +126,8 @@ class Store(Protocol):
     def retired_mark(self) -> str | None:
         """What is another for each retired record, in a few bytes; None: there is none, or it is not whole."""
 
-    def tombs(self, folded: Mapping[str, int]) -> dict[str, bytes]:
-        """The last blobs of folded instances, {instance: folded sequence} as the retired record tells; a tomb is kept
+    def tombstones(self, folded: Mapping[str, int]) -> dict[str, bytes]:
+        """The last blobs of folded instances, {instance: folded sequence} as the retired record tells; a tombstone is kept
         under both, so that one written by a fold that then lost its race is never taken for the committed one's."""
 
     def commit_fold(
@@ -136,22 +136,22 @@ class Store(Protocol):
         expected_version: int,
         record: bytes,
         version: int,
-        tombs: Mapping[str, bytes],
+        tombstones: Mapping[str, bytes],
         gone: Mapping[str, int],
         forget: Mapping[str, int] = NO_FOLD,
     ) -> bool:
         """Replace the retired record of `expected_version` (0: there is none) by `record` of `version`.
 
         gone: {instance: folded sequence}; their blobs are removed afterwards unless a newer one has come, and the
-        tombs, kept under these sequences, are written before. An instance without a blob may be named, too: its entry
-        in the directory goes. forget: tombs, by {instance: sequence}, that the new record no longer refers to.
+        tombstones, kept under these sequences, are written before. An instance without a blob may be named, too: its entry
+        in the directory goes. forget: tombstones, by {instance: sequence}, that the new record no longer refers to.
 
         False: another version is there; read again. True also when this very commit was carried out before and only
         its reply was lost. Raises LockLostError as publish() does.
         """
 
-    def restore_retired(self, record: bytes, version: int, tombs: Mapping[tuple[str, int], bytes] = NO_TOMBS) -> None:
-        """After a flush: put the record back if there is none or an older one; the tombs by (instance, sequence)."""
+    def restore_retired(self, record: bytes, version: int, tombstones: Mapping[tuple[str, int], bytes] = NO_TOMBSTONES) -> None:
+        """After a flush: put the record back if there is none or an older one; the tombstones by (instance, sequence)."""
 
     def forget(self) -> None:
         """In a child of fork, of its parent's store: let go of the connections. Nothing is sent over them, and they

@@ -15,7 +15,7 @@ from shm_metrics.cluster.stores.protocol import (
     BLOB_SECONDS,
     DISTRIBUTED_ATOMIC,
     NO_FOLD,
-    NO_TOMBS,
+    NO_TOMBSTONES,
     Grant,
     Refused,
     guarded_instance,
@@ -100,8 +100,8 @@ class RedisStore:
         head = self._call("GETRANGE", self.key("retired"), 0, S.HEAD - 1)
         return bytes(head).decode("ascii", "replace") if head else None
 
-    def tombs(self, folded: Mapping[str, int]) -> dict[str, bytes]:
-        return self._many((instance, self._tomb(instance, sequence)) for instance, sequence in folded.items())
+    def tombstones(self, folded: Mapping[str, int]) -> dict[str, bytes]:
+        return self._many((instance, self._tombstone(instance, sequence)) for instance, sequence in folded.items())
 
     def commit_fold(
         self,
@@ -109,16 +109,16 @@ class RedisStore:
         expected_version: int,
         record: bytes,
         version: int,
-        tombs: Mapping[str, bytes],
+        tombstones: Mapping[str, bytes],
         gone: Mapping[str, int],
         forget: Mapping[str, int] = NO_FOLD,
     ) -> bool:
         keys = [self._lease(grant.scope), self.key("retired"), self.key("instances")]
-        keys += [self._tomb(instance, gone[instance]) for instance in tombs]
-        keys += [self._tomb(instance, sequence) for instance, sequence in forget.items()]
+        keys += [self._tombstone(instance, gone[instance]) for instance in tombstones]
+        keys += [self._tombstone(instance, sequence) for instance, sequence in forget.items()]
         keys += [self.key("blob", instance) for instance in gone]
         told: list[Any] = [_holder(grant), S.digits(expected_version), S.digits(version), S.digits(grant.token), record]
-        told += [len(tombs), len(forget), *tombs.values()]
+        told += [len(tombstones), len(forget), *tombstones.values()]
         for instance, sequence in gone.items():
             told += [instance, S.digits(sequence)]
         answer = bytes(self._run(S.COMMIT_FOLD, keys, told))
@@ -127,11 +127,11 @@ class RedisStore:
         self._check_fence(answer, grant)
         return True
 
-    def restore_retired(self, record: bytes, version: int, tombs: Mapping[tuple[str, int], bytes] = NO_TOMBS) -> None:
-        keys = [self.key("retired"), *(self._tomb(instance, sequence) for instance, sequence in tombs)]
-        self._run(S.RESTORE, keys, [S.digits(version), record, *tombs.values()])
+    def restore_retired(self, record: bytes, version: int, tombstones: Mapping[tuple[str, int], bytes] = NO_TOMBSTONES) -> None:
+        keys = [self.key("retired"), *(self._tombstone(instance, sequence) for instance, sequence in tombstones)]
+        self._run(S.RESTORE, keys, [S.digits(version), record, *tombstones.values()])
 
-    def _tomb(self, instance: str, sequence: int) -> bytes:
+    def _tombstone(self, instance: str, sequence: int) -> bytes:
         return self.key("tomb", f"{instance}:{sequence}")
 
     # -- asking ---------------------------------------------------------------------------------------------------

@@ -48,11 +48,11 @@ class Kept:
 class Content:
     tokens: dict[str, int] = field(default_factory=dict)  # scope -> its last one
     blobs: dict[str, Kept] = field(default_factory=dict)
-    tombs: dict[str, Kept] = field(default_factory=dict)
+    tombstones: dict[str, Kept] = field(default_factory=dict)
     retired: Kept | None = None
 
     def encode(self) -> bytes:
-        kinds = {"blobs": self.blobs, "tombs": self.tombs, "retired": {"": self.retired} if self.retired else {}}
+        kinds = {"blobs": self.blobs, "tombs": self.tombstones, "retired": {"": self.retired} if self.retired else {}}
         header = {
             "tokens": self.tokens,
             **{

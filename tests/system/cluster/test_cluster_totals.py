@@ -37,7 +37,7 @@ class Cluster(RuleBasedStateMachine):
         self.published: dict[str, dict[str, float]] = {}
         self.sequence = 0
         self.blobs: dict[str, bytes] = {}
-        self.tombs: dict[tuple[str, int], bytes] = {}
+        self.tombstones: dict[tuple[str, int], bytes] = {}
         self.record: bytes | None = None
         self.before: dict[str, float] = {}
         self.merger = Merger()
@@ -78,8 +78,8 @@ class Cluster(RuleBasedStateMachine):
         if instance not in self.blobs:
             return None
         gone, retired = wire.decode(self.blobs[instance]), self._retired()
-        folded = fold(retired, gone, self._tombs(retired).get(instance), float(self.sequence), token=self.sequence)
-        self.tombs[instance, folded.folded[instance].sequence] = self.blobs[instance]
+        folded = fold(retired, gone, self._tombstones(retired).get(instance), float(self.sequence), token=self.sequence)
+        self.tombstones[instance, folded.folded[instance].sequence] = self.blobs[instance]
         return folded, gone
 
     @rule(instance=instances, end=st.sampled_from(["killed before the record", "killed after it", "done"]))
@@ -96,14 +96,14 @@ class Cluster(RuleBasedStateMachine):
     def _retired(self) -> Retired | None:
         return None if self.record is None else wire.decode_retired(self.record)
 
-    def _tombs(self, retired: Retired | None) -> dict[str, Blob]:
+    def _tombstones(self, retired: Retired | None) -> dict[str, Blob]:
         names = () if retired is None else [(each, folded.sequence) for each, folded in retired.folded.items()]
-        return {name[0]: wire.decode(self.tombs[name]) for name in names if name in self.tombs}
+        return {name[0]: wire.decode(self.tombstones[name]) for name in names if name in self.tombstones}
 
     def _view(self) -> ClusterView:
         blobs = [wire.decode(data) for data in self.blobs.values()]
         retired = self._retired()
-        return self.merger.merge(blobs, retired, self._tombs(retired))
+        return self.merger.merge(blobs, retired, self._tombstones(retired))
 
     @invariant()
     def totals_are_exact_and_never_fall(self) -> None:
@@ -155,7 +155,7 @@ class ForgetfulCluster(Cluster):
         if retired is not None:
             kept = forget(retired, math.inf, living=self.blobs)
             self.record = wire.encode_retired(kept)
-            self.tombs = {key: tomb for key, tomb in self.tombs.items() if key[0] in kept.folded}
+            self.tombstones = {key: tombstone for key, tombstone in self.tombstones.items() if key[0] in kept.folded}
 
 
 TestCluster = Cluster.TestCase

@@ -61,7 +61,7 @@ def test_what_was_published_is_there_after_everybody_ended(make_writer, path):
     again = LocalStore(str(path), make_writer().segment)
     assert again.fetch(again.instances()) == {INSTANCE: b"blob"}
     assert again.retired() == b"record"
-    assert again.tombs({OTHER: 1}) == {OTHER: b"tomb"}
+    assert again.tombstones({OTHER: 1}) == {OTHER: b"tomb"}
     assert again.acquire(CLUSTER, "two", TTL).token > fold.token
 
 
@@ -152,7 +152,7 @@ def test_whatever_the_file_holds_comes_back():
         {"cluster": 3}, {INSTANCE: Kept(1, 2, 3.5, b"\0\xff"), OTHER: Kept(2**63, 2**50, 0.0, b"")}, {}, None
     )
     assert Content.decode(content.encode()) == content
-    content.retired, content.tombs = Kept(7, 8, 9.0, b"record"), {"a:1": Kept(1, 0, 1.0, b"tomb")}
+    content.retired, content.tombstones = Kept(7, 8, 9.0, b"record"), {"a:1": Kept(1, 0, 1.0, b"tomb")}
     assert Content.decode(content.encode()) == content
 
 

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 
 
 def lose(host, kind, *names):
-    """What an eviction takes, of this namespace: "blob" or "tomb" by its name, "directory", "retired"."""
+    """What an eviction takes, of this namespace: "blob" or "tombstone" by its name, "directory", "retired"."""
     store = host.agent.store
     if hasattr(store, "_ring"):
         names = [str(n) for n in range(DIRECTORY_SHARDS)] if kind == "directory" else names or [""]
@@ -210,7 +210,7 @@ def succeed(hosts, host):
     return heir
 
 
-# -- tombs ------------------------------------------------------------------------------------------------------------
+# -- tombstones ------------------------------------------------------------------------------------------------------------
 
 
 def cut_off(hosts, leader, host):
@@ -220,7 +220,7 @@ def cut_off(hosts, leader, host):
     lose(leader, "tomb", f"{host.agent.member.instance}:{folded.sequence}")
 
 
-def test_a_host_whose_tomb_was_lost_while_it_was_away_puts_it_back_by_itself(hosts):
+def test_a_host_whose_tombstone_was_lost_while_it_was_away_puts_it_back_by_itself(hosts):
     a, b = pair(hosts)
     cut_off(hosts, a, b)
     counted(b, 3)
@@ -231,8 +231,8 @@ def test_a_host_whose_tomb_was_lost_while_it_was_away_puts_it_back_by_itself(hos
         assert reader.total("orders") == 8
 
 
-def test_a_host_whose_tomb_is_lost_for_good_counts_from_its_return_on(hosts):
-    """Its leader is another process than the one that published the tomb."""
+def test_a_host_whose_tombstone_is_lost_for_good_counts_from_its_return_on(hosts):
+    """Its leader is another process than the one that published the tombstone."""
     a, b = pair(hosts)
     cut_off(hosts, a, b)
     heir = succeed(hosts, b)
@@ -257,14 +257,14 @@ def test_a_reader_that_meets_a_second_fold_half_way_counts_it_once(hosts):
     counted(b, 3)
     b.step()
     reader = hosts.host()
-    store, asks = reader.agent.store, reader.agent.store.tombs
+    store, asks = reader.agent.store, reader.agent.store.tombstones
 
     def late(wanted):
-        store.tombs = asks
-        look(a, 3, hosts=hosts)  # folds again: the tomb that was about to be read is removed
+        store.tombstones = asks
+        look(a, 3, hosts=hosts)  # folds again: the tombstone that was about to be read is removed
         return asks(wanted)
 
-    store.tombs = late
+    store.tombstones = late
     assert reader.total("orders") == 8
     assert retired(a).version == 2
 

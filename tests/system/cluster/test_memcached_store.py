@@ -383,7 +383,7 @@ def test_whatever_reply_of_a_fold_is_lost_it_is_done_once(memcached, make_proxy,
         passed, at = 0, version - 2
         assert fold(version)
         assert store.retired() == b"record %d" % version
-        assert store.tombs({INSTANCE: version}) == {INSTANCE: b"blob"}
+        assert store.tombstones({INSTANCE: version}) == {INSTANCE: b"blob"}
         assert store.instances() == {}
 
 
