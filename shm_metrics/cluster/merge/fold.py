@@ -24,7 +24,7 @@ import numpy as np
 
 from shm_metrics.cluster.merge.compensated_sum import add_at
 from shm_metrics.cluster.merge.latest_info import newest_said
-from shm_metrics.cluster.merge.table_union import Sums, Union
+from shm_metrics.cluster.merge.table_union import TableUnion, UnionSums
 from shm_metrics.cluster.model.blob import Blob, Folded, Part, Retired
 from shm_metrics.cluster.model.tables import Table, cells_of, rule_of
 from shm_metrics.model.arrays import IntArray
@@ -118,8 +118,8 @@ def fold(retired: Retired | None, blob: Blob, tombstone: Blob | None, now: float
 
 
 def _sum(before: Part, parts: tuple[Part, ...]) -> Part:
-    union = Union([before.table, *(part.table for part in parts)], lambda family: not rule_of(family)[1])
-    sums = Sums(union)
+    union = TableUnion([before.table, *(part.table for part in parts)], lambda family: not rule_of(family)[1])
+    sums = UnionSums(union)
     for part in (before, *parts):
         sums.add(part, live=False)
     infos, said_at = newest_said([before, *parts])

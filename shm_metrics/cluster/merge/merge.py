@@ -10,7 +10,7 @@ import numpy as np
 
 from shm_metrics.cluster.merge.fold import COUNTED, RETURNED, fold, rest_of, state_of
 from shm_metrics.cluster.merge.latest_info import newest_said
-from shm_metrics.cluster.merge.table_union import Sums, Union
+from shm_metrics.cluster.merge.table_union import TableUnion, UnionSums
 from shm_metrics.cluster.model.blob import Blob, Part, Retired
 from shm_metrics.cluster.model.tables import Definition, Table, definition, rule_of
 from shm_metrics.model.families import Family, FamilySnapshot, LabelPairs, SeriesLabels
@@ -94,7 +94,7 @@ class Merger:
 
     def __init__(self) -> None:
         # One tuple, replaced as a whole: two threads may merge at once.
-        self._kept: tuple[object, Union] = (None, Union(()))
+        self._kept: tuple[object, TableUnion] = (None, TableUnion(()))
 
     def merge(
         self, blobs: Iterable[Blob], retired: Retired | None, tombstones: Mapping[str, Blob], *, stale: Collection[str] = ()
@@ -118,7 +118,7 @@ class Merger:
         shown, conflicts = _choose(tables)
         key, (known, union) = (tuple(tables), shown), self._kept
         if key != known:
-            union = Union(tables, lambda family: shown[family.name] == definition(family))
+            union = TableUnion(tables, lambda family: shown[family.name] == definition(family))
             self._kept = key, union
         return ClusterView(_families(union, counted, retired, shown), conflicts, instances)
 
@@ -174,12 +174,12 @@ def _choose(tables: Mapping[Table, int]) -> tuple[dict[str, Definition], list[Co
 
 
 def _families(
-    union: Union, counted: list[_Counted], retired: Retired | None, shown: Mapping[str, Definition]
+    union: TableUnion, counted: list[_Counted], retired: Retired | None, shown: Mapping[str, Definition]
 ) -> list[FamilySnapshot]:
     def take(family: Family) -> bool:
         return shown[family.name] == definition(family)
 
-    sums = Sums(union)
+    sums = UnionSums(union)
     if retired is not None:
         sums.add(retired.part, live=False)
     for found in counted:
@@ -203,7 +203,7 @@ def _parts(counted: list[_Counted], retired: Retired | None) -> Iterator[Part]:
         yield retired.part
 
 
-def _shown(table: Table, sums: Sums) -> Iterator[FamilySnapshot]:
+def _shown(table: Table, sums: UnionSums) -> Iterator[FamilySnapshot]:
     """A live gauge that no living instance has is gone; a sum of none is 0, as within one segment."""
     for snapshot, start in zip(table.snapshots(sums.cells, sums.stamps), table.starts, strict=False):
         rule, live = rule_of(snapshot.family)
