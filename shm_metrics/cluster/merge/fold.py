@@ -22,7 +22,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from shm_metrics.cluster.merge.compensated_sum import add_at
+from shm_metrics.cluster.merge.compensated_sum import add_compensated
 from shm_metrics.cluster.merge.latest_info import newest_said
 from shm_metrics.cluster.merge.table_union import TableUnion, UnionSums
 from shm_metrics.cluster.model.blob import Blob, Folded, Part, Retired
@@ -76,7 +76,7 @@ def _subtract(part: Part, old: Part) -> None:
         old_at = old_start[0] + cells_of(rows.family, old_series, len(old_rows.labels))
         assert part.low is not None
         with np.errstate(invalid="ignore", over="ignore"):
-            add_at(part.cells, part.low, at, -old.cells[old_at])
+            add_compensated(part.cells, part.low, at, -old.cells[old_at])
 
 
 def _in_both(labels: SeriesLabels, old: SeriesLabels) -> tuple[IntArray, IntArray]:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from shm_metrics.cluster.merge.compensated_sum import add_at
+from shm_metrics.cluster.merge.compensated_sum import add_compensated
 from shm_metrics.cluster.model.blob import Part
 from shm_metrics.cluster.model.tables import Definition, Rows, Table, cells_of, definition, is_stamped, rule_of
 from shm_metrics.model.arrays import BoolArray, FloatArray, IntArray
@@ -119,7 +119,7 @@ class UnionSums:
     def _add(self, route: _Route, part: Part) -> None:
         values, at = part.cells[route.cells], route.to_cells
         if route.rule == "add":
-            add_at(self.cells, self.low, at, values, None if part.low is None else part.low[route.cells])
+            add_compensated(self.cells, self.low, at, values, None if part.low is None else part.low[route.cells])
             self._note(route, part.stamps[route.stamps])
             return
         stamps, known = part.stamps[route.stamps], self.stamps[route.to_stamps]
@@ -128,7 +128,7 @@ class UnionSums:
                 # Nobody has set it yet, some have only moved it: what they moved adds up.
                 moved = (stamps == 0.0) & (known == 0.0)
                 low = None if part.low is None else part.low[route.cells][moved]
-                add_at(self.cells, self.low, at[moved], values[moved], low)
+                add_compensated(self.cells, self.low, at[moved], values[moved], low)
             newer = stamps > known
             self.cells[at[newer]], self.low[at[newer]] = values[newer], 0.0
         else:
