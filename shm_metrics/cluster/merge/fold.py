@@ -23,7 +23,7 @@ from dataclasses import replace
 import numpy as np
 
 from shm_metrics.cluster.merge.compensated_sum import add_compensated
-from shm_metrics.cluster.merge.latest_info import newest_said
+from shm_metrics.cluster.merge.latest_info import latest_info
 from shm_metrics.cluster.merge.table_union import TableUnion, UnionSums
 from shm_metrics.cluster.model.blob import Blob, Folded, Part, Retired
 from shm_metrics.cluster.model.tables import Table, cells_of, rule_of
@@ -122,7 +122,7 @@ def _sum(before: Part, parts: tuple[Part, ...]) -> Part:
     sums = UnionSums(union)
     for part in (before, *parts):
         sums.add(part, live=False)
-    infos, said_at = newest_said([before, *parts])
+    infos, said_at = latest_info([before, *parts])
     families = (*union.table.families, *infos)
     # The same series: the same table, and its bytes need not be made again.
     table = before.table if families == before.table.families else Table(families)

@@ -14,7 +14,7 @@ from shm_metrics.model.families import INFO, Family, LabelPairs, SeriesLabels
 __all__ = ["newest_said"]
 
 
-def newest_said(
+def latest_info(
     parts: Iterable[Part], take: Callable[[Family], bool] = lambda family: True
 ) -> tuple[list[Rows], FloatArray]:
     """The infos of all parts, with the newest of what was said under the same labels, and when that was."""

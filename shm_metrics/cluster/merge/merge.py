@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from shm_metrics.cluster.merge.fold import COUNTED, RETURNED, fold, rest_of, state_of
-from shm_metrics.cluster.merge.latest_info import newest_said
+from shm_metrics.cluster.merge.latest_info import latest_info
 from shm_metrics.cluster.merge.table_union import TableUnion, UnionSums
 from shm_metrics.cluster.model.blob import Blob, Part, Retired
 from shm_metrics.cluster.model.tables import Definition, Table, definition, rule_of
@@ -185,7 +185,7 @@ def _families(
     for found in counted:
         for part in found.parts:
             sums.add(part, live=found.live)
-    infos, said_at = newest_said(_parts(counted, retired), take)
+    infos, said_at = latest_info(_parts(counted, retired), take)
     return sorted(
         [
             *_shown(union.table, sums),
