@@ -36,7 +36,7 @@ _HEAD = struct.Struct("<8sQI")
 _MAGIC = b"SHMSENT1"
 
 
-class Sent:
+class PublishJournal:
     """path: of the file; None: remembered in this process only. instance: whose blobs they are.
 
     accepted: a sequence that the cache has accepted; of one that was folded, and has returned, that which was folded.
@@ -62,7 +62,7 @@ class Sent:
             return False
         return self._instance not in record.folded  # else it has returned, as anybody may
 
-    def begin_beyond(self, base: Blob) -> None:
+    def set_base(self, base: Blob) -> None:
         """Only what lies beyond `base` counts from now on."""
         self._base = base, encode(base)
 

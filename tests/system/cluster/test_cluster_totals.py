@@ -19,7 +19,7 @@ from shm_metrics.cluster.codec import wire
 from shm_metrics.cluster.merge.fold import fold, forget
 from shm_metrics.cluster.merge.merge import ClusterView, Merger
 from shm_metrics.cluster.model.blob import Blob, Retired
-from shm_metrics.cluster.publish_journal import Sent
+from shm_metrics.cluster.publish_journal import PublishJournal
 from tests.support.blobs import blob, counter, histogram
 
 pytestmark = pytest.mark.slow
@@ -131,20 +131,20 @@ class ForgetfulCluster(Cluster):
     """
 
     def begin(self):
-        self.sent: dict[str, Sent] = {}
+        self.journals: dict[str, PublishJournal] = {}
         return super().begin()
 
     begin = initialize(target=Cluster.instances)(begin)
 
     def as_published(self, whole: Blob) -> Blob:
-        own, record = self.sent.setdefault(whole.instance, Sent(None, whole.instance)), self._retired()
-        if own.last is not None and own.may_be_forgotten_by(record) and whole.instance not in self.blobs:
-            own.begin_beyond(own.last)
-        own.remember(whole)
-        own.accepted = whole.sequence
+        journal, record = self.journals.setdefault(whole.instance, PublishJournal(None, whole.instance)), self._retired()
+        if journal.last is not None and journal.may_be_forgotten_by(record) and whole.instance not in self.blobs:
+            journal.set_base(journal.last)
+        journal.remember(whole)
+        journal.accepted = whole.sequence
         if record is not None and whole.instance in record.folded:
-            own.accepted = record.folded[whole.instance].sequence
-        return own.beyond_base(whole)
+            journal.accepted = record.folded[whole.instance].sequence
+        return journal.beyond_base(whole)
 
     def same(self, total: float | None, exact: float | None) -> bool:
         return total == exact or math.isclose(total, exact, rel_tol=1e-9)

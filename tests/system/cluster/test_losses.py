@@ -11,7 +11,7 @@ import pytest
 from shm_metrics import MetricsBackend
 from shm_metrics.cluster import member as member_module
 from shm_metrics.cluster.codec import wire
-from shm_metrics.cluster.publish_journal import Sent
+from shm_metrics.cluster.publish_journal import PublishJournal
 from shm_metrics.cluster.stores.memcached_records import DIRECTORY_SHARDS
 from shm_metrics.cluster.stores.protocol import CLUSTER
 from tests.support.cluster_hosts import Hosts
@@ -164,7 +164,7 @@ def test_what_was_read_once_does_not_count_for_ever(hosts):
         assert a.total("orders") == 5
         hosts.time.jump(30)
     assert a.total("orders") is None
-    assert b.agent.member.instance not in dict(a.agent.member._sightings.items())
+    assert b.agent.member.instance not in dict(a.agent.member._liveness.items())
 
 
 def test_a_dead_host_that_the_cache_forgot_is_folded_from_the_leaders_copy(hosts):
@@ -413,8 +413,8 @@ def test_a_leader_that_has_just_begun_to_look_forgets_nobody(hosts, days):
     lose(a, "lease", CLUSTER)
     a.die()
     c = days()
-    c.agent.member._record = a.agent.member._record
-    c.agent.member._record._store = c.agent.store
+    c.agent.member._retired_store = a.agent.member._retired_store
+    c.agent.member._retired_store._store = c.agent.store
     look(c, 2, 1.0, hosts=hosts)
     assert b.agent.member.instance in retired(c).folded
     b.step()
@@ -513,9 +513,9 @@ def test_a_file_of_what_was_sent_that_is_damaged_or_of_another_life_is_as_none(h
     before = file.read_bytes()
     for content in (before[:-3], b"", b"SHMSENT1", before.replace(bytes.fromhex(b.agent.member.instance), bytes(16))):
         file.write_bytes(content)
-        assert Sent(str(file), b.agent.member.instance).last is None
+        assert PublishJournal(str(file), b.agent.member.instance).last is None
     file.write_bytes(before)
-    assert Sent(str(file), b.agent.member.instance).last is not None
+    assert PublishJournal(str(file), b.agent.member.instance).last is not None
     b.backend.unlink()
     assert not file.exists()
 
