@@ -12,7 +12,7 @@ import re
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
-from shm_metrics.cluster.capabilities import behind_proxy, said_of
+from shm_metrics.cluster.capabilities import behind_proxy, known_capabilities
 from shm_metrics.cluster.stores.protocol import Store
 from shm_metrics.errors import InvalidMetricError
 
@@ -37,7 +37,7 @@ def check_cache(cache: Any) -> None:
         return
     if isinstance(cache, str):
         _check_text(cache)
-    elif said_of(cache).get("distributed") is not False and not _is_of_django(cache):
+    elif known_capabilities(cache).get("distributed") is not False and not _is_of_django(cache):
         _check_client(behind_proxy(cache))
 
 
@@ -124,7 +124,7 @@ def open_store(cache: Any, *, namespace: str, segment: Segment, timeout: float =
         if not separator:
             return _local(cache, segment, timeout)
         return _by_url(cache, scheme.lower(), namespace, timeout)
-    if said_of(cache).get("distributed") is False:
+    if known_capabilities(cache).get("distributed") is False:
         return _local(None, segment, timeout)
     store = _by_client(_unwrapped(behind_proxy(cache)), namespace, timeout)
     if store is None:
