@@ -26,7 +26,7 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-from shm_metrics.cluster.stores.protocol import Grant, Refused
+from shm_metrics.cluster.stores.protocol import Grant, LeaseRefused
 from shm_metrics.errors import LockLostError
 
 __all__ = ["ASKING", "CLOSED", "FREE", "HELD", "RENEWING", "TRANSITIONS", "Lease", "LeaseStore"]
@@ -58,7 +58,7 @@ _SPREAD = 0.25
 class LeaseStore(Protocol):
     """What a lease needs of a store."""
 
-    def acquire(self, scope: str, owner: str, ttl: float) -> Grant | Refused: ...
+    def acquire(self, scope: str, owner: str, ttl: float) -> Grant | LeaseRefused: ...
     def renew(self, grant: Grant, ttl: float) -> bool: ...
     def release(self, grant: Grant) -> bool: ...
 

@@ -15,7 +15,7 @@ from shm_metrics.cluster.stores.protocol import (
     NO_FOLD,
     NO_TOMBSTONES,
     Grant,
-    Refused,
+    LeaseRefused,
     guarded_instance,
 )
 from shm_metrics.cluster.stores.refusals import fenced, lease_lost, newer_is_there
@@ -44,15 +44,15 @@ class LocalStore:
 
     # -- the lease ------------------------------------------------------------------------------------------------
 
-    def acquire(self, scope: str, owner: str, ttl: float) -> Grant | Refused:
+    def acquire(self, scope: str, owner: str, ttl: float) -> Grant | LeaseRefused:
         self._look()
         held = self._held.get(scope)
         if held is not None:
-            return held if held.owner == owner else Refused()
+            return held if held.owner == owner else LeaseRefused()
         if not self._segment.writable:
             raise SyncError(f"{self._segment.place.path}: opened read_only; its workers publish it")
         if not self._held and not self._hold.take(self._segment.publisher):
-            return Refused()
+            return LeaseRefused()
         try:
             token = self._file.change(lambda content: _next_token(content, scope))
         except BaseException:

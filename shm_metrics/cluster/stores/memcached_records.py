@@ -18,7 +18,7 @@ import zlib
 from dataclasses import dataclass
 from hashlib import blake2b
 
-__all__ = ["DIRECTORY_SHARDS", "Head", "Lease", "Names", "members", "shard_of"]
+__all__ = ["DIRECTORY_SHARDS", "Head", "LeaseRecord", "Names", "members", "shard_of"]
 
 DIRECTORY_SHARDS = 16
 _PLAIN = re.compile(r"[A-Za-z0-9_.-]{1,80}")
@@ -40,7 +40,7 @@ def _hashed(text: str) -> str:
 
 
 @dataclass(frozen=True)
-class Lease:
+class LeaseRecord:
     """token 0: taken, and its token still to come."""
 
     token: int
@@ -52,7 +52,7 @@ class Lease:
         return f"{self.token:020d} {self.renewals} {self.term!r} {self.owner}".encode()
 
     @classmethod
-    def decode(cls, data: bytes | None) -> Lease | None:
+    def decode(cls, data: bytes | None) -> LeaseRecord | None:
         try:
             token, renewals, term, owner = (data or b"").decode().split(" ", 3)
             return cls(int(token), int(renewals), float(term), owner)

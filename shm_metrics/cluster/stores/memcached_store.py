@@ -23,7 +23,7 @@ from dataclasses import replace
 from time import monotonic, time
 
 from shm_metrics.cluster.codec import chunks
-from shm_metrics.cluster.stores.memcached_records import DIRECTORY_SHARDS, Head, Lease, Names, members, shard_of
+from shm_metrics.cluster.stores.memcached_records import DIRECTORY_SHARDS, Head, LeaseRecord, Names, members, shard_of
 from shm_metrics.cluster.stores.memcached_ring import CHUNKS_AT_ONCE, Ring
 from shm_metrics.cluster.stores.protocol import (
     BLOB_SECONDS,
@@ -31,7 +31,7 @@ from shm_metrics.cluster.stores.protocol import (
     NO_FOLD,
     NO_TOMBSTONES,
     Grant,
-    Refused,
+    LeaseRefused,
     guarded_instance,
 )
 from shm_metrics.cluster.stores.refusals import fenced, lease_lost, newer_is_there
@@ -82,12 +82,12 @@ class MemcachedStore:
 
     # -- the lease ------------------------------------------------------------------------------------------------
 
-    def acquire(self, scope: str, owner: str, ttl: float) -> Grant | Refused:
+    def acquire(self, scope: str, owner: str, ttl: float) -> Grant | LeaseRefused:
         key = self.key("lease", scope)
-        wanted = Lease(0, 0, ttl, owner).encode()
+        wanted = LeaseRecord(0, 0, ttl, owner).encode()
         for _ in range(TRIES):
             data, unique = self._gets(key)
-            lease = Lease.decode(data)
+            lease = LeaseRecord.decode(data)
             if data is None:
                 taken = self._ring.add(key, wanted, _expiry(ttl))
             elif lease is not None and lease.owner == owner:
@@ -97,13 +97,13 @@ class MemcachedStore:
             else:
                 left = self._left(scope, data, lease)
                 if left > 0:
-                    return Refused(left, watched=True)
+                    return LeaseRefused(left, watched=True)
                 taken = self._ring.cas(key, wanted, unique, _expiry(ttl))
             if taken:
                 return self._with_token(scope, owner, ttl)
-        return Refused()
+        return LeaseRefused()
 
-    def _left(self, scope: str, data: bytes, lease: Lease | None) -> float:
+    def _left(self, scope: str, data: bytes, lease: LeaseRecord | None) -> float:
         """Seconds until the lease that we see will have been left alone for its term."""
         seen, since = self._watched.get(scope, (None, 0.0))
         if seen != data:
@@ -111,7 +111,7 @@ class MemcachedStore:
             self._watched[scope] = (data, since)
         return 0.0 if lease is None else since + lease.term - self._clock()
 
-    def _with_token(self, scope: str, owner: str, ttl: float) -> Grant | Refused:
+    def _with_token(self, scope: str, owner: str, ttl: float) -> Grant | LeaseRefused:
         """Steps 2 to 4; the lease is ours, or was a moment ago."""
         fence = self.key("fence", scope)
         guarded = self._guarded(scope)
@@ -124,10 +124,10 @@ class MemcachedStore:
             if self._put(fence, text, last, unique, self._blob_seconds):
                 break
         else:
-            return Refused()
+            return LeaseRefused()
         if not self._raise_fence(guarded, token, NEVER if guarded_instance(scope) is None else self._blob_seconds):
-            return Refused()
-        return Grant(scope, owner, token) if self._swap(scope, owner, 0, token, ttl) else Refused()
+            return LeaseRefused()
+        return Grant(scope, owner, token) if self._swap(scope, owner, 0, token, ttl) else LeaseRefused()
 
     def _raise_fence(self, key: str, token: int, expire: int) -> bool:
         for _ in range(TRIES):
@@ -145,10 +145,10 @@ class MemcachedStore:
         key = self.key("lease", scope)
         for _ in range(TRIES):
             data, unique = self._gets(key)
-            lease = Lease.decode(data)
+            lease = LeaseRecord.decode(data)
             if lease is None or lease.owner != owner or lease.token not in (old_token, token):
                 return False
-            renewed = Lease(token, lease.renewals + 1, ttl, owner).encode()
+            renewed = LeaseRecord(token, lease.renewals + 1, ttl, owner).encode()
             if self._ring.cas(key, renewed, unique, _expiry(ttl)):
                 return True
         return False
@@ -160,7 +160,7 @@ class MemcachedStore:
         key = self.key("lease", grant.scope)
         for _ in range(TRIES):
             data, unique = self._gets(key)
-            lease = Lease.decode(data)
+            lease = LeaseRecord.decode(data)
             if lease is None or not lease.is_of(grant.owner, grant.token):
                 return False
             if self._ring.cas(key, b"", unique, AT_ONCE):
@@ -168,7 +168,7 @@ class MemcachedStore:
         return False
 
     def _check_lease(self, grant: Grant, data: bytes | None) -> None:
-        lease = Lease.decode(data)
+        lease = LeaseRecord.decode(data)
         if lease is None or not lease.is_of(grant.owner, grant.token):
             raise lease_lost(self._ring.told, grant)
 

@@ -72,7 +72,7 @@ class Grant:
 
 
 @dataclass(frozen=True)
-class Refused:
+class LeaseRefused:
     """Somebody else holds it. remaining: seconds until it runs out unless renewed; None if the store cannot tell.
 
     watched: `remaining` counts from when this store saw the last renewal, so who asks seldom learns late.
@@ -98,7 +98,7 @@ class Store(Protocol):
     @property
     def round_trips(self) -> int: ...
 
-    def acquire(self, scope: str, owner: str, ttl: float) -> Grant | Refused:
+    def acquire(self, scope: str, owner: str, ttl: float) -> Grant | LeaseRefused:
         """Take the lease for `ttl` seconds. The owner that has it already gets the same grant, renewed."""
 
     def renew(self, grant: Grant, ttl: float) -> bool:

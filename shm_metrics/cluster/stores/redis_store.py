@@ -17,7 +17,7 @@ from shm_metrics.cluster.stores.protocol import (
     NO_FOLD,
     NO_TOMBSTONES,
     Grant,
-    Refused,
+    LeaseRefused,
     guarded_instance,
 )
 from shm_metrics.cluster.stores.redis_client import Connector
@@ -53,7 +53,7 @@ class RedisStore:
 
     # -- the lease ------------------------------------------------------------------------------------------------
 
-    def acquire(self, scope: str, owner: str, ttl: float) -> Grant | Refused:
+    def acquire(self, scope: str, owner: str, ttl: float) -> Grant | LeaseRefused:
         instance = guarded_instance(scope)
         guarded = self.key("retired") if instance is None else self.key("blob", instance)
         granted, told = self._run(
@@ -61,7 +61,7 @@ class RedisStore:
         )
         if granted:
             return Grant(scope, owner, int(told))
-        return Refused(max(int(told), 0) / 1000)
+        return LeaseRefused(max(int(told), 0) / 1000)
 
     def renew(self, grant: Grant, ttl: float) -> bool:
         return bool(self._run(S.RENEW, [self._lease(grant.scope)], [_holder(grant), _ms(ttl)]))

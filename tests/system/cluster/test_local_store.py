@@ -14,7 +14,7 @@ import pytest
 
 from shm_metrics.cluster.store_factory import open_store
 from shm_metrics.cluster.stores.local_store import LocalStore
-from shm_metrics.cluster.stores.protocol import CLUSTER, Grant, Refused, segment_scope
+from shm_metrics.cluster.stores.protocol import CLUSTER, Grant, LeaseRefused, segment_scope
 from shm_metrics.cluster.stores.snapshot_file import Content, Kept
 from shm_metrics.errors import LockLostError, SyncError
 from shm_metrics.segment.file_locks import FileLocks
@@ -69,7 +69,7 @@ def test_the_lease_goes_with_its_holder(make_writer, path):
     first, second = make_writer(), make_writer()
     one, other = LocalStore(str(path), first.segment), LocalStore(str(path), second.segment)
     grant = one.acquire(SCOPE, "one", TTL)
-    assert other.acquire(SCOPE, "other", TTL) == Refused()
+    assert other.acquire(SCOPE, "other", TTL) == LeaseRefused()
     first.close()
     assert isinstance(other.acquire(SCOPE, "other", TTL), Grant)
     assert not one.renew(grant, TTL)
@@ -116,7 +116,7 @@ def test_one_release_of_two_scopes_keeps_the_other(make_writer, path):
     one, other = LocalStore(str(path), make_writer().segment), LocalStore(str(path), make_writer().segment)
     grants = [one.acquire(scope, "one", TTL) for scope in (SCOPE, CLUSTER)]
     assert one.release(grants[0])
-    assert other.acquire(SCOPE, "other", TTL) == Refused()
+    assert other.acquire(SCOPE, "other", TTL) == LeaseRefused()
     assert one.renew(grants[1], TTL)
     assert one.release(grants[1])
     assert isinstance(other.acquire(SCOPE, "other", TTL), Grant)

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from shm_metrics.cluster.stores.protocol import CLUSTER, Grant, OldSequenceError, Refused, segment_scope
+from shm_metrics.cluster.stores.protocol import CLUSTER, Grant, OldSequenceError, LeaseRefused, segment_scope
 from shm_metrics.errors import LockLostError, SyncError
 from tests.support.cache_kinds import INSTANCE, KINDS, OTHER, SCOPE, TTL, Clock, Cluster, opened
 
@@ -60,7 +60,7 @@ def test_of_two_contenders_one_gets_the_lease(cluster):
     grant = granted(one, "one")
     assert (grant.scope, grant.owner) == (SCOPE, "one")
     refused = other.acquire(SCOPE, "other", TTL)
-    assert isinstance(refused, Refused)
+    assert isinstance(refused, LeaseRefused)
     if cluster.kind != "local":
         assert 0 < refused.remaining <= TTL
 
@@ -73,7 +73,7 @@ def test_asking_again_gives_the_same_grant(cluster):
 def test_two_owners_in_one_process_are_two_contenders(cluster):
     store = cluster.open()
     granted(store, "one")
-    assert isinstance(store.acquire(SCOPE, "other", TTL), Refused)
+    assert isinstance(store.acquire(SCOPE, "other", TTL), LeaseRefused)
 
 
 def test_a_released_lease_can_be_had_at_once_with_a_greater_token(cluster):
@@ -119,7 +119,7 @@ def test_a_lease_that_is_renewed_does_not_run_out(cluster):
     grant = granted(one, "one", ttl=SHORT)
     for _ in range(5):
         assert one.renew(grant, TTL)
-        assert isinstance(other.acquire(SCOPE, "other", TTL), Refused)
+        assert isinstance(other.acquire(SCOPE, "other", TTL), LeaseRefused)
         cluster._clock.now += TTL * 0.9
 
 
@@ -128,7 +128,7 @@ def test_a_publish_renews_the_lease(cluster):
     grant = granted(one, "one", ttl=SHORT)
     one.publish(grant, INSTANCE, b"blob", 1, TTL)
     refused = other.acquire(SCOPE, "other", TTL)
-    assert isinstance(refused, Refused)
+    assert isinstance(refused, LeaseRefused)
     if cluster.kind != "local":
         assert refused.remaining > SHORT
 
@@ -138,7 +138,7 @@ def test_scopes_do_not_touch_each_other(cluster):
     granted(one, "one")
     if cluster.kind == "local":
         granted(one, "one", CLUSTER)
-        assert isinstance(other.acquire(CLUSTER, "other", TTL), Refused), "one host has one leader"
+        assert isinstance(other.acquire(CLUSTER, "other", TTL), LeaseRefused), "one host has one leader"
     else:
         granted(other, "other", CLUSTER)
         granted(other, "other", segment_scope(OTHER))
@@ -501,7 +501,7 @@ def test_nothing_is_accepted_of_a_holder_after_the_next_one_has_its_grant(kind, 
             store._write = lambda *arguments: (write(*arguments), pause())
         while not enough.is_set():
             grant = store.acquire(SCOPE, f"{n}-{time.monotonic_ns()}", 0.03)
-            if isinstance(grant, Refused):
+            if isinstance(grant, LeaseRefused):
                 time.sleep(0.003)
                 continue
             grants.append((time.monotonic(), grant.token))
