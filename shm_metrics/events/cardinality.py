@@ -16,7 +16,7 @@ from shm_metrics.segment.catalog import Catalog
 from shm_metrics.segment.segment import Segment
 from shm_metrics.segment.slot_table import LIVE, SlotTable
 
-__all__ = ["Census"]
+__all__ = ["Cardinality"]
 
 
 class _Known:
@@ -30,7 +30,7 @@ class _Known:
         self.read = 0
 
 
-class Census:
+class Cardinality:
     """segment: whose catalog is read. A child of fork makes its own: its parent's may be in the middle of reading."""
 
     def __init__(self, segment: Segment) -> None:

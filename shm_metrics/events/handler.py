@@ -12,8 +12,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from shm_metrics.errors import InvalidMetricError, MetricConflictError, SegmentError, shown
-from shm_metrics.events.cardinality import Census
-from shm_metrics.events.payload import Read, Refused, as_dict, reader, value_text
+from shm_metrics.events.cardinality import Cardinality
+from shm_metrics.events.payload import Read, EventRefusedError, as_dict, reader, value_text
 from shm_metrics.events.rules import DEFAULT_RULES, ENTITY, SAMPLING_LABEL, Effect, EventRule, EventRules, entity_of
 from shm_metrics.metrics.family_handle import sample_names
 from shm_metrics.model.families import COUNTER, GAUGE, Family, LabelPairs
@@ -37,7 +37,7 @@ MAX_PLANS = 2_048
 _KINDS: dict[type[Exception], str] = {InvalidMetricError: "label", MetricConflictError: "conflict"}
 
 
-class Plan:
+class EventPlan:
     """All that can be known of events of one name before their payload is seen.
 
     fields: of the labels. reads: what reads the values of the effects that have one, each at least one field.
@@ -89,18 +89,18 @@ class EventHandler:
     def __init__(self, backend: MetricsBackend) -> None:
         self.backend = backend
         self.rules = EventRules(DEFAULT_RULES, self.forget)
-        self._plans: dict[str, Plan] = {}
-        self._sampled: dict[tuple[str, float], Plan] = {}
-        self._told: set[str] = set()
+        self._plans: dict[str, EventPlan] = {}
+        self._sampled: dict[tuple[str, float], EventPlan] = {}
+        self._logged: set[str] = set()
         _handlers.add(self)
 
     @cached_property
-    def _census(self) -> Census:
-        return Census(self.backend._segment)
+    def _cardinality(self) -> Cardinality:
+        return Cardinality(self.backend._segment)
 
     def after_fork(self) -> None:
-        """Another thread of the parent may have been in the middle of a census."""
-        self.__dict__.pop("_census", None)
+        """Drop the reader of the catalog: another thread of the parent may have been using it."""
+        self.__dict__.pop("_cardinality", None)
 
     def forget(self) -> None:
         """The series, or the rules, are no longer those that were found before."""
@@ -128,7 +128,7 @@ class EventHandler:
         except Exception as error:
             return self._refuse(event_name, error)
 
-    def _apply(self, plan: Plan, payload: dict[str, Any]) -> bool:
+    def _apply(self, plan: EventPlan, payload: dict[str, Any]) -> bool:
         get = payload.get
         key = tuple(map(get, plan.fields))
         reads = plan.reads
@@ -150,26 +150,26 @@ class EventHandler:
 
     # -- the first time -------------------------------------------------------------------------------------------
 
-    def _plan(self, event_name: object, rate: float) -> Plan:
+    def _plan(self, event_name: object, rate: float) -> EventPlan:
         if not isinstance(event_name, str):
-            raise Refused("name", f"a name of type {type(event_name).__name__}: give text")
+            raise EventRefusedError("name", f"a name of type {type(event_name).__name__}: give text")
         if not event_name or len(event_name) > MAX_NAME_CHARACTERS or not event_name.isprintable():
-            raise Refused("name", f"give a name of 1 to {MAX_NAME_CHARACTERS} printable characters")
+            raise EventRefusedError("name", f"give a name of 1 to {MAX_NAME_CHARACTERS} printable characters")
         if not 0.0 < rate <= 1.0:
-            raise Refused("rate", f"sampling rate {rate!r}: it is above 0 and at most 1")
+            raise EventRefusedError("rate", f"sampling rate {rate!r}: it is above 0 and at most 1")
         name = str.__str__(event_name)
         rule = self.rules.match(name)
         entity = entity_of(name)
-        plan = Plan(rule, entity, rate)
+        plan = EventPlan(rule, entity, rate)
         self._check_entity(plan, entity)
-        plans: dict[Any, Plan] = self._plans if rate == 1.0 else self._sampled
+        plans: dict[Any, EventPlan] = self._plans if rate == 1.0 else self._sampled
         if len(plans) >= MAX_PLANS:
             plans.clear()
         plans[name if rate == 1.0 else (name, rate)] = plan
         return plan
 
     def _find(
-        self, plan: Plan, values: tuple[Any, ...], left: tuple[bool, ...], known: dict[Any, Any], key: Any
+        self, plan: EventPlan, values: tuple[Any, ...], left: tuple[bool, ...], known: dict[Any, Any], key: Any
     ) -> tuple[list[Any], list[Any]]:
         """The updates of the effects that are not left out, made if need be."""
         if plan.rule is None or not plan.rule.effects:
@@ -200,7 +200,7 @@ class EventHandler:
             known[key] = updates
         return updates
 
-    def _cap(self, plan: Plan, wanted: list[tuple[Effect, Family]], texts: list[str | None]) -> list[str]:
+    def _cap(self, plan: EventPlan, wanted: list[tuple[Effect, Family]], texts: list[str | None]) -> list[str]:
         """Put `other` for what the segment would have too much of; the labels for which that was done."""
         assert plan.rule is not None
         if not wanted or self._exists(plan, wanted, texts):
@@ -208,51 +208,51 @@ class EventHandler:
         names = [family.name for _, family in wanted]
         capped = []
         for n, (label, _) in enumerate(plan.labels):
-            known = [set(self._census.values(name, label)) - {OTHER} for name in names]
+            known = [set(self._cardinality.values(name, label)) - {OTHER} for name in names]
             is_new = texts[n] not in (None, OTHER) and not any(texts[n] in values for values in known)
             if is_new and max(map(len, known)) >= plan.rule.max_label_values:
                 texts[n] = OTHER
                 capped.append(label)
         if capped and self._exists(plan, wanted, texts):
             return capped
-        if max(map(self._census.series, names)) >= plan.rule.max_label_sets:
+        if max(map(self._cardinality.series, names)) >= plan.rule.max_label_sets:
             for n, (label, _) in enumerate(plan.labels):
                 if texts[n] not in (None, OTHER):
                     texts[n] = OTHER
                     capped.append(label)
         return capped
 
-    def _exists(self, plan: Plan, wanted: list[tuple[Effect, Family]], texts: list[str | None]) -> bool:
+    def _exists(self, plan: EventPlan, wanted: list[tuple[Effect, Family]], texts: list[str | None]) -> bool:
         """Whether the segment has a series with these labels already."""
         pairs = plan.pairs(texts)
         return any(self.backend.families.has(family, self._given(plan, family), pairs) for _, family in wanted)
 
-    def _check_entity(self, plan: Plan, entity: str) -> None:
+    def _check_entity(self, plan: EventPlan, entity: str) -> None:
         """Refuse a name whose families would be too many of their kind."""
         named = [(effect, family) for effect, family in (*plan.plain, *plan.valued) if ENTITY in effect.metric]
         if not named:
             return
         if not entity:
-            raise Refused("name", "there is no text before its first dot, which is to name the metrics")
+            raise EventRefusedError("name", "there is no text before its first dot, which is to name the metrics")
         if any(self.backend.families.has(family, self._given(plan, family)) for _, family in named):
             return
         effect, family = named[0]
         before = effect.metric.partition(ENTITY)[0]
         behind = family.name[len(before) + len(entity) :]
-        alike = [name for name in self._census.names() if name.startswith(before) and name.endswith(behind)]
+        alike = [name for name in self._cardinality.names() if name.startswith(before) and name.endswith(behind)]
         if len(alike) >= MAX_ENTITIES:
-            raise Refused("entities", f"{MAX_ENTITIES} different names before the first dot; others are refused")
+            raise EventRefusedError("entities", f"{MAX_ENTITIES} different names before the first dot; others are refused")
 
-    def _check(self, plan: Plan, families: list[Family]) -> None:
+    def _check(self, plan: EventPlan, families: list[Family]) -> None:
         owners: dict[str, Family] = {}
         for family in families:
             self.backend.families.check(family, self._given(plan, family))
             for name in sample_names(family):
                 other = owners.setdefault(name, family)
                 if other.name != family.name or other.type != family.type:
-                    raise Refused("conflict", f"its {other.type} {other.name} and {family.type} {family.name} clash")
+                    raise EventRefusedError("conflict", f"its {other.type} {other.name} and {family.type} {family.name} clash")
 
-    def _given(self, plan: Plan, family: Family) -> dict[str, Any]:
+    def _given(self, plan: EventPlan, family: Family) -> dict[str, Any]:
         """What the rule says of the family; the rest is as it was declared, if it is."""
         assert plan.rule is not None
         given: dict[str, Any] = {}
@@ -268,14 +268,14 @@ class EventHandler:
     def _refuse(self, event_name: object, error: Exception) -> bool:
         if isinstance(error, TypeError) and str(error).startswith("unhashable type"):  # a look-up found it out
             kind = "label" if isinstance(event_name, str) else "name"
-        elif isinstance(error, Refused):
+        elif isinstance(error, EventRefusedError):
             kind = error.kind
         elif isinstance(error, SegmentError):
             kind = "segment"
         else:
             kind = _KINDS.get(type(error), type(error).__name__)
-        if kind not in self._told:
-            self._told.add(kind)
+        if kind not in self._logged:
+            self._logged.add(kind)
             log.warning(
                 "shm_metrics: event %s is not counted: %s (others like it will not be told: %s)",
                 shown(event_name),

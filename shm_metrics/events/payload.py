@@ -12,13 +12,13 @@ from shm_metrics.errors import shown
 from shm_metrics.model.families import COUNTER, HISTOGRAM
 from shm_metrics.model.labels import label_text
 
-__all__ = ["Read", "Refused", "as_dict", "number_in", "reader", "value_text"]
+__all__ = ["Read", "EventRefusedError", "as_dict", "number_in", "reader", "value_text"]
 
 Read: TypeAlias = Callable[[dict[str, Any]], "float | None"]
 _LARGEST = 1.7976931348623157e308
 
 
-class Refused(Exception):  # it never leaves the package
+class EventRefusedError(Exception):  # it never leaves the package
     """The event is not recorded. kind: one of few words, each of which is logged once."""
 
     def __init__(self, kind: str, message: str) -> None:
@@ -31,7 +31,7 @@ def as_dict(payload: object) -> dict[str, Any]:
     if payload is None:
         return {}
     if not isinstance(payload, Mapping):
-        raise Refused("payload", f"a payload of type {type(payload).__name__}: give a mapping")
+        raise EventRefusedError("payload", f"a payload of type {type(payload).__name__}: give a mapping")
     return dict(payload)
 
 
@@ -64,7 +64,7 @@ def reader(kind: str, fields: tuple[str, ...], weight: float, signed: bool, metr
         if number is not None and kind == COUNTER:
             number *= weight
         if number is None or (kind == COUNTER and not 0.0 <= number <= _LARGEST):
-            raise Refused("value", f"{metric}: {field}={shown(value)}: give a finite number{_LEAST.get(kind, '')}")
+            raise EventRefusedError("value", f"{metric}: {field}={shown(value)}: give a finite number{_LEAST.get(kind, '')}")
         return number
 
     return read

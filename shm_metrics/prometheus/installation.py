@@ -18,9 +18,9 @@ from shm_metrics.model.families import Family
 from shm_metrics.prometheus import binding, workers
 from shm_metrics.prometheus import patched_methods as methods
 from shm_metrics.prometheus.collectors import RuntimeCollectors
-from shm_metrics.prometheus.patching import Replacements
+from shm_metrics.prometheus.patching import Patches
 from shm_metrics.prometheus.values import SegmentValue, value_class
-from shm_metrics.prometheus.weak_identity_set import Living
+from shm_metrics.prometheus.weak_identity_set import WeakIdentitySet
 from shm_metrics.prometheus.workers import IdentifiedWorker, Worker
 from shm_metrics.runtime import forks
 
@@ -81,19 +81,19 @@ class Installation:
             raise MetricsError("prometheus_client is not installed; pip install prometheus_client") from error
         self.client: Any = prometheus_client
         self.worker = Worker(backend)
-        self.metrics = Living()
+        self.metrics = WeakIdentitySet()
         """All that count in the segment: metrics without labels, and children."""
-        self.parents = Living()
+        self.parents = WeakIdentitySet()
         """Metrics with labels."""
         self.hidden: set[str] = set()
         """Families that were unregistered from the default registry in this process."""
-        self._given_up = Living()
+        self._given_up = WeakIdentitySet()
         """Metrics that were unregistered, and are in no registry that is known."""
         self._registries: weakref.WeakSet[Any] = weakref.WeakSet([prometheus_client.REGISTRY])
         self._handles: weakref.WeakSet[FamilyHandle] = weakref.WeakSet()
         """Families that this process knows by their metrics, and not by the engine's own API."""
         self._follows_default = follows_default
-        self._replacements = Replacements()
+        self._patches = Patches()
         self._runtime = RuntimeCollectors()
 
     @property
@@ -110,7 +110,7 @@ class Installation:
         from shm_metrics.prometheus import pages
         from shm_metrics.prometheus import registry_views as reading
 
-        put = self._replacements
+        put = self._patches
         self._original_value_class = values.ValueClass
         put.attribute(values, "ValueClass", value_class(self.worker))
         put.function(values.MultiProcessValue, lambda _: self._identified_value_class)
@@ -143,7 +143,7 @@ class Installation:
     def take_out(self) -> None:
         """Put everything back; each metric goes on in its process' memory from what this worker's row holds."""
         self._runtime.stop()
-        self._replacements.restore()
+        self._patches.restore()
         for metric in self.metrics:
             self._give_back(metric)
         for metric in self.parents:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from types import FunctionType
 from typing import Any
 
-__all__ = ["Replacements"]
+__all__ = ["Patches"]
 
 _MISSING = object()
 
@@ -19,7 +19,7 @@ _replaced: dict[str, Callable[..., Any]] = {}
 """key -> what a function replaced in place calls."""
 
 
-class Replacements:
+class Patches:
     """Put back in the opposite order by restore()."""
 
     def __init__(self) -> None:

@@ -10,10 +10,10 @@ import weakref
 from collections.abc import Iterator
 from typing import Any
 
-__all__ = ["Living"]
+__all__ = ["WeakIdentitySet"]
 
 
-class Living:
+class WeakIdentitySet:
     """A set, by identity, that keeps nothing alive."""
 
     def __init__(self) -> None:
