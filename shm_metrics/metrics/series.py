@@ -290,7 +290,7 @@ class ObservingMethods(SeriesMethods, HistogramCell):
     _hot: tuple[str, ...] = ("observe",)
 
     def start(self, handle: FamilyHandle, pairs: LabelPairs, *, move: bool = False) -> None:
-        self.divide(handle.bounds)
+        self.set_bounds(handle.bounds)
         super().start(handle, pairs, move=move)
 
     @property
@@ -356,7 +356,7 @@ class InfoMethods(SeriesMethods):
         said = getattr(self, "_said", None)
         self._said, self._cell = None, None
         if said is not None:
-            self._say(said)
+            self._set_labels(said)
 
     def info(self, val: Mapping[str, str]) -> None:
         """Say these labels of it; what was said before, by any worker, is replaced. Raises InvalidMetricError."""
@@ -370,9 +370,9 @@ class InfoMethods(SeriesMethods):
         for label, value in val.items():
             if value is None:
                 raise InvalidMetricError(f"{name}: info {label!r} is None; give text")
-        self._say(label_pairs(val))
+        self._set_labels(label_pairs(val))
 
-    def _say(self, payload: LabelPairs) -> None:
+    def _set_labels(self, payload: LabelPairs) -> None:
         if payload != self._said:
             cell = InfoCell()
             cell.handle, cell.pairs, cell.payload = self._handle, self._pairs, payload or NOTHING_SAID

@@ -218,7 +218,7 @@ def carry(metric: Any, series: Any, before: Carried) -> None:
 def _carry_observations(series: Any, buckets: list[float], total: float) -> None:
     """Through private memory, from which a cell moves bucket by bucket, each of them whole."""
     cell = build.HistogramCell()
-    cell.divide(series._handle.bounds)
+    cell.set_bounds(series._handle.bounds)
     private = build.private_row(len(buckets) + 3)
     cell.bind(private, 0)
     for position, n in enumerate(buckets, 1):

@@ -169,7 +169,7 @@ def _info_info(self: Any, val: Any) -> None:
     if series is None:
         return
     try:
-        series._say(label_pairs(val))  # any names, as prometheus_client has them: pages escape them
+        series._set_labels(label_pairs(val))  # any names, as prometheus_client has them: pages escape them
     except InvalidMetricError as error:
         _tell(self, f"{error}; pages of all workers do not show it")
 
