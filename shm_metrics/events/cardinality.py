@@ -10,7 +10,7 @@ from array import array
 from collections.abc import Collection
 
 from shm_metrics.errors import SegmentFormatError
-from shm_metrics.segment import catalog_records as records
+from shm_metrics.segment import catalog_records
 from shm_metrics.segment import layout as L
 from shm_metrics.segment.catalog import Catalog
 from shm_metrics.segment.segment import Segment
@@ -82,9 +82,9 @@ class Cardinality:
             self._cursor = following
             if record is None:
                 continue
-            if record.kind == records.FAMILY:
+            if record.kind == catalog_records.FAMILY:
                 try:
-                    name = records.family_of(record).name
+                    name = catalog_records.family_of(record).name
                 except SegmentFormatError:
                     continue
                 self._by_id[record.hash] = self._families.setdefault(name, _Known())
@@ -95,7 +95,7 @@ class Cardinality:
         for offset in known.offsets[known.read :]:
             known.read += 1
             try:
-                pairs, _ = records.labels_of(self._catalog.read(offset))
+                pairs, _ = catalog_records.labels_of(self._catalog.read(offset))
             except (SegmentFormatError, ValueError):
                 continue
             for label, value in pairs:

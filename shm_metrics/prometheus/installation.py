@@ -15,8 +15,7 @@ from shm_metrics.errors import MetricConflictError, MetricsError
 from shm_metrics.metrics.default_backend import follow_default, get_backend
 from shm_metrics.metrics.family_handle import FamilyHandle
 from shm_metrics.model.families import Family
-from shm_metrics.prometheus import binding, workers
-from shm_metrics.prometheus import patched_methods as methods
+from shm_metrics.prometheus import binding, patched_methods, workers
 from shm_metrics.prometheus.collectors import RuntimeCollectors
 from shm_metrics.prometheus.patching import Patches
 from shm_metrics.prometheus.values import SegmentValue, value_class
@@ -107,8 +106,7 @@ class Installation:
         from prometheus_client import exposition, metrics, multiprocess, registry, values
         from prometheus_client.openmetrics import exposition as openmetrics
 
-        from shm_metrics.prometheus import pages
-        from shm_metrics.prometheus import registry_views as reading
+        from shm_metrics.prometheus import pages, registry_views
 
         put = self._patches
         self._original_value_class = values.ValueClass
@@ -122,19 +120,19 @@ class Installation:
             *[(getattr(metrics, owner), name, method) for owner, name, method in _methods()],
             (metrics.MetricWrapperBase, "__init__", _init),
             (metrics.Enum, "__init__", _enum_init),
-            (metrics.MetricWrapperBase, "collect", reading.metric_collect),
-            (registry.CollectorRegistry, "collect", reading.registry_collect),
-            (registry.CollectorRegistry, "register", reading.registry_register),
-            (registry.CollectorRegistry, "unregister", reading.registry_unregister),
-            (registry.RestrictedRegistry, "collect", reading.restricted_collect),
-            (multiprocess.MultiProcessCollector, "__init__", reading.multiprocess_init),
-            (multiprocess.MultiProcessCollector, "collect", reading.multiprocess_collect),
-            (multiprocess.MultiProcessCollector, "describe", reading.multiprocess_describe),
-            (self.client.ProcessCollector, "collect", reading.process_collect),
+            (metrics.MetricWrapperBase, "collect", registry_views.metric_collect),
+            (registry.CollectorRegistry, "collect", registry_views.registry_collect),
+            (registry.CollectorRegistry, "register", registry_views.registry_register),
+            (registry.CollectorRegistry, "unregister", registry_views.registry_unregister),
+            (registry.RestrictedRegistry, "collect", registry_views.restricted_collect),
+            (multiprocess.MultiProcessCollector, "__init__", registry_views.multiprocess_init),
+            (multiprocess.MultiProcessCollector, "collect", registry_views.multiprocess_collect),
+            (multiprocess.MultiProcessCollector, "describe", registry_views.multiprocess_describe),
+            (self.client.ProcessCollector, "collect", registry_views.process_collect),
         ):
             before = put.attribute(owner, name, method)
             if before is not None:
-                methods.originals[owner.__name__, name] = before
+                patched_methods.originals[owner.__name__, name] = before
         self._runtime.start(self.backend, self.client)
         self._adopt(existing(metrics.MetricWrapperBase))
         if self._follows_default:
@@ -250,7 +248,7 @@ class Installation:
             value.set(number)
         if series is not None:
             binding.remember(metric, series._handle.backend.instance_id, binding.counted(metric))
-            binding.keep_function(metric, series, methods.originals["Gauge", "set_function"])
+            binding.keep_function(metric, series, patched_methods.originals["Gauge", "set_function"])
 
     def _adopt(self, metrics: list[Any]) -> None:
         inherited = binding.begun_by_another(metrics)
@@ -309,23 +307,23 @@ class Installation:
     def after_fork(self) -> None:
         """In the child: locks of metrics may be held by threads that are not here."""
         for metric in (*self.metrics, *self.parents):
-            methods.renew_locks(metric)
+            patched_methods.renew_locks(metric)
 
 
 def _methods() -> Iterator[tuple[str, str, Callable[..., Any]]]:
-    for owner, replaced in methods.METHODS.items():
+    for owner, replaced in patched_methods.METHODS.items():
         for name, method in replaced.items():
             yield owner, name, method
 
 
 def _init(self: Any, *args: Any, **kwargs: Any) -> None:
-    methods.originals["MetricWrapperBase", "__init__"](self, *args, **kwargs)
+    patched_methods.originals["MetricWrapperBase", "__init__"](self, *args, **kwargs)
     if self._type != "stateset":  # which does not know its states yet
         current().take_in(self)
 
 
 def _enum_init(self: Any, *args: Any, **kwargs: Any) -> None:
-    methods.originals["Enum", "__init__"](self, *args, **kwargs)
+    patched_methods.originals["Enum", "__init__"](self, *args, **kwargs)
     current().take_in(self)
 
 

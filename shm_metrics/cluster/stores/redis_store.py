@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from shm_metrics.cluster.stores import redis_client
-from shm_metrics.cluster.stores import redis_scripts as S
+from shm_metrics.cluster.stores import redis_scripts
 from shm_metrics.cluster.stores.protocol import (
     BLOB_SECONDS,
     DISTRIBUTED_ATOMIC,
@@ -57,17 +57,17 @@ class RedisStore:
         instance = guarded_instance(scope)
         guarded = self.key("retired") if instance is None else self.key("blob", instance)
         granted, told = self._run(
-            S.ACQUIRE, [self._lease(scope), self.key("fence", scope), guarded], [owner, _ms(ttl), self._blob_ms]
+            redis_scripts.ACQUIRE, [self._lease(scope), self.key("fence", scope), guarded], [owner, _ms(ttl), self._blob_ms]
         )
         if granted:
             return Grant(scope, owner, int(told))
         return LeaseRefused(max(int(told), 0) / 1000)
 
     def renew(self, grant: Grant, ttl: float) -> bool:
-        return bool(self._run(S.RENEW, [self._lease(grant.scope)], [_holder(grant), _ms(ttl)]))
+        return bool(self._run(redis_scripts.RENEW, [self._lease(grant.scope)], [_holder(grant), _ms(ttl)]))
 
     def release(self, grant: Grant) -> bool:
-        return bool(self._run(S.RELEASE, [self._lease(grant.scope)], [_holder(grant)]))
+        return bool(self._run(redis_scripts.RELEASE, [self._lease(grant.scope)], [_holder(grant)]))
 
     def _lease(self, scope: str) -> bytes:
         return self.key("lease", scope)
@@ -76,8 +76,8 @@ class RedisStore:
 
     def publish(self, grant: Grant, instance: str, blob: bytes, sequence: int, ttl: float) -> None:
         keys = [self._lease(grant.scope), self.key("blob", instance), self.key("instances")]
-        told = [_holder(grant), _ms(ttl), instance, S.digits(sequence), S.digits(grant.token), blob, self._blob_ms]
-        answer = bytes(self._run(S.PUBLISH, keys, told))
+        told = [_holder(grant), _ms(ttl), instance, redis_scripts.digits(sequence), redis_scripts.digits(grant.token), blob, self._blob_ms]
+        answer = bytes(self._run(redis_scripts.PUBLISH, keys, told))
         if answer.isdigit():
             raise newer_is_there(self._connector.told, instance, int(answer), sequence)
         self._check_fence(answer, grant)
@@ -88,16 +88,16 @@ class RedisStore:
 
     def fetch(self, instances: Iterable[str]) -> dict[str, bytes]:
         found = self._many((instance, self.key("blob", instance)) for instance in instances)
-        return {instance: value[S.HEAD :] for instance, value in found.items()}
+        return {instance: value[redis_scripts.HEAD :] for instance, value in found.items()}
 
     # -- what is left of instances that are gone ------------------------------------------------------------------
 
     def retired(self) -> bytes | None:
         value = self._call("GET", self.key("retired"))
-        return None if value is None else bytes(value[S.HEAD :])
+        return None if value is None else bytes(value[redis_scripts.HEAD :])
 
     def retired_mark(self) -> str | None:
-        head = self._call("GETRANGE", self.key("retired"), 0, S.HEAD - 1)
+        head = self._call("GETRANGE", self.key("retired"), 0, redis_scripts.HEAD - 1)
         return bytes(head).decode("ascii", "replace") if head else None
 
     def tombstones(self, folded: Mapping[str, int]) -> dict[str, bytes]:
@@ -117,11 +117,11 @@ class RedisStore:
         keys += [self._tombstone(instance, gone[instance]) for instance in tombstones]
         keys += [self._tombstone(instance, sequence) for instance, sequence in forget.items()]
         keys += [self.key("blob", instance) for instance in gone]
-        told: list[Any] = [_holder(grant), S.digits(expected_version), S.digits(version), S.digits(grant.token), record]
+        told: list[Any] = [_holder(grant), redis_scripts.digits(expected_version), redis_scripts.digits(version), redis_scripts.digits(grant.token), record]
         told += [len(tombstones), len(forget), *tombstones.values()]
         for instance, sequence in gone.items():
-            told += [instance, S.digits(sequence)]
-        answer = bytes(self._run(S.COMMIT_FOLD, keys, told))
+            told += [instance, redis_scripts.digits(sequence)]
+        answer = bytes(self._run(redis_scripts.COMMIT_FOLD, keys, told))
         if answer == b"other":
             return False
         self._check_fence(answer, grant)
@@ -129,7 +129,7 @@ class RedisStore:
 
     def restore_retired(self, record: bytes, version: int, tombstones: Mapping[tuple[str, int], bytes] = NO_TOMBSTONES) -> None:
         keys = [self.key("retired"), *(self._tombstone(instance, sequence) for instance, sequence in tombstones)]
-        self._run(S.RESTORE, keys, [S.digits(version), record, *tombstones.values()])
+        self._run(redis_scripts.RESTORE, keys, [redis_scripts.digits(version), record, *tombstones.values()])
 
     def _tombstone(self, instance: str, sequence: int) -> bytes:
         return self.key("tomb", f"{instance}:{sequence}")
@@ -166,7 +166,7 @@ class RedisStore:
             found.update((name, value) for (name, _), value in zip(some, values, strict=True) if value is not None)
         return found
 
-    def _run(self, script: S.Script, keys: list[bytes], told: list[Any]) -> Any:
+    def _run(self, script: redis_scripts.Script, keys: list[bytes], told: list[Any]) -> Any:
         no_script = self._connector.library.exceptions.NoScriptError
         try:
             return self._ask("EVALSHA", script.sha, len(keys), *keys, *told)
@@ -211,7 +211,7 @@ class RedisStore:
 
 
 def _holder(grant: Grant) -> bytes:
-    return b"%s %s" % (S.digits(grant.token), grant.owner.encode())
+    return b"%s %s" % (redis_scripts.digits(grant.token), grant.owner.encode())
 
 
 def _ms(seconds: float) -> int:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from shm_metrics import MetricsBackend
-from shm_metrics.cluster import member as member_module
+from shm_metrics.cluster import member
 from shm_metrics.cluster.codec import wire
 from shm_metrics.cluster.publish_journal import PublishJournal
 from shm_metrics.cluster.stores.memcached_records import DIRECTORY_SHARDS
@@ -324,7 +324,7 @@ def test_a_blob_that_cannot_be_read_here_is_never_removed(hosts):
 
 
 def test_thousands_that_end_together_are_folded_some_at_a_time(hosts, monkeypatch):
-    monkeypatch.setattr(member_module, "FOLDED_AT_ONCE", 2)
+    monkeypatch.setattr(member, "FOLDED_AT_ONCE", 2)
     a, *others = (hosts.host() for _ in range(6))
     a.step()
     for host in others:

@@ -205,9 +205,9 @@ def test_one_that_is_no_leader_leaves_it_to_whoever_is(tmp_path, udp, make):
 HANGING = """
 import sys, threading, time
 from shm_metrics import MetricsBackend
-from shm_metrics.runtime import periodic_task as recurring
+from shm_metrics.runtime import periodic_task
 from shm_metrics.exporters import PushSchedule
-recurring._EXIT_SECONDS = 0.2
+periodic_task._EXIT_SECONDS = 0.2
 
 class Hanging:
     began = threading.Event()
