@@ -63,7 +63,7 @@ class SyncAgent(Recurring):
         self.store: Store = open_store(
             self._cache,
             namespace=self.config.namespace,
-            segment=self._backend._segment,
+            segment=self._backend.segment,
             timeout=self.config.timeout,
         )
         self.member = Member(self._backend, self.store, self.config, now=self._now, wall=self.wall)

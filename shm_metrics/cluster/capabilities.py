@@ -25,8 +25,8 @@ __all__ = [
     "clear_detectors",
     "declare_cache_capabilities",
     "find_capabilities",
-    "register_detector",
     "known_capabilities",
+    "register_detector",
 ]
 
 log = logging.getLogger("shm_metrics")
@@ -48,7 +48,13 @@ STORE_CLASS = "store_class"
 _DECLARED = "__shm_metrics_cache_capabilities__"
 
 LOCAL: CapabilityMap = dict.fromkeys(CAPABILITIES, False)
-_REDIS: CapabilityMap = {**LOCAL, "distributed": True, "atomic_increment": True, "locking": True, "ttl_inspection": True}
+_REDIS: CapabilityMap = {
+    **LOCAL,
+    "distributed": True,
+    "atomic_increment": True,
+    "locking": True,
+    "ttl_inspection": True,
+}
 # cas comes near a lock, but guards its own key only
 _MEMCACHED: CapabilityMap = {**LOCAL, "distributed": True, "atomic_increment": True, "namespace_support": True}
 _DJANGO: CapabilityMap = {"namespace_support": True, "key_transformation": True}

@@ -83,7 +83,11 @@ class Liveness:
 
     def copies(self) -> dict[str, Blob]:
         """Return the copies of instances that the last observation did not find."""
-        return {instance: seen.copy for instance, seen in self._observations.items() if seen.copy is not None and not seen.there}
+        return {
+            instance: seen.copy
+            for instance, seen in self._observations.items()
+            if seen.copy is not None and not seen.there
+        }
 
     def drop(self, instances: Iterable[str]) -> None:
         for instance in instances:

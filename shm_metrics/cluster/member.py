@@ -219,7 +219,9 @@ class Member:
         names = [*silent, *(name for name in unknown if name not in silent)][:FOLDED_AT_ONCE]
         after, packed, gone = retired or Retired(), dict[str, bytes](), dict[str, int]()
         blobs = self._to_fold(names, unknown, gone)
-        tombstones = self._retired_store.tombstones(self._retired_store.returned({name: blob.sequence for name, blob in blobs.items()}))
+        tombstones = self._retired_store.tombstones(
+            self._retired_store.returned({name: blob.sequence for name, blob in blobs.items()})
+        )
         replaced = {name: after.folded[name].sequence for name in blobs if name in after.folded}
         for name, blob in blobs.items():
             gone[name] = blob.sequence
@@ -288,7 +290,9 @@ class Member:
         self._drop_lost()
         blobs = {name: blob for name, blob in blobs.items() if name in found or self._liveness.get(name) is not None}
         self._decoder.forget_all_but(data)
-        view = self._merger.merge(blobs.values(), self._retired_store.newest, tombstones, stale=self._stale(blobs.values()))
+        view = self._merger.merge(
+            blobs.values(), self._retired_store.newest, tombstones, stale=self._stale(blobs.values())
+        )
         return view, blobs
 
     def _tombstones(self, blobs: Mapping[str, Blob]) -> dict[str, Blob]:

@@ -28,7 +28,7 @@ from shm_metrics.cluster.model.blob import Blob, Part, Retired
 from shm_metrics.cluster.stores.snapshot_file import put_in_place
 from shm_metrics.errors import WireFormatError
 
-__all__ = ["Sent"]
+__all__ = ["PublishJournal"]
 
 log = logging.getLogger("shm_metrics")
 

@@ -72,7 +72,9 @@ class RetiredStore:
     def _restore(self, tombstones: Mapping[tuple[str, int], Blob]) -> None:
         if self._newest is not None:
             retired, data = self._newest
-            self._store.restore_retired(data, retired.version, {key: encode(tombstone) for key, tombstone in tombstones.items()})
+            self._store.restore_retired(
+                data, retired.version, {key: encode(tombstone) for key, tombstone in tombstones.items()}
+            )
 
     @property
     def folded(self) -> Mapping[str, Folded]:
@@ -97,11 +99,21 @@ class RetiredStore:
 
         check: instances whose tombstones are read although they are known, and restored if the store has lost them.
         """
-        asked = {name: folded for name, folded in wanted.items() if name in check or (name, folded) not in self._tombstones}
+        asked = {
+            name: folded for name, folded in wanted.items() if name in check or (name, folded) not in self._tombstones
+        }
         found = self._decoder.tombstones(self._store.tombstones(asked)) if asked else {}
         keys = {name: (name, folded) for name, folded in asked.items()}
-        lost = {key: self._tombstones[key] for name, key in keys.items() if name not in found and key in self._tombstones}
+        lost = {
+            key: self._tombstones[key] for name, key in keys.items() if name not in found and key in self._tombstones
+        }
         if lost:
             self._restore(lost)
-        self._tombstones |= {keys[name]: tombstone for name, tombstone in found.items() if tombstone.sequence == asked[name]}
-        return {name: self._tombstones[name, folded] for name, folded in wanted.items() if (name, folded) in self._tombstones}
+        self._tombstones |= {
+            keys[name]: tombstone for name, tombstone in found.items() if tombstone.sequence == asked[name]
+        }
+        return {
+            name: self._tombstones[name, folded]
+            for name, folded in wanted.items()
+            if (name, folded) in self._tombstones
+        }

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from shm_metrics.errors import InvalidMetricError, MetricConflictError, SegmentError, shown
 from shm_metrics.events.cardinality import Cardinality
-from shm_metrics.events.payload import Read, EventRefusedError, as_dict, reader, value_text
+from shm_metrics.events.payload import EventRefusedError, Read, as_dict, reader, value_text
 from shm_metrics.events.rules import DEFAULT_RULES, ENTITY, SAMPLING_LABEL, Effect, EventRule, EventRules, entity_of
 from shm_metrics.metrics.family_handle import sample_names
 from shm_metrics.model.families import COUNTER, GAUGE, Family, LabelPairs
@@ -96,7 +96,7 @@ class EventHandler:
 
     @cached_property
     def _cardinality(self) -> Cardinality:
-        return Cardinality(self.backend._segment)
+        return Cardinality(self.backend.segment)
 
     def after_fork(self) -> None:
         """Drop the reader of the catalog: another thread of the parent may have been using it."""
@@ -241,7 +241,9 @@ class EventHandler:
         behind = family.name[len(before) + len(entity) :]
         alike = [name for name in self._cardinality.names() if name.startswith(before) and name.endswith(behind)]
         if len(alike) >= MAX_ENTITIES:
-            raise EventRefusedError("entities", f"{MAX_ENTITIES} different names before the first dot; others are refused")
+            raise EventRefusedError(
+                "entities", f"{MAX_ENTITIES} different names before the first dot; others are refused"
+            )
 
     def _check(self, plan: EventPlan, families: list[Family]) -> None:
         owners: dict[str, Family] = {}
@@ -250,7 +252,9 @@ class EventHandler:
             for name in sample_names(family):
                 other = owners.setdefault(name, family)
                 if other.name != family.name or other.type != family.type:
-                    raise EventRefusedError("conflict", f"its {other.type} {other.name} and {family.type} {family.name} clash")
+                    raise EventRefusedError(
+                        "conflict", f"its {other.type} {other.name} and {family.type} {family.name} clash"
+                    )
 
     def _given(self, plan: EventPlan, family: Family) -> dict[str, Any]:
         """What the rule says of the family; the rest is as it was declared, if it is."""

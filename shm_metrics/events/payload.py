@@ -12,7 +12,7 @@ from shm_metrics.errors import shown
 from shm_metrics.model.families import COUNTER, HISTOGRAM
 from shm_metrics.model.labels import label_text
 
-__all__ = ["Read", "EventRefusedError", "as_dict", "number_in", "reader", "value_text"]
+__all__ = ["EventRefusedError", "Read", "as_dict", "number_in", "reader", "value_text"]
 
 Read: TypeAlias = Callable[[dict[str, Any]], "float | None"]
 _LARGEST = 1.7976931348623157e308
@@ -64,7 +64,9 @@ def reader(kind: str, fields: tuple[str, ...], weight: float, signed: bool, metr
         if number is not None and kind == COUNTER:
             number *= weight
         if number is None or (kind == COUNTER and not 0.0 <= number <= _LARGEST):
-            raise EventRefusedError("value", f"{metric}: {field}={shown(value)}: give a finite number{_LEAST.get(kind, '')}")
+            raise EventRefusedError(
+                "value", f"{metric}: {field}={shown(value)}: give a finite number{_LEAST.get(kind, '')}"
+            )
         return number
 
     return read

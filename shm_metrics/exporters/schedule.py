@@ -161,7 +161,7 @@ class PushSchedule(Recurring):
                 return False
             if self._backend.has_cache:
                 return self._backend.sync_agent.leads
-            return self._hold.take(self._backend._segment.leader)
+            return self._hold.take(self._backend.segment.leader)
 
     def push_now(self) -> bytes:
         """Push now, due or not; what export() gave. Raises ExportError, also when another worker leads."""

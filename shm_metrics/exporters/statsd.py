@@ -13,8 +13,8 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from shm_metrics.errors import ExportError, InvalidMetricError
-from shm_metrics.exporters.documents import chosen, told_of
 from shm_metrics.exporters.classify import BUCKET, LEVEL, SUM, Series, classify
+from shm_metrics.exporters.documents import chosen, told_of
 from shm_metrics.exporters.options import check_flag, check_names, check_seconds, check_text, check_texts
 from shm_metrics.exporters.pushed_totals import Change, Kept, PushedTotals, growth
 from shm_metrics.exporters.statsd_lines import DIALECTS, counter_line, gauge_line, name_of, packets

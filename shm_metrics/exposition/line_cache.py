@@ -26,7 +26,7 @@ from shm_metrics.model.arrays import FloatArray
 from shm_metrics.model.families import Exemplar, Exemplars, Family, LabelPairs, SeriesLabels
 from shm_metrics.model.line_shape import LineShape, line_shape
 
-__all__ = ["LineCache", "LargeLineCache", "SmallLineCache", "make_line_cache"]
+__all__ = ["LargeLineCache", "LineCache", "SmallLineCache", "make_line_cache"]
 
 _SMALL = 32
 """Up to so many lines a loop in Python is faster than numpy's fixed costs."""

@@ -11,7 +11,7 @@ from shm_metrics.exposition.samples import MetricLike, Renderable, as_samples, b
 from shm_metrics.model.families import Family, FamilySnapshot, Sample, SampleFamily, SeriesLabels
 from shm_metrics.model.family_run import FamilyRun
 
-__all__ = ["Dropped", "PageEntry", "OnDropped", "Resolved", "ignore", "page_entry", "resolve_conflicts"]
+__all__ = ["Dropped", "OnDropped", "PageEntry", "Resolved", "ignore", "page_entry", "resolve_conflicts"]
 
 
 class Dropped(NamedTuple):
@@ -31,7 +31,7 @@ def ignore(dropped: Dropped) -> None:
 class PageEntry:
     """What one set of series keeps between scrapes: its names, a line cache for each dialect, and its last page."""
 
-    __slots__ = ("line_caches", "families", "names", "page", "clashes")
+    __slots__ = ("clashes", "families", "line_caches", "names", "page")
 
     def __init__(self, families: Iterable[tuple[Family, SeriesLabels]]) -> None:
         self.families = tuple(families)

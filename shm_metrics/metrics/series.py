@@ -79,6 +79,16 @@ class SeriesMethods:
             mine: type = type(self)
             self.__class__ = _overflow_variant(mine) if self.overflowed else mine.__mro__[1]
 
+    @property
+    def handle(self) -> FamilyHandle:
+        """The handle of the series' family."""
+        return self._handle
+
+    @property
+    def pairs(self) -> LabelPairs:
+        """The labels of the series, sorted by name."""
+        return self._pairs
+
     def rebind(self) -> None:
         """Take a new place, with what was counted since the last one was lost to another series.
 

@@ -191,7 +191,7 @@ def function_of(metric: Any) -> Callable[[], float] | None:
 
 def keep_function(metric: Any, series: Any, set_function: Callable[..., None]) -> None:
     """Have a gauge that leaves its segment go on calling its function."""
-    function = series._handle.backend.functions.get(series)
+    function = series.handle.backend.functions.get(series)
     if function is not None and function_of(metric) is None:
         set_function(metric, function)
 
@@ -218,7 +218,7 @@ def carry(metric: Any, series: Any, before: Carried) -> None:
 def _carry_observations(series: Any, buckets: list[float], total: float) -> None:
     """Through private memory, from which a cell moves bucket by bucket, each of them whole."""
     cell = build.HistogramCell()
-    cell.set_bounds(series._handle.bounds)
+    cell.set_bounds(series.handle.bounds)
     private = build.private_row(len(buckets) + 3)
     cell.bind(private, 0)
     for position, n in enumerate(buckets, 1):

@@ -247,7 +247,7 @@ class Installation:
         for value, number in zip(_values_of(metric), numbers, strict=False):
             value.set(number)
         if series is not None:
-            binding.remember(metric, series._handle.backend.instance_id, binding.counted(metric))
+            binding.remember(metric, series.handle.backend.instance_id, binding.counted(metric))
             binding.keep_function(metric, series, patched_methods.originals["Gauge", "set_function"])
 
     def _adopt(self, metrics: list[Any]) -> None:
@@ -294,13 +294,13 @@ class Installation:
             if series is None or id(series) in started:
                 continue
             try:
-                handle = self._handle(backend, series._handle.family, tuple(metric._labelnames), bool(series._pairs))
+                handle = self._handle(backend, series.handle.family, tuple(metric._labelnames), bool(series.pairs))
             except MetricConflictError as error:
                 binding.tell_left_out(metric, error)
                 self._give_back(metric)
                 continue
-            series.start(handle, series._pairs, move=move)
-            handle.series.setdefault(series._pairs, series)
+            series.start(handle, series.pairs, move=move)
+            handle.series.setdefault(series.pairs, series)
             started.add(id(series))
         self._runtime.attach(backend)
 

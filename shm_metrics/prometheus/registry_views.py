@@ -221,7 +221,7 @@ def first_samples(metric: Any, samples: list[Any]) -> Iterator[Any]:
             backend = metric._value.worker.living
             if backend is None:
                 return
-            labels = {**labels, "pid": str(backend._writer.pid)}
+            labels = {**labels, "pid": str(backend.writer.pid)}
         if not any(sample.labels == labels for sample in samples):
             yield Sample(metric._name, labels, 0.0)
     elif metric._type == INFO and not any(labels.items() <= sample.labels.items() for sample in samples):
@@ -232,7 +232,8 @@ def whole_metrics(registry: Any = None) -> list[Any]:
     """Everything, with what the metrics of this process show before anybody counts."""
     resolved, _ = resolve_conflicts(whole_families(registry))
     made = {
-        metric.name: metric for metric in (_metric(item, created=False, sum_first=True) for item in one_by_one(resolved))
+        metric.name: metric
+        for metric in (_metric(item, created=False, sum_first=True) for item in one_by_one(resolved))
     }
     hidden = _unregistered(registry)
     for metric in current().metrics:

@@ -79,7 +79,7 @@ class SegmentValue:
     def _cell(self, series: Any) -> tuple[Any, int]:
         """(row, slot of this number)."""
         row, slot = series.place()
-        family = series._handle.family
+        family = series.handle.family
         if family.type == COUNTER:
             return row, slot
         if family.type == GAUGE:
@@ -91,14 +91,14 @@ class SegmentValue:
     def inc(self, amount: float) -> None:
         """Add `amount` to this number."""
         series = self.series
-        if series._handle.family.type in (COUNTER, GAUGE):
+        if series.handle.family.type in (COUNTER, GAUGE):
             series.inc(amount)
         else:
             self._add(series, amount)
 
     def _add(self, series: Any, amount: float) -> None:
         row, slot = self._cell(series)
-        counts = series._handle.family.type in (HISTOGRAM, SUMMARY) and self._sample != "_sum"
+        counts = series.handle.family.type in (HISTOGRAM, SUMMARY) and self._sample != "_sum"
         if counts and int(amount) & 1:
             # The count decides which of the two sums counts: the one that comes to count must hold the sum.
             now, then = _sums(series)
@@ -108,7 +108,7 @@ class SegmentValue:
     def set(self, value: float, timestamp: float | None = None) -> None:
         """Make this worker's number `value`; of a gauge, by its mode."""
         series = self.series
-        if series._handle.family.type == GAUGE:
+        if series.handle.family.type == GAUGE:
             series.set(value)
         else:
             row, slot = self._cell(series)
@@ -117,7 +117,7 @@ class SegmentValue:
     def get(self) -> float:
         """What this worker's row holds, which goes on from what dead workers counted in it; a shared gauge's value."""
         series = self.series
-        family = series._handle.family
+        family = series.handle.family
         if family.mode == SHARED or (_total.get() and _adds_up(family)):
             return float(self._of_all(series, family))
         row, slot = self._cell(series)
@@ -128,7 +128,7 @@ class SegmentValue:
             return float(series.value)
         if self._sample == "_sum":
             return float(series.sum)
-        columns = series._handle.columns(series._pairs)
+        columns = series.handle.columns(series.pairs)
         return float(columns[0 if self._le is None else family.bounds.index(self._le)])
 
     def set_exemplar(self, exemplar: Any) -> None:
@@ -140,7 +140,7 @@ class SegmentValue:
         return self.series.exemplar(bucket=self._bucket())
 
     def _bucket(self) -> int | None:
-        return None if self._le is None else self.series._handle.family.bounds.index(self._le)
+        return None if self._le is None else self.series.handle.family.bounds.index(self._le)
 
 
 def _adds_up(family: Family) -> bool:
@@ -151,6 +151,6 @@ def _adds_up(family: Family) -> bool:
 def _sums(series: Any) -> tuple[int, int]:
     """The slot of the sum that counts, and that of the other one."""
     row, slot = series.place()
-    first = slot + 1 + max(1, len(series._handle.family.bounds))
+    first = slot + 1 + max(1, len(series.handle.family.bounds))
     odd = int(sum(row.read(bucket) for bucket in range(slot + 1, first))) & 1
     return first + odd, first + 1 - odd

@@ -26,7 +26,7 @@ class Worker:
     @property
     def living(self) -> MetricsBackend | None:
         """The backend, if the worker has begun and was not ended."""
-        return None if self.backend._writer.closed else self.backend
+        return None if self.backend.writer.closed else self.backend
 
 
 class IdentifiedWorker:

@@ -14,10 +14,12 @@ import numpy as np
 
 from shm_metrics.model.arrays import FloatArray, IntArray
 
-__all__ = ["add_at"]
+__all__ = ["add_compensated"]
 
 
-def add_compensated(high: FloatArray, low: FloatArray, at: IntArray, values: FloatArray, more: FloatArray | None = None) -> None:
+def add_compensated(
+    high: FloatArray, low: FloatArray, at: IntArray, values: FloatArray, more: FloatArray | None = None
+) -> None:
     """Add `values` (and `more`, far smaller, if given) to the pairs at `at`, no position twice, in place."""
     before = high[at]
     total = before + values

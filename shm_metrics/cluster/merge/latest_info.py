@@ -11,7 +11,7 @@ from shm_metrics.cluster.model.tables import Definition, Rows
 from shm_metrics.model.arrays import FloatArray
 from shm_metrics.model.families import INFO, Family, LabelPairs, SeriesLabels
 
-__all__ = ["newest_said"]
+__all__ = ["latest_info"]
 
 
 def latest_info(

@@ -97,7 +97,12 @@ class Merger:
         self._kept: tuple[object, TableUnion] = (None, TableUnion(()))
 
     def merge(
-        self, blobs: Iterable[Blob], retired: Retired | None, tombstones: Mapping[str, Blob], *, stale: Collection[str] = ()
+        self,
+        blobs: Iterable[Blob],
+        retired: Retired | None,
+        tombstones: Mapping[str, Blob],
+        *,
+        stale: Collection[str] = (),
     ) -> ClusterView:
         """What the cluster shows.
 

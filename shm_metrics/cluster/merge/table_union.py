@@ -13,7 +13,7 @@ from shm_metrics.cluster.model.tables import Definition, Rows, Table, cells_of, 
 from shm_metrics.model.arrays import BoolArray, FloatArray, IntArray
 from shm_metrics.model.families import Family, LabelPairs, SeriesLabels
 
-__all__ = ["Sums", "Union"]
+__all__ = ["TableUnion", "UnionSums"]
 
 
 class _Route(NamedTuple):

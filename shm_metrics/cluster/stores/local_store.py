@@ -154,7 +154,9 @@ class LocalStore:
 
         return self._file.change(commit)
 
-    def restore_retired(self, record: bytes, version: int, tombstones: Mapping[tuple[str, int], bytes] = NO_TOMBSTONES) -> None:
+    def restore_retired(
+        self, record: bytes, version: int, tombstones: Mapping[tuple[str, int], bytes] = NO_TOMBSTONES
+    ) -> None:
         def restore(content: Content) -> None:
             there = content.retired
             if there is None or there.number < version:

@@ -21,8 +21,10 @@ import secrets
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from time import monotonic, time
+from typing import NamedTuple, TypeVar
 
 from shm_metrics.cluster.codec import chunks
+from shm_metrics.cluster.stores.compare_and_swap import TRIES, Keep, Write, compare_and_swap
 from shm_metrics.cluster.stores.memcached_records import DIRECTORY_SHARDS, Head, LeaseRecord, Names, members, shard_of
 from shm_metrics.cluster.stores.memcached_ring import CHUNKS_AT_ONCE, Ring
 from shm_metrics.cluster.stores.protocol import (
@@ -39,10 +41,22 @@ from shm_metrics.errors import InvalidMetricError, LockLostError, SyncError, Wir
 
 __all__ = ["MemcachedStore"]
 
-TRIES = 20  # of one compare-and-set, each lost to somebody who won it
-AT_ONCE = -1  # an expiry in the past: compare-and-set with it is compare-and-delete
+AT_ONCE = -1  # an expiry in the past: compare-and-swap with it is compare-and-delete
 NEVER = 0
-LONGEST = 30 * 86_400  # more is read as a date
+LONGEST = 30 * 86_400  # Memcached reads a longer expiry as a date
+
+Answer = TypeVar("Answer")
+
+_Taken = Grant | LeaseRefused | bool
+"""How an attempt to take a lease ended; True: the lease is taken, and its token still to come."""
+
+
+class _Outcome(NamedTuple):
+    """Of a write of chunks and their head. obsolete: the head whose chunks are no longer needed."""
+
+    obsolete: Head | None
+    done: bool = True
+    enlisted: bool = True
 
 
 class MemcachedStore:
@@ -84,24 +98,24 @@ class MemcachedStore:
 
     def acquire(self, scope: str, owner: str, ttl: float) -> Grant | LeaseRefused:
         key = self.key("lease", scope)
-        wanted = LeaseRecord(0, 0, ttl, owner).encode()
-        for _ in range(TRIES):
-            data, unique = self._gets(key)
+
+        def take(found: Mapping[str, bytes]) -> Write[_Taken] | Keep[_Taken] | None:
+            data = found.get(key)
             lease = LeaseRecord.decode(data)
-            if data is None:
-                taken = self._ring.add(key, wanted, _expiry(ttl))
-            elif lease is not None and lease.owner == owner:
-                if lease.token and self.renew(Grant(scope, owner, lease.token), ttl):
-                    return Grant(scope, owner, lease.token)
-                taken = not lease.token
-            else:
-                left = self._left(scope, data, lease)
-                if left > 0:
-                    return LeaseRefused(left, watched=True)
-                taken = self._ring.cas(key, wanted, unique, _expiry(ttl))
-            if taken:
-                return self._with_token(scope, owner, ttl)
-        return LeaseRefused()
+            if lease is not None and lease.owner == owner:
+                if not lease.token:
+                    return Keep(True)
+                grant = Grant(scope, owner, lease.token)
+                return Keep(grant) if self.renew(grant, ttl) else None
+            left = 0.0 if data is None else self._left(scope, data, lease)
+            if left > 0:
+                return Keep(LeaseRefused(left, watched=True))
+            return Write(LeaseRecord(0, 0, ttl, owner).encode(), _expiry(ttl), True)
+
+        answer = compare_and_swap(self._ring, key, take)
+        if isinstance(answer, Grant | LeaseRefused):
+            return answer
+        return self._with_token(scope, owner, ttl) if answer else LeaseRefused()
 
     def _left(self, scope: str, data: bytes, lease: LeaseRecord | None) -> float:
         """Seconds until the lease that we see will have been left alone for its term."""
@@ -115,57 +129,55 @@ class MemcachedStore:
         """Steps 2 to 4; the lease is ours, or was a moment ago."""
         fence = self.key("fence", scope)
         guarded = self._guarded(scope)
-        for _ in range(TRIES):
-            found = self._ring.gets([fence, guarded])
-            last, unique = found.get(fence, (None, b""))
-            head = Head.decode(found.get(guarded, (None, b""))[0])
-            token = max(_number(last) + 1, (head.token if head else 0) + 1, int(time() * 1_000_000))
-            text = b"%020d" % token
-            if self._put(fence, text, last, unique, self._blob_seconds):
-                break
-        else:
-            return LeaseRefused()
-        if not self._raise_fence(guarded, token, NEVER if guarded_instance(scope) is None else self._blob_seconds):
+
+        def raise_token(found: Mapping[str, bytes]) -> Write[int]:
+            head = Head.decode(found.get(guarded))
+            token = max(_number(found.get(fence)) + 1, (head.token if head else 0) + 1, int(time() * 1_000_000))
+            return Write(b"%020d" % token, self._blob_seconds, token)
+
+        token = compare_and_swap(self._ring, fence, raise_token, (fence, guarded))
+        expire = NEVER if guarded_instance(scope) is None else self._blob_seconds
+        if token is None or not self._raise_fence(guarded, token, expire):
             return LeaseRefused()
         return Grant(scope, owner, token) if self._swap(scope, owner, 0, token, ttl) else LeaseRefused()
 
     def _raise_fence(self, key: str, token: int, expire: int) -> bool:
-        for _ in range(TRIES):
-            data, unique = self._gets(key)
-            head = Head.decode(data)
+        """Put the token on the head at `key`. Return False if a greater one is there."""
+
+        def raised(found: Mapping[str, bytes]) -> Write[bool] | Keep[bool]:
+            head = Head.decode(found.get(key))
             if head is not None and head.token >= token:
-                return head.token == token
-            raised = Head(0, token) if head is None else replace(head, token=token)
-            if self._put(key, raised.encode(), data, unique, expire):
-                return True
-        return False
+                return Keep(head.token == token)
+            new = Head(0, token) if head is None else replace(head, token=token)
+            return Write(new.encode(), expire, True)
+
+        return compare_and_swap(self._ring, key, raised) or False
 
     def _swap(self, scope: str, owner: str, old_token: int, token: int, ttl: float) -> bool:
-        """The lease with `old_token` becomes one with `token`, or the same one renewed."""
+        """Replace the lease with `old_token` by one with `token`, which may be the same, renewed."""
         key = self.key("lease", scope)
-        for _ in range(TRIES):
-            data, unique = self._gets(key)
-            lease = LeaseRecord.decode(data)
+
+        def renewed(found: Mapping[str, bytes]) -> Write[bool] | Keep[bool]:
+            lease = LeaseRecord.decode(found.get(key))
             if lease is None or lease.owner != owner or lease.token not in (old_token, token):
-                return False
-            renewed = LeaseRecord(token, lease.renewals + 1, ttl, owner).encode()
-            if self._ring.cas(key, renewed, unique, _expiry(ttl)):
-                return True
-        return False
+                return Keep(False)
+            return Write(LeaseRecord(token, lease.renewals + 1, ttl, owner).encode(), _expiry(ttl), True)
+
+        return compare_and_swap(self._ring, key, renewed) or False
 
     def renew(self, grant: Grant, ttl: float) -> bool:
         return self._swap(grant.scope, grant.owner, grant.token, grant.token, ttl)
 
     def release(self, grant: Grant) -> bool:
         key = self.key("lease", grant.scope)
-        for _ in range(TRIES):
-            data, unique = self._gets(key)
-            lease = LeaseRecord.decode(data)
+
+        def deleted(found: Mapping[str, bytes]) -> Write[bool] | Keep[bool]:
+            lease = LeaseRecord.decode(found.get(key))
             if lease is None or not lease.is_of(grant.owner, grant.token):
-                return False
-            if self._ring.cas(key, b"", unique, AT_ONCE):
-                return True
-        return False
+                return Keep(False)
+            return Write(b"", AT_ONCE, True)
+
+        return compare_and_swap(self._ring, key, deleted) or False
 
     def _check_lease(self, grant: Grant, data: bytes | None) -> None:
         lease = LeaseRecord.decode(data)
@@ -189,28 +201,30 @@ class MemcachedStore:
         new = Head(sequence, grant.token, len(parts), secrets.token_hex(8))
         written = False
         replaced: Head | None = None
-        for _ in range(TRIES):
-            found = self._ring.gets([lease_key, head_key, shard_key])
-            self._check_lease(grant, found.get(lease_key, (None, b""))[0])
-            data, unique = found.get(head_key, (None, b""))
-            head = Head.decode(data)
+
+        def put(found: Mapping[str, bytes]) -> Write[_Outcome] | Keep[_Outcome]:
+            nonlocal written, replaced
+            self._check_lease(grant, found.get(lease_key))
+            head = Head.decode(found.get(head_key))
             self._check_fence(grant, head)
+            enlisted = instance in members(found.get(shard_key))
             if head is not None and head.number == sequence and head.written:
-                if written:  # ours, and its reply was lost; or another's copy of the same
-                    self._forget(replaced if head.id == new.id else new)
-                break
+                # Written by this call, with the reply lost; or another's copy of the same blob.
+                obsolete = None if not written else replaced if head.id == new.id else new
+                return Keep(_Outcome(obsolete, enlisted=enlisted))
             if head is not None and head.number > sequence:
                 raise newer_is_there(self._ring.told, instance, head.number, sequence)
             if not written:
                 self._write(new, parts, self._blob_seconds)
                 written = True
             replaced = head
-            if self._put(head_key, new.encode(), data, unique, self._blob_seconds):
-                self._forget(replaced)
-                break
-        else:
+            return Write(new.encode(), self._blob_seconds, _Outcome(head, enlisted=enlisted))
+
+        outcome = compare_and_swap(self._ring, head_key, put, (lease_key, head_key, shard_key))
+        if outcome is None:
             raise self._too_busy(head_key)
-        if instance not in members(found.get(shard_key, (None, b""))[0]):
+        self._forget(outcome.obsolete)
+        if not outcome.enlisted:
             self._enlist(instance)
         if not self.renew(grant, ttl):
             raise LockLostError(f"{self._ring.told}: the lease of {grant.scope} ran out while its blob was written")
@@ -285,40 +299,37 @@ class MemcachedStore:
 
     def _change_shard(self, shard: str, change: Callable[[list[str]], list[str]]) -> None:
         key = self.key("directory", shard)
-        for _ in range(TRIES):
-            data, unique = self._gets(key)
-            present = members(data)
+
+        def changed(found: Mapping[str, bytes]) -> Write[bool] | Keep[bool]:
+            present = members(found.get(key))
             wanted = change(present)
-            if {*wanted} == {*present} or self._put(key, "\n".join(wanted).encode(), data, unique, NEVER):
-                return
-        raise self._too_busy(key)
+            return Keep(True) if {*wanted} == {*present} else Write("\n".join(wanted).encode(), NEVER, True)
+
+        if not compare_and_swap(self._ring, key, changed):
+            raise self._too_busy(key)
 
     # -- what is left of instances that are gone ------------------------------------------------------------------
 
     def retired(self) -> bytes | None:
-        before: Head | None = None
-        for _ in range(TRIES):
-            head = Head.decode(self._gets(self.key("retired"))[0])
-            if head is None or not head.written:
-                return None
-            found = self._whole({"": head})
-            if found:
-                return found[""]
-            if head == before:
-                return None  # evicted
-            before = head
-        return None
+        return self._read_retired(lambda head: self._whole({"": head}).get(""))
 
     def retired_mark(self) -> str | None:
+        def mark(head: Head) -> str | None:
+            there = self._ring.touch((self.key("chunk", part) for part in head.parts()), NEVER)
+            return f"{head.number}:{head.id}" if there else None
+
+        return self._read_retired(mark)
+
+    def _read_retired(self, read: Callable[[Head], Answer | None]) -> Answer | None:
+        """Return what `read` finds under the record's head; None if the chunks of an unchanged head are evicted."""
         before: Head | None = None
         for _ in range(TRIES):
             head = Head.decode(self._gets(self.key("retired"))[0])
             if head is None or not head.written:
                 return None
-            if self._ring.touch((self.key("chunk", part) for part in head.parts()), NEVER):
-                return f"{head.number}:{head.id}"
-            if head == before:
-                return None
+            found = read(head)
+            if found is not None or head == before:
+                return found
             before = head
         return None
 
@@ -342,55 +353,59 @@ class MemcachedStore:
         parts = chunks.split(record)
         new = Head(version, grant.token, len(parts), secrets.token_hex(8))
         written = False
-        for _ in range(TRIES):
-            found = self._ring.gets([lease_key, key])
-            self._check_lease(grant, found.get(lease_key, (None, b""))[0])
-            data, unique = found.get(key, (None, b""))
-            head = Head.decode(data)
+
+        def commit(found: Mapping[str, bytes]) -> Write[_Outcome] | Keep[_Outcome]:
+            nonlocal written
+            self._check_lease(grant, found.get(lease_key))
+            head = Head.decode(found.get(key))
             self._check_fence(grant, head)
             there = head.number if head is not None else 0
             if there == version and head is not None and head.token == grant.token and head.written:
-                break  # this very commit, whose reply was lost
+                return Keep(_Outcome(None))  # this very commit, whose reply was lost
             if expected_version == 0 and there and not self._is_whole(head):
-                there = 0  # its chunks were evicted: nobody can read it any more
+                there = 0  # its chunks were evicted: the record can no longer be read
             if there != expected_version:
-                if written:
-                    self._forget(new)
-                return False
+                return Keep(_Outcome(new if written else None, done=False))
             if not written:
-                self._write_tombstones({(instance, gone[instance]): tombstone for instance, tombstone in tombstones.items()})
+                self._write_tombstones({(instance, gone[instance]): data for instance, data in tombstones.items()})
                 self._write(new, parts, NEVER)
                 written = True
-            if self._put(key, new.encode(), data, unique, NEVER):
-                self._forget(head)
-                break
-        else:
+            return Write(new.encode(), NEVER, _Outcome(head))
+
+        outcome = compare_and_swap(self._ring, key, commit, (lease_key, key))
+        if outcome is None:
             raise self._too_busy(key)
+        self._forget(outcome.obsolete)
+        if not outcome.done:
+            return False
         written_now = {(instance, gone[instance]) for instance in tombstones}
         self._tidy(gone, [each for each in forget.items() if each not in written_now])
         return True
 
-    def restore_retired(self, record: bytes, version: int, tombstones: Mapping[tuple[str, int], bytes] = NO_TOMBSTONES) -> None:
+    def restore_retired(
+        self, record: bytes, version: int, tombstones: Mapping[tuple[str, int], bytes] = NO_TOMBSTONES
+    ) -> None:
         key = self.key("retired")
         self._write_tombstones(tombstones)
         parts = chunks.split(record)
         new: Head | None = None
-        for _ in range(TRIES):
-            data, unique = self._gets(key)
-            head = Head.decode(data)
+
+        def restore(found: Mapping[str, bytes]) -> Write[_Outcome] | Keep[_Outcome]:
+            nonlocal new
+            head = Head.decode(found.get(key))
             if head is not None and head.number >= version and self._is_whole(head):
-                if new is not None and head.id != new.id:
-                    self._forget(new)
-                return
+                return Keep(_Outcome(new if new is not None and head.id != new.id else None))
             if new is None:
                 new = Head(version, 0 if head is None else head.token, len(parts), secrets.token_hex(8))
                 self._write(new, parts, NEVER)
             elif head is not None:
                 new = replace(new, token=head.token)
-            if self._put(key, new.encode(), data, unique, NEVER):
-                self._forget(head)
-                return
-        raise self._too_busy(key)
+            return Write(new.encode(), NEVER, _Outcome(head))
+
+        outcome = compare_and_swap(self._ring, key, restore)
+        if outcome is None:
+            raise self._too_busy(key)
+        self._forget(outcome.obsolete)
 
     def _write_tombstones(self, tombstones: Mapping[tuple[str, int], bytes]) -> None:
         for (instance, sequence), tombstone in tombstones.items():
@@ -415,10 +430,6 @@ class MemcachedStore:
 
     def _gets(self, key: str) -> tuple[bytes | None, bytes]:
         return self._ring.gets([key]).get(key, (None, b""))
-
-    def _put(self, key: str, value: bytes, old: bytes | None, unique: bytes, expire: int) -> bool:
-        """In place of what was read, or of nothing."""
-        return self._ring.add(key, value, expire) if old is None else self._ring.cas(key, value, unique, expire)
 
     def _too_busy(self, key: str) -> SyncError:
         return SyncError(f"{self._ring.told}: {key} was changed by others {TRIES} times while we tried to")

@@ -9,8 +9,7 @@ import os
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from shm_metrics.cluster.stores import redis_client
-from shm_metrics.cluster.stores import redis_scripts
+from shm_metrics.cluster.stores import redis_client, redis_scripts
 from shm_metrics.cluster.stores.protocol import (
     BLOB_SECONDS,
     DISTRIBUTED_ATOMIC,
@@ -57,7 +56,9 @@ class RedisStore:
         instance = guarded_instance(scope)
         guarded = self.key("retired") if instance is None else self.key("blob", instance)
         granted, told = self._run(
-            redis_scripts.ACQUIRE, [self._lease(scope), self.key("fence", scope), guarded], [owner, _ms(ttl), self._blob_ms]
+            redis_scripts.ACQUIRE,
+            [self._lease(scope), self.key("fence", scope), guarded],
+            [owner, _ms(ttl), self._blob_ms],
         )
         if granted:
             return Grant(scope, owner, int(told))
@@ -76,7 +77,15 @@ class RedisStore:
 
     def publish(self, grant: Grant, instance: str, blob: bytes, sequence: int, ttl: float) -> None:
         keys = [self._lease(grant.scope), self.key("blob", instance), self.key("instances")]
-        told = [_holder(grant), _ms(ttl), instance, redis_scripts.digits(sequence), redis_scripts.digits(grant.token), blob, self._blob_ms]
+        told = [
+            _holder(grant),
+            _ms(ttl),
+            instance,
+            redis_scripts.digits(sequence),
+            redis_scripts.digits(grant.token),
+            blob,
+            self._blob_ms,
+        ]
         answer = bytes(self._run(redis_scripts.PUBLISH, keys, told))
         if answer.isdigit():
             raise newer_is_there(self._connector.told, instance, int(answer), sequence)
@@ -117,7 +126,13 @@ class RedisStore:
         keys += [self._tombstone(instance, gone[instance]) for instance in tombstones]
         keys += [self._tombstone(instance, sequence) for instance, sequence in forget.items()]
         keys += [self.key("blob", instance) for instance in gone]
-        told: list[Any] = [_holder(grant), redis_scripts.digits(expected_version), redis_scripts.digits(version), redis_scripts.digits(grant.token), record]
+        told: list[Any] = [
+            _holder(grant),
+            redis_scripts.digits(expected_version),
+            redis_scripts.digits(version),
+            redis_scripts.digits(grant.token),
+            record,
+        ]
         told += [len(tombstones), len(forget), *tombstones.values()]
         for instance, sequence in gone.items():
             told += [instance, redis_scripts.digits(sequence)]
@@ -127,7 +142,9 @@ class RedisStore:
         self._check_fence(answer, grant)
         return True
 
-    def restore_retired(self, record: bytes, version: int, tombstones: Mapping[tuple[str, int], bytes] = NO_TOMBSTONES) -> None:
+    def restore_retired(
+        self, record: bytes, version: int, tombstones: Mapping[tuple[str, int], bytes] = NO_TOMBSTONES
+    ) -> None:
         keys = [self.key("retired"), *(self._tombstone(instance, sequence) for instance, sequence in tombstones)]
         self._run(redis_scripts.RESTORE, keys, [redis_scripts.digits(version), record, *tombstones.values()])
 

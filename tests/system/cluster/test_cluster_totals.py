@@ -137,7 +137,10 @@ class ForgetfulCluster(Cluster):
     begin = initialize(target=Cluster.instances)(begin)
 
     def as_published(self, whole: Blob) -> Blob:
-        journal, record = self.journals.setdefault(whole.instance, PublishJournal(None, whole.instance)), self._retired()
+        journal, record = (
+            self.journals.setdefault(whole.instance, PublishJournal(None, whole.instance)),
+            self._retired(),
+        )
         if journal.last is not None and journal.may_be_forgotten_by(record) and whole.instance not in self.blobs:
             journal.set_base(journal.last)
         journal.remember(whole)

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from shm_metrics.cluster.stores.protocol import CLUSTER, Grant, OldSequenceError, LeaseRefused, segment_scope
+from shm_metrics.cluster.stores.protocol import CLUSTER, Grant, LeaseRefused, OldSequenceError, segment_scope
 from shm_metrics.errors import LockLostError, SyncError
 from tests.support.cache_kinds import INSTANCE, KINDS, OTHER, SCOPE, TTL, Clock, Cluster, opened
 

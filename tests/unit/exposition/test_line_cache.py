@@ -15,11 +15,11 @@ from shm_metrics.exposition import (
     FamilyRun,
     RunFamilies,
     filter_families,
+    line_cache,
     render_csv,
     render_openmetrics,
     render_text,
 )
-from shm_metrics.exposition import line_cache
 from shm_metrics.exposition.floats import number_lines
 from shm_metrics.model.families import (
     COUNTER,
