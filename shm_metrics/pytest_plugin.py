@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 SEGMENT_VARIABLE = "SHM_METRICS_SEGMENT"
 RUN_PREFIX = "pytest-run-"
 
-_told_before = pytest.StashKey[str | None]()
+_previous_value = pytest.StashKey[str | None]()
 
 
 def _name_of_our_own() -> str:
@@ -51,22 +51,22 @@ def _name_of_our_own() -> str:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
-    told = os.environ.get(SEGMENT_VARIABLE)
+    value = os.environ.get(SEGMENT_VARIABLE)
     # A name that another run set, the one that started this process, is replaced: workers of xdist must not share it.
-    if not told or told.startswith(RUN_PREFIX):
-        config.stash[_told_before] = told
+    if not value or value.startswith(RUN_PREFIX):
+        config.stash[_previous_value] = value
         os.environ[SEGMENT_VARIABLE] = _name_of_our_own()
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_unconfigure(config: pytest.Config) -> None:
-    if _told_before not in config.stash:
+    if _previous_value not in config.stash:
         return
-    name, told = os.environ[SEGMENT_VARIABLE], config.stash[_told_before]
-    if told is None:
+    name, value = os.environ[SEGMENT_VARIABLE], config.stash[_previous_value]
+    if value is None:
         del os.environ[SEGMENT_VARIABLE]
     else:
-        os.environ[SEGMENT_VARIABLE] = told
+        os.environ[SEGMENT_VARIABLE] = value
     if "shm_metrics.segment.location" in sys.modules:  # else nobody in this process can have made a segment
         from shm_metrics.segment.location import Place
 

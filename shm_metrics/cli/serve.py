@@ -55,7 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
         process_metrics=not arguments.no_process_metrics,
         per_worker=arguments.per_worker,
     )
-    with _told_to_end() as told:
+    with _stop_signal() as stop:
         try:
             server, thread = serving.start_http_server(arguments.port, arguments.host, source=exporter)
         except OSError as error:
@@ -63,7 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
         host = f"[{arguments.host}]" if ":" in arguments.host else arguments.host
         print(f"serving {exporter.place.path} at http://{host}:{server.server_port}/metrics", flush=True)
         try:
-            _look_until_told(exporter, told)
+            _watch_until_stopped(exporter, stop)
         finally:
             server.shutdown()
             thread.join()
@@ -71,8 +71,8 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _look_until_told(exporter: Exporter, told: socket.socket) -> None:
-    """Be present at whatever segment is there, and say when that changes; until `told` can be read."""
+def _watch_until_stopped(exporter: Exporter, stop: socket.socket) -> None:
+    """Be present at whatever segment is there, and say when that changes; until `stop` can be read."""
     before = ""
     while True:
         try:
@@ -83,23 +83,23 @@ def _look_until_told(exporter: Exporter, told: socket.socket) -> None:
             # A name is this user's own: whoever started it as somebody else would wait for ever.
             log.info("%s%s", now, others_there(exporter.place) if now.startswith("waiting") else "")
         before = now
-        if select.select([told], [], [], LOOK_SECONDS)[0]:
+        if select.select([stop], [], [], LOOK_SECONDS)[0]:
             return
 
 
 @contextmanager
-def _told_to_end() -> Iterator[socket.socket]:
+def _stop_signal() -> Iterator[socket.socket]:
     """A socket that can be read as soon as SIGTERM or SIGINT has come; nothing is interrupted in the middle.
 
     Not a mask and sigwait: numpy brings threads of its own, which would die of the signal in our place.
     """
-    told, teller = socket.socketpair()
-    with told, teller:
-        teller.setblocking(False)
+    stop, sender = socket.socketpair()
+    with stop, sender:
+        sender.setblocking(False)
         before = [(number, signal.signal(number, lambda *_: None)) for number in ENDING]
-        signal.set_wakeup_fd(teller.fileno())
+        signal.set_wakeup_fd(sender.fileno())
         try:
-            yield told
+            yield stop
         finally:
             signal.set_wakeup_fd(-1)
             for number, handler in before:

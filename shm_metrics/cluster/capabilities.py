@@ -1,8 +1,7 @@
-"""What is known of caches: what their classes declare, what detectors say, what we know, what a look at them shows.
+"""The capabilities of caches, from four sources: declarations of their classes, detectors, a built-in table, methods.
 
-The sources are asked in this order, and the first that says something of a capability is believed: so a False that a
-class declares explicitly stands against any True of those after it. Where one source speaks twice (two detectors, a
-decorator over a decorator), a False wins.
+The first source that has a value for a capability wins, in this order. So a declared False overrides any later True.
+Where one source has two values (two detectors, a decorator over a decorator), False wins.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""handle_event: from an event to what it moves, whole or not at all.
+"""handle_event: apply all updates of an event, or none.
 
-An event is read and checked in full before a series is made or moved: a value that is no number, a label of 10 MB or a
-name that is taken by another type leave the segment as it was.
+An event is read and checked in full before a series is created or updated. A value that is no number, a label of 10 MB
+or a name that another type has leave the segment unchanged.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ log = logging.getLogger("shm_metrics")
 OTHER = "other"
 CAPPED = "shm_metrics_capped_label_values_total"
 MAX_NAME_CHARACTERS = 200
-MAX_ENTITIES = 500  # a segment; an entity names its families, and more of them are label values that lost their way
+MAX_ENTITIES = 500  # per segment; an entity names families, and more of them are misplaced label values
 MAX_PLANS = 2_048
 
 _KINDS: dict[type[Exception], str] = {InvalidMetricError: "label", MetricConflictError: "conflict"}
 
 
 class EventPlan:
-    """All that can be known of events of one name before their payload is seen.
+    """What is known of events of one name before their payload is read.
 
-    fields: of the labels. reads: what reads the values of the effects that have one, each at least one field.
-    whole, part: label values as they came -> the updates; part: beside them which of the values were left out.
+    fields: of the labels. reads: the readers of the values, one per effect that has a value.
+    whole: label values as they came -> the updates. part: (label values, which values are missing) -> the updates.
     """
 
     __slots__ = (
@@ -76,7 +76,7 @@ class EventPlan:
                 self.plain.append((effect, family))
 
     def pairs(self, texts: list[str | None]) -> LabelPairs:
-        """The labels of the series. texts: their values, None where there is none. Raises InvalidMetricError."""
+        """Return the labels of the series. texts: their values, None where missing. Raise InvalidMetricError."""
         labels = {label: text for (label, _), text in zip(self.labels, texts, strict=True) if text is not None}
         if self.rate != 1.0:
             labels[SAMPLING_LABEL] = format(self.rate, "g")
@@ -84,7 +84,7 @@ class EventPlan:
 
 
 class EventHandler:
-    """The rules of one backend, and what it has learned of the events that came."""
+    """The rules of one backend, and the plans of the events that it has handled."""
 
     def __init__(self, backend: MetricsBackend) -> None:
         self.backend = backend
@@ -103,11 +103,14 @@ class EventHandler:
         self.__dict__.pop("_cardinality", None)
 
     def forget(self) -> None:
-        """The series, or the rules, are no longer those that were found before."""
+        """Drop all plans, after a change of the rules or the series."""
         self._plans, self._sampled = {}, {}
 
     def handle(self, event_name: str, payload: Any = None) -> bool:
-        """Do what the first rule that matches says. False: nothing was done; the reason is logged, once a kind."""
+        """Apply the first rule that matches. Return True if the event was counted or matched no rule.
+
+        Return False if it was refused; the first refusal of each kind is logged.
+        """
         try:
             plan = self._plans.get(event_name)
             if plan is None:
@@ -119,7 +122,7 @@ class EventHandler:
             return self._refuse(event_name, error)
 
     def handle_sampled(self, event_name: str, payload: Any, rate: float) -> bool:
-        """The same for one of 1 / rate events: counters go up by so much, and a label says that they are estimates."""
+        """Handle one sampled event out of 1 / rate: counters increase by 1 / rate, with a label that says so."""
         if rate == 1.0:
             return self.handle(event_name, payload)
         try:
@@ -171,7 +174,7 @@ class EventHandler:
     def _find(
         self, plan: EventPlan, values: tuple[Any, ...], left: tuple[bool, ...], known: dict[Any, Any], key: Any
     ) -> tuple[list[Any], list[Any]]:
-        """The updates of the effects that are not left out, made if need be."""
+        """Return the updates of the effects whose values are present, creating series as needed."""
         if plan.rule is None or not plan.rule.effects:
             return [], []
         texts = [
@@ -179,9 +182,9 @@ class EventHandler:
             for value, (label, _) in zip(values, plan.labels, strict=True)
         ]
         wanted = [*plan.plain, *[each for n, each in enumerate(plan.valued) if not left or not left[n]]]
-        plan.pairs(texts)  # too long a value is an error, and no reason to ask how many there are
+        plan.pairs(texts)  # raises for a value that is too long, before the catalog is read
         self._check(plan, [family for _, family in wanted])
-        # From here on nothing is wrong with the event.
+        # From here on the event is valid.
         capped = self._cap(plan, wanted, texts)
         pairs = plan.pairs(texts)
         series = [self.backend.families.series(family, self._given(plan, family), pairs) for _, family in wanted]
@@ -194,14 +197,14 @@ class EventHandler:
                 for each, (_, family) in zip(series[len(plan.plain) :], wanted[len(plan.plain) :], strict=True)
             ],
         )
-        # Only what is text already is found again by it: 1, 1.0 and True are one key, and three label values.
+        # Only text is a safe key: 1, 1.0 and True are one key, and three label values.
         found_again = not capped and all(value is None or type(value) is str for value in values)
         if found_again and not any(each.overflowed for each in series):
             known[key] = updates
         return updates
 
     def _cap(self, plan: EventPlan, wanted: list[tuple[Effect, Family]], texts: list[str | None]) -> list[str]:
-        """Put `other` for what the segment would have too much of; the labels for which that was done."""
+        """Replace label values beyond the limits by `other`; return the labels that were replaced."""
         assert plan.rule is not None
         if not wanted or self._exists(plan, wanted, texts):
             return []
@@ -223,12 +226,12 @@ class EventHandler:
         return capped
 
     def _exists(self, plan: EventPlan, wanted: list[tuple[Effect, Family]], texts: list[str | None]) -> bool:
-        """Whether the segment has a series with these labels already."""
+        """Whether the segment already has a series with these labels."""
         pairs = plan.pairs(texts)
         return any(self.backend.families.has(family, self._given(plan, family), pairs) for _, family in wanted)
 
     def _check_entity(self, plan: EventPlan, entity: str) -> None:
-        """Refuse a name whose families would be too many of their kind."""
+        """Refuse an event name that would create more families than MAX_ENTITIES allows."""
         named = [(effect, family) for effect, family in (*plan.plain, *plan.valued) if ENTITY in effect.metric]
         if not named:
             return
@@ -257,7 +260,7 @@ class EventHandler:
                     )
 
     def _given(self, plan: EventPlan, family: Family) -> dict[str, Any]:
-        """What the rule says of the family; the rest is as it was declared, if it is."""
+        """Return the options that the rule sets for the family; other options stay as declared."""
         assert plan.rule is not None
         given: dict[str, Any] = {}
         if family.bounds and plan.rule.buckets is not None:
@@ -281,7 +284,7 @@ class EventHandler:
         if kind not in self._logged:
             self._logged.add(kind)
             log.warning(
-                "shm_metrics: event %s is not counted: %s (others like it will not be told: %s)",
+                "shm_metrics: event %s is not counted: %s (further errors of this kind are suppressed: %s)",
                 shown(event_name),
                 error,
                 kind,

@@ -7,8 +7,8 @@ A page is its lines, each a prefix that never changes and a number:
     b'# HELP b ..\\n# TYPE b gauge\\nb '                               b'0.25\\n'
 
 The head of a family is part of its first prefix, so that a family costs no more than a series.
-What is kept is replaced as one tuple and never changed in place, so that concurrent scrapes each start from
-numbers and texts that belong together.
+The cache is one tuple, replaced as a whole and never changed in place: concurrent scrapes each start from numbers and
+texts that belong together.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class _ExemplarTexts:
 
 
 class SmallLineCache:
-    """A few lines: the whole text is kept, and made anew when any number changed."""
+    """The lines of a small page: the whole text is cached, and rendered again when a number has changed."""
 
     __slots__ = ("_exemplars", "_kept", "_prefixes", "_shape", "_tail")
 
@@ -91,7 +91,7 @@ class SmallLineCache:
 
 
 class LargeLineCache:
-    """Many lines: the texts of the numbers are kept, and those of the changed ones replaced."""
+    """The lines of a large page: the texts of numbers are cached, and only those of changed numbers replaced."""
 
     __slots__ = ("_exemplars", "_kept", "_shape", "_tail")
 
@@ -149,7 +149,7 @@ def make_line_cache(families: Iterable[tuple[Family, SeriesLabels]], dialect: Di
 def _family_prefixes(
     family: Family, labels: SeriesLabels, shape: LineShape, dialect: Dialect
 ) -> tuple[bytes, list[bytes]]:
-    """A family's head and prefixes; kept, so that a new series in one family of a run costs that family only."""
+    """Return a family's head and prefixes, from a cache: a new series in a family of a run renders that family only."""
     key = (dialect.key, family.name)
     kept: tuple[Family, bytes, list[bytes]] | None = labels.cache.get(key)
     if kept is None or kept[0] != family:

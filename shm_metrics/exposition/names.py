@@ -25,7 +25,7 @@ OnDropped: TypeAlias = Callable[[Dropped], object]
 
 
 def ignore(dropped: Dropped) -> None:
-    """The default: whoever wants to know passes `on_dropped`, for example the `append` of a list."""
+    """Do nothing: the default of `on_dropped`, which can be the `append` of a list."""
 
 
 class PageEntry:
@@ -71,11 +71,11 @@ Resolved: TypeAlias = tuple[list[Renderable], list[PageEntry | None]]
 
 
 def resolve_conflicts(families: Iterable[Renderable], on_dropped: OnDropped = ignore) -> Resolved:
-    """`families` with every name taken once.
+    """Return `families` with every name taken once, and the PageEntry of each.
 
-    Families of the same name and type become one (of two samples with the same name and labels the first stays).
+    Families of the same name and type become one; of two samples with the same name and labels the first stays.
     Of families that differ in type, or take each other's sample names (a counter `x` and a gauge `x_total`), the
-    first stays.
+    first stays, and the others are reported to `on_dropped`.
     """
     items = list(families)
     entries = _entries(items)

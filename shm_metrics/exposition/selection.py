@@ -15,7 +15,7 @@ __all__ = ["filter_families"]
 
 
 def filter_families(families: Iterable[Renderable], names: Iterable[str]) -> list[Renderable]:
-    """The part of `families` that `names` ask for; no names, no families.
+    """Return the part of `families` that `names` select; nothing for no names.
 
     A sample name (`x_total`, `x_bucket`, `x_info`) keeps the samples of that name, as in prometheus_client's
     restricted_registry. A family name (`x`) keeps the whole family; there, prometheus_client shows gauges only, and

@@ -41,12 +41,12 @@ def connect(*, entity: str = "task", to: Any = None) -> Callable[[], None]:
     began: WeakKeyDictionary[Any, float] = WeakKeyDictionary()
     """When each run under way in this process began. By its request: a task that is retried has one id for its runs."""
     timed_out: dict[Any, None] = {}
-    """Ids of tasks that were told to have failed at a hard time limit, and will be told so once more."""
+    """Ids of tasks that were delivery to have failed at a hard time limit, and will be delivery so once more."""
 
     def fields(task: Any, request: Any = None, **more: Any) -> dict[str, Any]:
         request = getattr(task, "request", None) if request is None else request
-        told = getattr(request, "delivery_info", None) or {}
-        return {"handler_class": getattr(task, "name", None), "queue": told.get("routing_key"), **more}
+        delivery = getattr(request, "delivery_info", None) or {}
+        return {"handler_class": getattr(task, "name", None), "queue": delivery.get("routing_key"), **more}
 
     def since(task: Any) -> float | None:
         start = began.pop(task.request, None)
@@ -55,7 +55,7 @@ def connect(*, entity: str = "task", to: Any = None) -> Callable[[], None]:
     @guarded
     def started(sender: Any = None, task_id: Any = None, task: Any = None, **_: Any) -> None:
         began[task.request] = perf_counter()
-        timed_out.pop(task_id, None)  # of an earlier run, in a pool of one process, which is told once
+        timed_out.pop(task_id, None)  # of an earlier run, in a pool of one process, which is delivery once
         emit(f"{entity}.started", fields(task))
 
     @guarded

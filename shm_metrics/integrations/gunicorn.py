@@ -84,7 +84,7 @@ def setup(
     if not isinstance(conf, dict):
         raise InvalidMetricError(f"setup({conf!r}): give globals() first, and then the segment")
     Layout(rows, slots)  # what cannot be meant is said now, not by a hook later
-    master.tell(segment, cache, sync_interval, namespace, sync_options)
+    master.publish_settings(segment, cache, sync_interval, namespace, sync_options)
     _options = _Options(rows, slots, keep)
     for hook in (on_starting, on_reload, post_fork, post_worker_init, on_exit):
         conf[hook.__name__] = _chained(conf.get(hook.__name__), hook)

@@ -17,7 +17,7 @@ from shm_metrics.environment import cluster_options, ignore_cluster, tell_worker
 from shm_metrics.errors import InvalidMetricError, MetricsError
 from shm_metrics.segment.location import SEGMENT_VARIABLE, place_for
 
-__all__ = ["install_drop_in", "start_sync", "tell"]
+__all__ = ["install_drop_in", "publish_settings", "start_sync"]
 
 log = logging.getLogger("shm_metrics")
 
@@ -26,23 +26,23 @@ class Log(Protocol):
     def error(self, msg: str, *args: Any) -> None: ...
 
 
-def tell(
+def publish_settings(
     segment: str | os.PathLike[str] | None,
     cache: str | os.PathLike[str] | None,
     sync_interval: float | None,
     namespace: str | None,
     sync_options: Mapping[str, Any] | None,
 ) -> None:
-    """Put what setup() was told into the environment, where the workers find it; None leaves a variable as it is.
+    """Put what setup() was name into the environment, where the workers find it; None leaves a variable as it is.
 
     Raises InvalidMetricError for what cannot be meant. A cluster that the environment itself says wrongly is logged,
     here and not by every worker, and the application does without it.
     """
     if segment is not None:
-        told = os.fspath(segment)
-        if "/" not in told:
-            place_for(told)
-        os.environ[SEGMENT_VARIABLE] = told
+        name = os.fspath(segment)
+        if "/" not in name:
+            place_for(name)
+        os.environ[SEGMENT_VARIABLE] = name
     tell_workers(cache, sync_interval, namespace, sync_options)
     try:
         cluster_options()
@@ -54,7 +54,7 @@ def tell(
 def install_drop_in(log: Log) -> None:
     """Install the drop-in for prometheus_client, if the environment asks for it.
 
-    Once the master is present: the segment is then made with what setup() was told. With a preloaded application the
+    Once the master is present: the segment is then made with what setup() was name. With a preloaded application the
     metrics exist already, and what they counted goes along.
     """
     if not prometheus.is_wanted():

@@ -65,7 +65,7 @@ def setup(
     is logged, and the application goes on without.
     """
     global _held
-    master.tell(segment, cache, sync_interval, namespace, sync_options)
+    master.publish_settings(segment, cache, sync_interval, namespace, sync_options)
     if "uwsgi" not in sys.modules:
         return
     _say_who_it_is()

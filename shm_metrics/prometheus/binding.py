@@ -40,10 +40,10 @@ __all__ = [
     "function_of",
     "gauge_mode",
     "keep_function",
+    "log_left_out",
     "pairs_of",
     "remember",
     "series_of",
-    "tell_left_out",
 ]
 
 log = logging.getLogger("shm_metrics")
@@ -84,9 +84,9 @@ def family_of(metric: Any) -> Family:
     )
 
 
-def gauge_mode(told: str) -> str:
+def gauge_mode(declared: str) -> str:
     """The mode of a gauge, by what prometheus_client was told; a value that was made by hand may say none."""
-    mode = told or "all"
+    mode = declared or "all"
     return SHARED if mode == "all" and not any(name in os.environ for name in MULTIPROCESS_VARIABLES) else mode
 
 
@@ -125,19 +125,19 @@ def bind(metric: Any, backend: MetricsBackend, handle_for: Callable[..., FamilyH
         pairs = pairs_of(metric)
         series = handle_for(backend, metric._shm_family, tuple(metric._labelnames), bool(pairs)).child(pairs)
     except (MetricConflictError, InvalidMetricError) as error:
-        tell_left_out(metric, error)
+        log_left_out(metric, error)
         return None
     setattr(metric, SERIES, series)
     return series
 
 
-_told: set[str] = set()
+_logged: set[str] = set()
 
 
-def tell_left_out(metric: Any, error: MetricsError) -> None:
+def log_left_out(metric: Any, error: MetricsError) -> None:
     """Say, once for each name, that the metric counts for its own process only."""
-    if metric._name not in _told:
-        _told.add(metric._name)
+    if metric._name not in _logged:
+        _logged.add(metric._name)
         log.error(
             "shm_metrics: %s; this %s counts for its own process only, and pages of all workers do not show it",
             error,

@@ -59,13 +59,13 @@ class RuntimeCollectors:
                 for what, (name, text) in GC_FAMILIES.items()
             }
 
-    def _collected(self, phase: str, told: dict[str, int]) -> None:
+    def _collected(self, phase: str, info: dict[str, int]) -> None:
         if phase != "stop":
             return
-        generation = told["generation"]
+        generation = info["generation"]
         cells = self._cells
         cells["collections"][generation].inc()
-        if told["collected"]:
-            cells["collected"][generation].inc(told["collected"])
-        if told["uncollectable"]:
-            cells["uncollectable"][generation].inc(told["uncollectable"])
+        if info["collected"]:
+            cells["collected"][generation].inc(info["collected"])
+        if info["uncollectable"]:
+            cells["uncollectable"][generation].inc(info["uncollectable"])

@@ -296,7 +296,7 @@ class Installation:
             try:
                 handle = self._handle(backend, series.handle.family, tuple(metric._labelnames), bool(series.pairs))
             except MetricConflictError as error:
-                binding.tell_left_out(metric, error)
+                binding.log_left_out(metric, error)
                 self._give_back(metric)
                 continue
             series.start(handle, series.pairs, move=move)

@@ -34,7 +34,7 @@ def text(original: Callable[..., bytes]) -> Callable[..., bytes]:
 
         registry = REGISTRY if registry is None else registry
         families = _families(registry, unasked or escaping)
-        return original(registry, *_told(escaping)) if families is None else render_text(families)
+        return original(registry, *_escaping_arguments(escaping)) if families is None else render_text(families)
 
     return generate_latest
 
@@ -49,7 +49,7 @@ def openmetrics(original: Callable[..., bytes]) -> Callable[..., bytes]:
         if families is not None and any(_is_native(family) for family in families):
             families = None  # later versions of the format have native histograms; prometheus_client writes them
         if families is None:
-            return original(registry, *_told(escaping), *version, **more)
+            return original(registry, *_escaping_arguments(escaping), *version, **more)
         return render_openmetrics(families)
 
     return generate_latest
@@ -60,7 +60,7 @@ def _escaping_unasked(original: Callable[..., bytes]) -> str:
     return "" if "escaping" in inspect.signature(original).parameters else "allow-utf-8"
 
 
-def _told(escaping: str) -> tuple[str, ...]:
+def _escaping_arguments(escaping: str) -> tuple[str, ...]:
     """The argument, where it says something: earlier releases do not have it."""
     return () if escaping == UNDERSCORES else (escaping,)
 

@@ -26,12 +26,12 @@ log = logging.getLogger("shm_metrics")
 originals: dict[tuple[str, str], Callable[..., Any]] = {}
 """(class, method) -> what prometheus_client has there; filled by the installation."""
 
-_told: set[str] = set()
+_logged: set[str] = set()
 
 
-def _tell(metric: Any, message: str) -> None:
-    if metric._name not in _told:
-        _told.add(metric._name)
+def _log_once(metric: Any, message: str) -> None:
+    if metric._name not in _logged:
+        _logged.add(metric._name)
         log.warning("shm_metrics: %s %s: %s; said once", metric._type, metric._name, message)
 
 
@@ -62,7 +62,7 @@ def _slowly(metric: Any, name: str, amount: Any, *more: Any) -> None:
         raise type(error)(f"{metric._type} {series.told()}: {name}({shown(amount)}): give a number") from None
     if metric._type != GAUGE and (math.isnan(number) or (metric._type == COUNTER and math.isinf(number))):
         # It would make the total of all workers worthless for ever, and raising would break an application that runs.
-        _tell(metric, f"{name}({number}) was left out")
+        _log_once(metric, f"{name}({number}) was left out")
         return
     try:
         if exemplar:
@@ -171,7 +171,7 @@ def _info_info(self: Any, val: Any) -> None:
     try:
         series._set_labels(label_pairs(val))  # any names, as prometheus_client has them: pages escape them
     except InvalidMetricError as error:
-        _tell(self, f"{error}; pages of all workers do not show it")
+        _log_once(self, f"{error}; pages of all workers do not show it")
 
 
 def _enum_state(self: Any, state: str) -> None:

@@ -6,9 +6,9 @@ __all__ = ["accepts_gzip"]
 
 
 def accepts_gzip(header: str | None) -> bool:
-    """Whether the response should be gzip: the client takes it (q > 0) and does not like identity better.
+    """Whether the response should be gzip: the client accepts it (q > 0) and does not prefer identity.
 
-    A part that cannot be read counts as absent: sending the text as it is, is never wrong.
+    A malformed part counts as absent: an uncompressed response is always valid.
     """
     weights: dict[str, float] = {}
     for part in (header or "").split(","):

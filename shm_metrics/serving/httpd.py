@@ -22,7 +22,7 @@ from http.server import BaseHTTPRequestHandler
 from socketserver import TCPServer, ThreadingMixIn
 from typing import Any
 
-from shm_metrics.serving.after_fork import tell_in_child
+from shm_metrics.serving.after_fork import renew_in_child
 from shm_metrics.serving.endpoint import Answering, Endpoint, Source, names_in_query
 
 __all__ = ["MAX_PORT", "MetricsServer", "start_http_server"]
@@ -85,7 +85,7 @@ class MetricsServer(ThreadingMixIn, TCPServer):
         if context is not None:
             # The handshake is left to the connection's thread (its first read): here it would stop the accepting.
             self.socket = context.wrap_socket(self.socket, server_side=True, do_handshake_on_connect=False)
-        tell_in_child(self)
+        renew_in_child(self)
 
     @property
     def server_port(self) -> int:

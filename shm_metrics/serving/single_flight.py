@@ -30,7 +30,7 @@ from collections.abc import Callable, Hashable
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
-from shm_metrics.serving.after_fork import tell_in_child
+from shm_metrics.serving.after_fork import renew_in_child
 
 __all__ = ["InterruptedFlightError", "SingleFlight"]
 
@@ -61,7 +61,7 @@ class SingleFlight:
 
     def __init__(self) -> None:
         self._flights: dict[Hashable, _Flight] = {}
-        tell_in_child(self)
+        renew_in_child(self)
 
     def after_fork_in_child(self) -> None:
         self._flights = {}

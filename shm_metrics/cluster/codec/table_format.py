@@ -78,8 +78,8 @@ def _place(texts: dict[str, int], text: str) -> int:
     return texts.setdefault(text, len(texts))
 
 
-def _places(texts: dict[str, int], told: Sequence[str]) -> bytes:
-    return np.array([_place(texts, text) for text in told], _ARRAY).tobytes()
+def _places(texts: dict[str, int], listed: Sequence[str]) -> bytes:
+    return np.array([_place(texts, text) for text in listed], _ARRAY).tobytes()
 
 
 def _pack_sets(texts: dict[str, int], sets: Sequence[LabelPairs]) -> Iterator[bytes]:

@@ -117,10 +117,10 @@ def packed(table: Table) -> Table:
 
 
 def _frame(kind: int, head: bytes, parts: Iterable[Part]) -> bytes:
-    told = [piece for part in parts for piece in _pack_part(part)]
-    body = b"".join([head, *told])
+    pieces = [piece for part in parts for piece in _pack_part(part)]
+    body = b"".join([head, *pieces])
     _check_limit("blob", _HEAD_OFFSET + len(body), (1 << 32) - 1)
-    start = _FRAME.pack(MAGIC, VERSION, kind, len(told) // 3, _HEAD_OFFSET + len(body))
+    start = _FRAME.pack(MAGIC, VERSION, kind, len(pieces) // 3, _HEAD_OFFSET + len(body))
     return b"".join((start, _CRC.pack(zlib.crc32(body, zlib.crc32(start))), body))
 
 

@@ -90,7 +90,7 @@ def merge(
 
 
 class Merger:
-    """Merges again and again; what it worked out of the series is kept while they do not change."""
+    """Merges blobs repeatedly; the union of their tables is cached while their series do not change."""
 
     def __init__(self) -> None:
         # One tuple, replaced as a whole: two threads may merge at once.
@@ -209,7 +209,7 @@ def _parts(counted: list[_Counted], retired: Retired | None) -> Iterator[Part]:
 
 
 def _shown(table: Table, sums: UnionSums) -> Iterator[FamilySnapshot]:
-    """A live gauge that no living instance has is gone; a sum of none is 0, as within one segment."""
+    """Yield the families of the union. A live gauge without a living instance is left out; an empty sum is 0."""
     for snapshot, start in zip(table.snapshots(sums.cells, sums.stamps), table.starts, strict=False):
         rule, live = rule_of(snapshot.family)
         alive = sums.alive[start[1] : start[1] + len(snapshot.labels)]
@@ -222,7 +222,7 @@ def _shown(table: Table, sums: UnionSums) -> Iterator[FamilySnapshot]:
 
 
 def _each(counted: list[_Counted], take: Callable[[Family], bool]) -> Iterator[FamilySnapshot]:
-    """Gauges that are one series a worker, told apart by `node` besides their pid."""
+    """Yield the gauges that have one series per worker, distinguished by `node` besides their pid."""
     families: dict[Definition, Family] = {}
     found: dict[Definition, dict[LabelPairs, tuple[float, float]]] = {}
     for blob, parts, fresh in counted:
@@ -245,6 +245,6 @@ def _each(counted: list[_Counted], take: Callable[[Family], bool]) -> Iterator[F
 
 
 def _with_node(labels: LabelPairs, node: str) -> LabelPairs:
-    """`labels` and ours; the application's own label of that name is renamed, as Prometheus renames one."""
+    """Return `labels` with `node`; an application's label of that name becomes `exported_node`, as in Prometheus."""
     renamed = ((f"exported_{name}" if name == NODE else name, value) for name, value in labels)
     return tuple(sorted((*renamed, (NODE, node))))

@@ -55,8 +55,8 @@ class TableUnion:
                 series = _positions(rows.labels, into.labels, key, indexes)
                 routes.setdefault(rule_of(rows.family), []).append(_route(rows, start, series, into, into_start))
             self._routes[table] = [
-                _Route(rule, live, *(np.concatenate(arrays) for arrays in zip(*told, strict=True)))
-                for (rule, live), told in routes.items()
+                _Route(rule, live, *(np.concatenate(arrays) for arrays in zip(*found_routes, strict=True)))
+                for (rule, live), found_routes in routes.items()
             ]
 
     def routes(self, table: Table) -> Sequence[_Route]:

@@ -19,7 +19,7 @@ __all__ = ["Blob", "Folded", "Part", "Retired"]
 class Part:
     """Some families with their values.
 
-    low: what the cells are short of the exact sums, in the totals of the retired (see exact.py); None: nothing.
+    low: what the cells lack of the exact sums, in the retired totals (see compensated_sum.py); None: nothing.
     """
 
     table: Table
@@ -33,7 +33,7 @@ class Part:
 
 @dataclass(frozen=True, eq=False)
 class Blob:
-    """The absolute aggregate of one instance: publishing it twice is publishing it once.
+    """The absolute aggregate of one instance. Publishing is idempotent.
 
     instance: 32 hex digits, one incarnation of one segment. host, pid: for people.
     sequence: grows with each publish of the instance. token: the fencing token it was published under.

@@ -63,8 +63,8 @@ class Capture:
             self._kept = key, _orders(items)
         orders = self._kept[1]
         cells = np.concatenate([np.empty(0), *(array for item in items for array in _cells(item))])
-        told = [item.stamps for item in items if isinstance(item, FamilySnapshot) and item.stamps is not None]
-        stamps = np.floor(np.concatenate([np.empty(0), *told]) * STAMP_STEPS) / STAMP_STEPS
+        set_at = [item.stamps for item in items if isinstance(item, FamilySnapshot) and item.stamps is not None]
+        stamps = np.floor(np.concatenate([np.empty(0), *set_at]) * STAMP_STEPS) / STAMP_STEPS
         parts = tuple(Part(order.table, cells[order.cells], stamps[order.stamps]) for order in orders)
         at = snapshot.taken_at if published_at is None else published_at
         return Blob(snapshot.incarnation, host, pid, created_at, at, sequence, token, interval, parts)

@@ -82,7 +82,7 @@ class Rows:
 class Table:
     """Compared by identity: two blobs with the same series have the same table, if it was decoded or captured once.
 
-    packed: its compressed bytes, with their digest and their length before, where somebody has made them.
+    packed: its compressed bytes, their digest and their length before compression, once they have been made.
     """
 
     families: tuple[Rows, ...]

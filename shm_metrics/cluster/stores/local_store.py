@@ -1,7 +1,7 @@
-"""Blobs, leases and the retired record on one host: a file beside the segment, and the segment's publisher byte.
+"""Blobs, leases and the retired record on one host: a file beside the segment, and the segment's publisher lock.
 
-The kernel drops the byte when its holder dies, so the lease needs no term: `ttl` is not looked at, and a holder that
-is stopped keeps it. Who holds it for one scope can have the other one, too: one host has one leader.
+The kernel releases the lock when its holder dies, so the lease needs no term: `ttl` is ignored, and a stopped holder
+keeps the lease. The holder of one scope can also acquire the other: one host has one leader.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ __all__ = ["LocalStore"]
 
 
 class LocalStore:
-    """blob_ttl: seconds that a blob outlives its last publish."""
+    """The store without a cache. blob_ttl: seconds that a blob outlives its last publish."""
 
     strategy = LOCAL_ONLY
     round_trips = 0
@@ -78,15 +78,15 @@ class LocalStore:
         return self._held.get(grant.scope) == grant
 
     def _look(self) -> None:
-        """Forget what we held if the byte is gone: with a fork, a close, or the segment it was of."""
+        """Forget the held leases if the lock is gone: after a fork, a close, or the end of the segment."""
         if self._held and (self._segment.abandoned or not self._hold.has(self._segment.publisher)):
             self._held.clear()
 
     def _check(self, grant: Grant, kept: Kept | None) -> None:
         if not self._has(grant):
-            raise lease_lost(self._file.told, grant)
+            raise lease_lost(self._file.display_name, grant)
         if kept is not None and kept.token > grant.token:
-            raise fenced(self._file.told, grant)
+            raise fenced(self._file.display_name, grant)
 
     # -- blobs ----------------------------------------------------------------------------------------------------
 
@@ -95,7 +95,7 @@ class LocalStore:
             there = content.blobs.get(instance)
             self._check(grant, there)
             if there is not None and there.number > sequence:
-                raise newer_is_there(self._file.told, instance, there.number, sequence)
+                raise newer_is_there(self._file.display_name, instance, there.number, sequence)
             if there is None or there.number != sequence:
                 content.blobs[instance] = Kept(sequence, grant.token, time(), blob)
             oldest = time() - self._blob_ttl
@@ -167,7 +167,7 @@ class LocalStore:
         self._file.change(restore)
 
     def forget(self) -> None:
-        """There is no connection; the byte is the parent's anyway."""
+        """Do nothing: there is no connection, and the lock stays with the parent."""
 
     def close(self) -> None:
         for grant in list(self._held.values()):

@@ -1,17 +1,17 @@
 """Blobs, leases and the retired record in Memcached, by add, gets and cas.
 
-A lease is a record that its holder renews by changing it. It expires by itself; but Memcached counts in seconds, and
-whoever waits can do better: a record that it has watched unchanged for a whole term is of a holder that did not renew
-it, and is taken over by compare-and-set. Only durations of one's own clock are compared, never two hosts' clocks.
+A lease is a record that its holder renews by changing it. It expires by itself, but Memcached counts in seconds. A
+contender can do better: a record that it has seen unchanged for a whole term was not renewed, and is taken over by
+compare-and-swap. Only durations on one clock are compared, never clocks of different hosts.
 
-acquire(), which becomes the fence described in protocol.py:
+acquire() builds the fence described in protocol.py:
 
     1. add the lease, or take it over; it has no token yet, so it allows nothing
-    2. the next token: greater than the scope's last one, than what guarded data carries, and than the unix time in us
-       (so that it grows also when the cache was flushed)
-    3. put the token on the head of what the scope guards: from here on no older holder's write is accepted, since each
-       compares and sets this head
-    4. put the token into the lease, if it is still ours
+    2. take the next token: greater than the scope's last one, than the token of the guarded data, and than the Unix
+       time in microseconds (so that it also grows after a flush)
+    3. put the token on the head of what the scope guards: from here on no write of an older holder succeeds, since each
+       compares and swaps this head
+    4. put the token into the lease, if this process still holds it
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ class MemcachedStore:
         return self._with_token(scope, owner, ttl) if answer else LeaseRefused()
 
     def _left(self, scope: str, data: bytes, lease: LeaseRecord | None) -> float:
-        """Seconds until the lease that we see will have been left alone for its term."""
+        """Return the seconds until the lease will have been seen unchanged for its term."""
         seen, since = self._watched.get(scope, (None, 0.0))
         if seen != data:
             since = self._clock()
@@ -126,7 +126,7 @@ class MemcachedStore:
         return 0.0 if lease is None else since + lease.term - self._clock()
 
     def _with_token(self, scope: str, owner: str, ttl: float) -> Grant | LeaseRefused:
-        """Steps 2 to 4; the lease is ours, or was a moment ago."""
+        """Run steps 2 to 4 of acquire(); this process has just taken the lease."""
         fence = self.key("fence", scope)
         guarded = self._guarded(scope)
 
@@ -182,11 +182,11 @@ class MemcachedStore:
     def _check_lease(self, grant: Grant, data: bytes | None) -> None:
         lease = LeaseRecord.decode(data)
         if lease is None or not lease.is_of(grant.owner, grant.token):
-            raise lease_lost(self._ring.told, grant)
+            raise lease_lost(self._ring.display_name, grant)
 
     def _check_fence(self, grant: Grant, head: Head | None) -> None:
         if head is not None and head.token > grant.token:
-            raise fenced(self._ring.told, grant)
+            raise fenced(self._ring.display_name, grant)
 
     def _guarded(self, scope: str) -> str:
         instance = guarded_instance(scope)
@@ -213,7 +213,7 @@ class MemcachedStore:
                 obsolete = None if not written else replaced if head.id == new.id else new
                 return Keep(_Outcome(obsolete, enlisted=enlisted))
             if head is not None and head.number > sequence:
-                raise newer_is_there(self._ring.told, instance, head.number, sequence)
+                raise newer_is_there(self._ring.display_name, instance, head.number, sequence)
             if not written:
                 self._write(new, parts, self._blob_seconds)
                 written = True
@@ -227,7 +227,9 @@ class MemcachedStore:
         if not outcome.enlisted:
             self._enlist(instance)
         if not self.renew(grant, ttl):
-            raise LockLostError(f"{self._ring.told}: the lease of {grant.scope} ran out while its blob was written")
+            raise LockLostError(
+                f"{self._ring.display_name}: the lease of {grant.scope} ran out while its blob was written"
+            )
 
     def instances(self) -> dict[str, int]:
         shards = self._ring.get(self.key("directory", str(n)) for n in range(DIRECTORY_SHARDS))
@@ -261,7 +263,7 @@ class MemcachedStore:
             try:
                 whole[instance] = chunks.join(found[key] for key in keys)
             except (KeyError, WireFormatError):
-                pass  # evicted, replaced since, or damaged: it is as if it were not there, which its publisher mends
+                pass  # evicted, replaced since, or damaged: it counts as missing until it is published again
         return whole
 
     def _is_whole(self, head: Head | None) -> bool:
@@ -277,7 +279,7 @@ class MemcachedStore:
     # -- the directory --------------------------------------------------------------------------------------------
 
     def _enlist(self, instance: str) -> None:
-        """Put it into its shard, and leave out those of the shard that have no blob any more."""
+        """Add the instance to its shard, and remove instances of the shard that have no blob any more."""
 
         def with_it(present: list[str]) -> list[str]:
             return [*self._heads(each for each in present if each != instance), instance]
@@ -291,7 +293,7 @@ class MemcachedStore:
         for shard, some in shards.items():
 
             def without(present: list[str], some: set[str] = some) -> list[str]:
-                # One that publishes again just now has written its blob before it looks at the shard.
+                # An instance that is publishing again has written its blob before it reads the shard.
                 again = self._heads(some.intersection(present))
                 return [each for each in present if each not in some or each in again]
 
@@ -432,7 +434,7 @@ class MemcachedStore:
         return self._ring.gets([key]).get(key, (None, b""))
 
     def _too_busy(self, key: str) -> SyncError:
-        return SyncError(f"{self._ring.told}: {key} was changed by others {TRIES} times while we tried to")
+        return SyncError(f"{self._ring.display_name}: {key}: {TRIES} attempts lost to other writers")
 
 
 def _expiry(ttl: float) -> int:

@@ -55,14 +55,14 @@ class RedisStore:
     def acquire(self, scope: str, owner: str, ttl: float) -> Grant | LeaseRefused:
         instance = guarded_instance(scope)
         guarded = self.key("retired") if instance is None else self.key("blob", instance)
-        granted, told = self._run(
+        granted, answer = self._run(
             redis_scripts.ACQUIRE,
             [self._lease(scope), self.key("fence", scope), guarded],
             [owner, _ms(ttl), self._blob_ms],
         )
         if granted:
-            return Grant(scope, owner, int(told))
-        return LeaseRefused(max(int(told), 0) / 1000)
+            return Grant(scope, owner, int(answer))
+        return LeaseRefused(max(int(answer), 0) / 1000)
 
     def renew(self, grant: Grant, ttl: float) -> bool:
         return bool(self._run(redis_scripts.RENEW, [self._lease(grant.scope)], [_holder(grant), _ms(ttl)]))
@@ -77,7 +77,7 @@ class RedisStore:
 
     def publish(self, grant: Grant, instance: str, blob: bytes, sequence: int, ttl: float) -> None:
         keys = [self._lease(grant.scope), self.key("blob", instance), self.key("instances")]
-        told = [
+        arguments = [
             _holder(grant),
             _ms(ttl),
             instance,
@@ -86,9 +86,9 @@ class RedisStore:
             blob,
             self._blob_ms,
         ]
-        answer = bytes(self._run(redis_scripts.PUBLISH, keys, told))
+        answer = bytes(self._run(redis_scripts.PUBLISH, keys, arguments))
         if answer.isdigit():
-            raise newer_is_there(self._connector.told, instance, int(answer), sequence)
+            raise newer_is_there(self._connector.display_name, instance, int(answer), sequence)
         self._check_fence(answer, grant)
 
     def instances(self) -> dict[str, int]:
@@ -126,17 +126,17 @@ class RedisStore:
         keys += [self._tombstone(instance, gone[instance]) for instance in tombstones]
         keys += [self._tombstone(instance, sequence) for instance, sequence in forget.items()]
         keys += [self.key("blob", instance) for instance in gone]
-        told: list[Any] = [
+        arguments: list[Any] = [
             _holder(grant),
             redis_scripts.digits(expected_version),
             redis_scripts.digits(version),
             redis_scripts.digits(grant.token),
             record,
         ]
-        told += [len(tombstones), len(forget), *tombstones.values()]
+        arguments += [len(tombstones), len(forget), *tombstones.values()]
         for instance, sequence in gone.items():
-            told += [instance, redis_scripts.digits(sequence)]
-        answer = bytes(self._run(redis_scripts.COMMIT_FOLD, keys, told))
+            arguments += [instance, redis_scripts.digits(sequence)]
+        answer = bytes(self._run(redis_scripts.COMMIT_FOLD, keys, arguments))
         if answer == b"other":
             return False
         self._check_fence(answer, grant)
@@ -170,9 +170,9 @@ class RedisStore:
 
     def _check_fence(self, answer: bytes, grant: Grant) -> None:
         if answer == b"lost":
-            raise lease_lost(self._connector.told, grant)
+            raise lease_lost(self._connector.display_name, grant)
         if answer == b"fenced":
-            raise fenced(self._connector.told, grant)
+            raise fenced(self._connector.display_name, grant)
 
     def _many(self, named: Iterable[tuple[str, bytes]]) -> dict[str, bytes]:
         found: dict[str, bytes] = {}
@@ -183,12 +183,12 @@ class RedisStore:
             found.update((name, value) for (name, _), value in zip(some, values, strict=True) if value is not None)
         return found
 
-    def _run(self, script: redis_scripts.Script, keys: list[bytes], told: list[Any]) -> Any:
+    def _run(self, script: redis_scripts.Script, keys: list[bytes], arguments: list[Any]) -> Any:
         no_script = self._connector.library.exceptions.NoScriptError
         try:
-            return self._ask("EVALSHA", script.sha, len(keys), *keys, *told)
+            return self._ask("EVALSHA", script.sha, len(keys), *keys, *arguments)
         except no_script:
-            return self._call("EVAL", script.text, len(keys), *keys, *told)
+            return self._call("EVAL", script.text, len(keys), *keys, *arguments)
         except self._errors() as error:
             raise self._sync_error(error) from error
 
@@ -199,8 +199,10 @@ class RedisStore:
             raise self._sync_error(error) from error
 
     def _ask(self, *command: Any) -> Any:
-        """Once more when the connection broke, the reply with it: everything we send may be repeated. A time-out is
-        not repeated: whoever waits has waited long enough."""
+        """Send a command; retry once after a broken connection, for every command is idempotent.
+
+        A time-out is not retried: the caller has waited long enough.
+        """
         broken = self._connector.library.exceptions.ConnectionError
         try:
             return self._ask_once(*command)
@@ -209,7 +211,7 @@ class RedisStore:
 
     def _ask_once(self, *command: Any) -> Any:
         if self._closed:  # a scrape that waited while we were closed must not open a connection that nobody closes
-            raise SyncError(f"{self._connector.told}: closed")
+            raise SyncError(f"{self._connector.display_name}: closed")
         if self._pid != os.getpid():  # forked: the parent's connections are the parent's
             self._client, self._pid = None, os.getpid()
         if self._client is None:
@@ -224,7 +226,7 @@ class RedisStore:
         return (exceptions.ValkeyError, exceptions.ValkeyClusterException, OSError)
 
     def _sync_error(self, error: Exception) -> SyncError:
-        return SyncError(f"{self._connector.told}: {type(error).__name__}: {error}")
+        return SyncError(f"{self._connector.display_name}: {type(error).__name__}: {error}")
 
 
 def _holder(grant: Grant) -> bytes:

@@ -1,12 +1,11 @@
-"""The file of the local store: everything that a cache would keep, replaced as a whole.
+"""The file of the local store: everything that a cache would hold, replaced as a whole.
 
     +----------+----------------+-------------+-------------------------------+------------------------+
     | SHMSNAP1 | u32 of header  | header JSON | the values, one after another | crc32 of all before it |
     +----------+----------------+-------------+-------------------------------+------------------------+
 
-Read-modify-write is done under a lock of its own (a byte of <path>.lock): also two incarnations of one segment, the old
-one about to end, then lose nothing of each other. The new content is renamed over the old, so that a reader sees one or
-the other.
+Read-modify-write holds a lock of its own (a byte of <path>.lock), so that two incarnations of one segment, the old one
+about to end, do not overwrite each other's changes. The new content is renamed over the old: a reader sees one of them.
 """
 
 from __future__ import annotations
@@ -85,20 +84,20 @@ class Content:
 
 
 class SnapshotFile:
-    """path: None keeps it in the memory of this process."""
+    """The file at `path`; None keeps the content in the memory of this process."""
 
     def __init__(self, path: str | None, timeout: float) -> None:
         self.path = path
         self._timeout = timeout
         self._memory = Content().encode()
-        self._told = False
+        self._logged = False
 
     @property
-    def told(self) -> str:
+    def display_name(self) -> str:
         return self.path or "(private memory)"
 
     def read(self) -> Content:
-        """Empty if there is no file, or a damaged one, which is logged once. Raises SyncError."""
+        """Return the content; empty if the file is missing or damaged, which is logged once. Raise SyncError."""
         data = self._memory
         try:
             if self.path is not None:
@@ -108,15 +107,15 @@ class SnapshotFile:
         except FileNotFoundError:
             return Content()
         except OSError as error:
-            raise SyncError(f"{self.told}: cannot be read: {error.strerror}") from error
+            raise SyncError(f"{self.display_name}: cannot be read: {error.strerror}") from error
         except (ValueError, KeyError, TypeError, struct.error) as error:
-            if not self._told:
-                self._told = True
-                log.warning("%s: %s; what it held is lost, and it is written anew", self.told, error)
+            if not self._logged:
+                self._logged = True
+                log.warning("%s: %s; its content is lost, and it will be replaced", self.display_name, error)
             return Content()
 
     def change(self, change: Callable[[Content], Answer]) -> Answer:
-        """Let `change` work on the content, and put the result in place, unless it raises. Raises SyncError."""
+        """Apply `change` to the content and write the result, unless `change` raises. Raise SyncError."""
         if self.path is None:
             content = Content.decode(self._memory)
             answer = change(content)
@@ -127,21 +126,23 @@ class SnapshotFile:
             locks = FileLocks(os.open(f"{self.path}.lock", flags, 0o600))
             try:
                 if not locks.wait_exclusive(_LOCK, self._timeout):
-                    raise SyncError(f"{self.told}: another process has it locked for more than {self._timeout} s")
+                    raise SyncError(
+                        f"{self.display_name}: another process has it locked for more than {self._timeout} s"
+                    )
                 content = self.read()
                 answer = change(content)
                 put_in_place(self.path, content.encode())
-                # Said, not left to close(): a child forked meanwhile has the same description open.
+                # Explicitly, not by close(): a child forked meanwhile has the same file description open.
                 locks.release(_LOCK)
             finally:
                 locks.close()
         except OSError as error:
-            raise SyncError(f"{self.told}: cannot be written: {error.strerror}") from error
+            raise SyncError(f"{self.display_name}: cannot be written: {error.strerror}") from error
         return answer
 
 
 def put_in_place(path: str, data: bytes) -> None:
-    """The file's whole content, in place of the one before. Raises OSError."""
+    """Replace the content of a file atomically. Raise OSError."""
     beside = f"{path}.{os.getpid()}.new"
     try:
         fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
