@@ -72,7 +72,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _watch_until_stopped(exporter: Exporter, stop: socket.socket) -> None:
-    """Be present at whatever segment is there, and say when that changes; until `stop` can be read."""
+    """Attach to the current segment and log changes of it, until `stop` is readable."""
     before = ""
     while True:
         try:
@@ -80,7 +80,7 @@ def _watch_until_stopped(exporter: Exporter, stop: socket.socket) -> None:
         except (FileNotFoundError, SegmentError) as error:
             now = f"waiting: {error}"
         if now != before:
-            # A name is this user's own: whoever started it as somebody else would wait for ever.
+            # Names are per user: a command that another user started would wait for ever.
             log.info("%s%s", now, others_there(exporter.place) if now.startswith("waiting") else "")
         before = now
         if select.select([stop], [], [], LOOK_SECONDS)[0]:
@@ -89,9 +89,9 @@ def _watch_until_stopped(exporter: Exporter, stop: socket.socket) -> None:
 
 @contextmanager
 def _stop_signal() -> Iterator[socket.socket]:
-    """A socket that can be read as soon as SIGTERM or SIGINT has come; nothing is interrupted in the middle.
+    """Yield a socket that becomes readable on SIGTERM or SIGINT, without interrupting anything.
 
-    Not a mask and sigwait: numpy brings threads of its own, which would die of the signal in our place.
+    Not a mask and sigwait: a thread of numpy would receive the signal and die of it.
     """
     stop, sender = socket.socketpair()
     with stop, sender:

@@ -1,4 +1,4 @@
 """Thin edges to the programs that run workers.
 
-Lives here: hooks that add names and presence. May not: anything that counting depends on; without them it is as exact.
+Lives here: hooks that add names and presence. May not: anything that counting depends on; it is exact without them.
 """

@@ -7,13 +7,13 @@ task.started; task.completed and task.failed with the duration; task.cancelled f
 task.retried and task.rejected, which the default rules leave alone. handler_class is the task's name; `queue` is there
 for rules of your own.
 
-Who tells the end of a run:
+Which process reports the end of a run:
 
     it returned, failed, retried, was ignored or rejected     the process that ran it, with the duration
     its child was killed, or left by SystemExit; revoked      the worker, without; the child may get as far as postrun,
-                                                              with no state, and must not tell it too
+                                                              with no state, and must not report it too
     a hard time limit                                         the worker; of prefork, twice
-    a child that was killed, and the message requeued         nobody; it is started anew
+    a child that was killed, and the message requeued         none; the task runs again
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def connect(*, entity: str = "task", to: Any = None) -> Callable[[], None]:
     began: WeakKeyDictionary[Any, float] = WeakKeyDictionary()
     """When each run under way in this process began. By its request: a task that is retried has one id for its runs."""
     timed_out: dict[Any, None] = {}
-    """Ids of tasks that were delivery to have failed at a hard time limit, and will be delivery so once more."""
+    """Ids of tasks whose failure at a hard time limit was reported once, and will be reported again."""
 
     def fields(task: Any, request: Any = None, **more: Any) -> dict[str, Any]:
         request = getattr(task, "request", None) if request is None else request
@@ -55,7 +55,7 @@ def connect(*, entity: str = "task", to: Any = None) -> Callable[[], None]:
     @guarded
     def started(sender: Any = None, task_id: Any = None, task: Any = None, **_: Any) -> None:
         began[task.request] = perf_counter()
-        timed_out.pop(task_id, None)  # of an earlier run, in a pool of one process, which is delivery once
+        timed_out.pop(task_id, None)  # of an earlier run in a pool of one process, which is reported only once
         emit(f"{entity}.started", fields(task))
 
     @guarded
@@ -101,6 +101,6 @@ def connect(*, entity: str = "task", to: Any = None) -> Callable[[], None]:
 
 
 def _in_a_child() -> bool:
-    """Whether this is a child of the pool `prefork`, whose worker tells when it is lost."""
+    """Whether this is a child of the pool `prefork`, whose worker reports its loss."""
     billiard: Any = sys.modules.get("billiard")
     return billiard is not None and billiard.current_process().name != "MainProcess"

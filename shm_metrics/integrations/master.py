@@ -1,7 +1,6 @@
-"""What a server's master does for its workers, and a worker at its start, whichever server it is.
+"""What the master of any server does for its workers, and a worker at its start.
 
-Nothing here stops an application: what cannot be
-done is said in the log.
+Nothing here stops an application: failures are logged.
 """
 
 from __future__ import annotations
@@ -33,10 +32,10 @@ def publish_settings(
     namespace: str | None,
     sync_options: Mapping[str, Any] | None,
 ) -> None:
-    """Put what setup() was name into the environment, where the workers find it; None leaves a variable as it is.
+    """Put the options of setup() into the environment, where the workers find them; None leaves a variable unchanged.
 
-    Raises InvalidMetricError for what cannot be meant. A cluster that the environment itself says wrongly is logged,
-    here and not by every worker, and the application does without it.
+    Invalid options raise InvalidMetricError. Invalid cluster settings in the environment are logged here, once, and the
+    application runs without a cluster.
     """
     if segment is not None:
         name = os.fspath(segment)
@@ -47,15 +46,15 @@ def publish_settings(
     try:
         cluster_options()
     except InvalidMetricError as error:
-        log.error("shm_metrics: %s; until that is put right the workers take part in no cluster", error)
+        log.error("shm_metrics: %s; until this is corrected the workers take part in no cluster", error)
         ignore_cluster()
 
 
 def install_drop_in(log: Log) -> None:
     """Install the drop-in for prometheus_client, if the environment asks for it.
 
-    Once the master is present: the segment is then made with what setup() was name. With a preloaded application the
-    metrics exist already, and what they counted goes along.
+    Call it once the master is present, so that the segment is made with the options of setup(). With a preloaded
+    application the metrics exist already, and their counts are carried over.
     """
     if not prometheus.is_wanted():
         return
@@ -66,7 +65,7 @@ def install_drop_in(log: Log) -> None:
 
 
 def start_sync(find: Callable[[], MetricsBackend | None], log: Log) -> None:
-    """In a worker: keep the cluster informed of what the backend counts, if there is one and it has a cache."""
+    """In a worker, publish the counts of the backend to the cluster, if there is one and it has a cache."""
     try:
         backend = find()
         if backend is not None:

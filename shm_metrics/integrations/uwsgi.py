@@ -7,14 +7,14 @@
     # uwsgi.ini
     shared-import = metrics_conf
 
-No count depends on it. What it adds:
+Counting works without it. It adds:
 
     drop-in    with SHM_METRICS_PROMETHEUS=1 in the environment it is installed in the master, before the application
-    presence   the master is present at the segment: its workers may all die at once, and the next ones go on where they
-               stopped; so does a chain reload. (A preloaded application makes the master present by itself.)
-    cluster    with a cache (setup(cache=...) or SHM_METRICS_CACHE) each worker has the thread that keeps the cluster
-               informed; uWSGI runs threads only with `enable-threads = true`
-    roles      the worker table and per-worker metrics say `uwsgi worker 3`, `uwsgi mule 1`, `uwsgi spooler`
+    presence   the master attaches to the segment: if all workers die at once, the next ones continue from their counts,
+               also after a chain reload. (A preloaded application attaches the master by itself.)
+    cluster    with a cache (setup(cache=...) or SHM_METRICS_CACHE) each worker has the thread that publishes to the
+               cluster; uWSGI runs threads only with `enable-threads = true`
+    roles      the worker table and per-worker metrics show `uwsgi worker 3`, `uwsgi mule 1`, `uwsgi spooler`
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def setup(
     namespace: str | None = None,
     sync_options: Mapping[str, Any] | None = None,
 ) -> None:
-    """Called in the master, from a file that `shared-import` names. Outside uWSGI it only says which segment.
+    """Set up the master; call it from a file that `shared-import` names. Outside uWSGI it only sets the environment.
 
     segment: name, or path if it has a slash; becomes SHM_METRICS_SEGMENT, so that the application need not say it
         again. Left out: what the variable says, else "default".
@@ -61,8 +61,8 @@ def setup(
     cache, sync_interval, namespace, sync_options: of the cluster; see MetricsBackend. They become variables of the
         environment, from SHM_METRICS_CACHE on, and the workers publish without being asked. The cache is a URL here.
 
-    Raises InvalidMetricError for options that cannot be meant. What the environment says beside them stops nothing: it
-    is logged, and the application goes on without.
+    Invalid options raise InvalidMetricError. Invalid cluster settings in the environment are logged, and the
+    application runs without a cluster.
     """
     global _held
     master.publish_settings(segment, cache, sync_interval, namespace, sync_options)
@@ -72,7 +72,7 @@ def setup(
     try:
         _held = Presence(place_for(), Layout(rows, slots), keep=keep)
     except (SegmentError, InvalidMetricError, OSError) as error:  # invalid: the name that the variable says
-        # The application must not suffer: its workers count all the same, if they can.
+        # The application must not fail: its workers can count without the master.
         log.error("shm_metrics: the uWSGI master cannot be present: %s", error)
     master.install_drop_in(log)
 

@@ -4,20 +4,21 @@
 
     shm_metrics.prometheus.install()
 
-Before or after the metrics exist; nothing else of the application changes. `uninstall()` restores everything.
+It can be called before or after the metrics are made; nothing else of the application changes. `uninstall()` restores
+everything.
 
-Lives here: the two calls. May not: import prometheus_client before somebody calls install().
+Lives here: the two calls. May not: import prometheus_client before install() is called.
 
-    installation   what is installed, and where it counts
-    replacing      attributes and functions replaced in place, and put back
-    methods        what stands in the metric classes while it is installed
-    binding        a prometheus_client metric -> its series in the segment
-    living         the metrics that it knows, none of them kept alive
-    values         what stands where prometheus_client's ValueClass stands
-    workers        several workers in one process, told apart by prometheus_client's process_identifier
-    reading        the segment as prometheus_client's Metric objects, for its registries and collectors
-    pages          generate_latest
-    collectors     python_gc_* and python_info of all workers
+    installation       what is installed, and where it counts
+    patching           replaces attributes and functions in place, and restores them
+    patched_methods    the methods of the metric classes while it is installed
+    binding            a prometheus_client metric -> its series in the segment
+    weak_identity_set  the known metrics, none of them kept alive
+    values             the replacement of prometheus_client's ValueClass
+    workers            several workers in one process, distinguished by prometheus_client's process_identifier
+    registry_views     the segment as prometheus_client's Metric objects, for its registries and collectors
+    pages              generate_latest
+    collectors         python_gc_* and python_info of all workers
 """
 
 from __future__ import annotations
@@ -32,11 +33,11 @@ ENABLE_VARIABLE = "SHM_METRICS_PROMETHEUS"
 
 
 def install(backend: MetricsBackend | None = None) -> MetricsBackend:
-    """Have prometheus_client's metrics, existing ones too, count in `backend`, which is returned.
+    """Make prometheus_client's metrics, also existing ones, count in `backend`; return it.
 
-    backend: None is the default one: the segment that SHM_METRICS_SEGMENT names, else "default".
-    What a metric had counted in this process is taken along, unless it was counted by the process this one was forked
-    from. Called again, nothing happens.
+    backend: None for the default one: the segment that SHM_METRICS_SEGMENT names, else "default".
+    Counts that a metric already has are carried over, unless the parent of a forked process counted them. Calling
+    install() again does nothing.
 
     Raises MetricsError when it is installed with another backend, or prometheus_client is missing.
     """
@@ -46,12 +47,12 @@ def install(backend: MetricsBackend | None = None) -> MetricsBackend:
 
 
 def uninstall() -> None:
-    """Restore prometheus_client: what this worker's row holds of each metric goes back into the process' own memory."""
+    """Restore prometheus_client; each metric continues in process memory from what this worker's row holds."""
     from shm_metrics.prometheus.installation import uninstall
 
     uninstall()
 
 
 def is_wanted() -> bool:
-    """Whether SHM_METRICS_PROMETHEUS asks for it (1, true, yes, on). Who reads it: the hooks of a server."""
+    """Whether SHM_METRICS_PROMETHEUS enables the drop-in (1, true, yes, on); read by the hooks of servers."""
     return os.environ.get(ENABLE_VARIABLE, "").strip().lower() in ("1", "true", "yes", "on")

@@ -1,7 +1,7 @@
-"""What prometheus_client's platform and GC collectors tell, of all workers.
+"""The metrics of prometheus_client's platform and GC collectors, for all workers.
 
-A worker's garbage collector can be asked by that worker only, so each worker counts its own collections as they happen,
-from install() on. The callback runs inside the collector: it takes no lock and keeps nothing.
+A process can only examine its own garbage collector, so each worker counts its collections as they happen, from
+install() on. The callback runs inside the collector: it takes no lock and allocates nothing that stays.
 """
 
 from __future__ import annotations

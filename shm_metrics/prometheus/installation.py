@@ -32,7 +32,7 @@ _lock = RLock()
 
 
 def current() -> Installation:
-    """What is installed. Raises MetricsError when nothing is."""
+    """Return the current installation. Raise MetricsError when there is none."""
     if _installed is None:
         raise MetricsError("shm_metrics.prometheus is not installed; call shm_metrics.prometheus.install()")
     return _installed
@@ -69,7 +69,10 @@ def uninstall() -> None:
 
 
 class Installation:
-    """backend: where metrics count. follows_default: and go along when another backend becomes the default one."""
+    """The installed drop-in.
+
+    backend: where metrics count. follows_default: whether they move when another backend becomes the default one.
+    """
 
     def __init__(self, backend: MetricsBackend, *, follows_default: bool) -> None:
         if backend.read_only:
@@ -102,7 +105,7 @@ class Installation:
     # -- in place -------------------------------------------------------------------------------------------------
 
     def put_in_place(self) -> None:
-        """Replace what is to be replaced, and adopt the metrics that exist."""
+        """Patch prometheus_client, and adopt the existing metrics."""
         from prometheus_client import exposition, metrics, multiprocess, registry, values
         from prometheus_client.openmetrics import exposition as openmetrics
 
@@ -139,7 +142,7 @@ class Installation:
             follow_default(self)
 
     def take_out(self) -> None:
-        """Put everything back; each metric goes on in its process' memory from what this worker's row holds."""
+        """Restore everything; each metric continues in process memory from what this worker's row holds."""
         self._runtime.stop()
         self._patches.restore()
         for metric in self.metrics:
@@ -161,15 +164,15 @@ class Installation:
     # -- metrics --------------------------------------------------------------------------------------------------
 
     def take_in(self, metric: Any) -> None:
-        """A metric has just been made: have it count in the segment."""
+        """Make a new metric count in the segment."""
         if metric._type not in binding.KINDS:
-            return  # its values count there, and what it says of them is its own
+            return  # a foreign type: its values count in the segment, and it renders them itself
         if not metric._is_observable():
             self._take_in_parent(metric)
             return
         values = _values_of(metric)
         if not all(isinstance(value, SegmentValue) for value in values):
-            return  # somebody chose another value class
+            return  # the application chose another value class
         metric._shm_family = binding.family_of(metric)
         for value in values:
             value.family = metric._shm_family
@@ -184,9 +187,9 @@ class Installation:
     def _handle(
         self, backend: MetricsBackend, family: Family, labelnames: tuple[str, ...], labelled: bool
     ) -> FamilyHandle:
-        """This process' hold on a family. One that all its metrics of this process have given up gives way to it.
+        """Return this process' handle of a family. It replaces one whose metrics were all unregistered.
 
-        Raises MetricConflictError.
+        Raise MetricConflictError.
         """
         families = backend.families
         before = families.handles.get(family.name)
@@ -201,7 +204,7 @@ class Installation:
         return handle
 
     def _is_wanted(self, handle: FamilyHandle) -> bool:
-        """Whether a metric of this definition is living that was not unregistered."""
+        """Whether a metric of this definition exists that was not unregistered."""
         return any(
             metric._name == handle.family.name
             and not metric._labelvalues
@@ -211,14 +214,14 @@ class Installation:
         )
 
     def registered(self, registry: Any, collector: Any, name: str) -> None:
-        """A collector is in a registry now. name: of its family, if it is a metric."""
+        """Note that a collector was registered. name: of its family, if it is a metric."""
         self._registries.add(registry)
         self._given_up.discard(collector)
         if registry is self.client.REGISTRY:
             self.hidden.discard(name)
 
     def unregistered(self, registry: Any, collector: Any, name: str) -> None:
-        """A collector is not in a registry any more."""
+        """Note that a collector was unregistered."""
         if name and not any(collector in each._collector_to_names for each in self._registries):
             self._given_up.add(collector)
         if name and registry is self.client.REGISTRY:
@@ -230,7 +233,7 @@ class Installation:
         self.parents.add(metric)
 
     def _give_back(self, metric: Any) -> None:
-        """Have a metric count in its process' own memory, from what this worker's row holds."""
+        """Make a metric count in process memory again, from what this worker's row holds."""
         from prometheus_client import values
 
         numbers = _numbers(metric) if metric in self.metrics else []
@@ -252,7 +255,7 @@ class Installation:
 
     def _adopt(self, metrics: list[Any]) -> None:
         inherited = binding.begun_by_another(metrics)
-        # Of two definitions of one name, the one that the default registry has is the one that is wanted.
+        # Of two definitions of one name, that of the default registry wins.
         registered = {id(collector) for collector in self.client.REGISTRY._collector_to_names}
         known = [metric for metric in metrics if id(metric) in registered]
         wanted = {id(each) for metric in known for each in (metric, *getattr(metric, "_metrics", {}).values())}
@@ -286,7 +289,7 @@ class Installation:
     # -- following ------------------------------------------------------------------------------------------------
 
     def attach(self, backend: MetricsBackend, *, move: bool = False) -> None:
-        """Count in `backend` from now on; move: and take along what this process counted so far."""
+        """Count in `backend` from now on. move: also move what this process has counted so far."""
         self.worker.backend = backend
         started: set[int] = set()  # two metrics of one name have one series, which moves once
         for metric in self.metrics:
@@ -305,7 +308,7 @@ class Installation:
         self._runtime.attach(backend)
 
     def after_fork(self) -> None:
-        """In the child: locks of metrics may be held by threads that are not here."""
+        """In the child, renew the locks of metrics: threads of the parent may have held them."""
         for metric in (*self.metrics, *self.parents):
             patched_methods.renew_locks(metric)
 
@@ -328,7 +331,7 @@ def _enum_init(self: Any, *args: Any, **kwargs: Any) -> None:
 
 
 def _values_of(metric: Any) -> list[Any]:
-    """The values of a metric, in a fixed order; none of those that prometheus_client keeps in another way."""
+    """Return the values of a metric, in a fixed order; [] for types without value objects."""
     if metric._type in ("info", "stateset"):
         return []
     found = [getattr(metric, name) for name in ("_value", "_count", "_sum") if hasattr(metric, name)]
@@ -340,7 +343,7 @@ def _numbers(metric: Any) -> list[float]:
     try:
         return [value.get() for value in _values_of(metric)]
     except MetricsError as error:
-        log.warning("shm_metrics: %s begins anew in its process' memory: %s", metric._name, error)
+        log.warning("shm_metrics: %s starts from zero in its process' memory: %s", metric._name, error)
         return []
 
 
@@ -352,7 +355,7 @@ def _renew_values(metric: Any) -> None:
 
 
 def existing(base: type) -> list[Any]:
-    """All metrics of this process, whoever holds them; those too that gc.freeze() hid before a fork."""
+    """Return all metrics of this process, also those that gc.freeze() hid before a fork."""
     # freeze() takes all there is: while the class itself is not frozen, none of its instances is. The count says less,
     # since CPython 3.12 begins with some frozen objects of its own.
     if id(base) in map(id, gc.get_objects()):

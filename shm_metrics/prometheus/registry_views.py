@@ -44,9 +44,9 @@ def _has_all_workers(registry: Any) -> bool:
 
 
 def whole_families(registry: Any = None) -> list[AnyFamily]:
-    """Everything: the segment, processes and engine figures, and the custom collectors of this process.
+    """Return everything: the segment, processes and engine figures, and the custom collectors of this process.
 
-    registry: whose page it is; its custom collectors come in beside those of the default registry.
+    registry: of the page; its custom collectors are shown beside those of the default registry.
     """
     installation = current()
     client, backend = installation.client, installation.backend
@@ -68,9 +68,9 @@ def whole_families(registry: Any = None) -> list[AnyFamily]:
 
 
 def _unregistered(registry: Any) -> set[str]:
-    """Families that the page of this registry leaves out, as they were taken out of it.
+    """Return the families that the page of this registry leaves out because they were unregistered.
 
-    A MultiProcessCollector never knew what is registered anywhere: it shows whatever was counted.
+    A MultiProcessCollector is independent of registrations: it shows everything that was counted.
     """
     installation = current()
     of_its_own = registry is installation.client.REGISTRY and not _has_all_workers(registry)
@@ -320,7 +320,7 @@ def _family_name(collector: Any) -> str:
 
 
 def multiprocess_init(self: Any, registry: Any, path: str | None = None) -> None:
-    """MultiProcessCollector.__init__; a path is checked as ever, and not needed."""
+    """MultiProcessCollector.__init__; a path is checked, and not needed."""
     if path is not None and not os.path.isdir(path):
         raise ValueError(f"MultiProcessCollector path {path!r} is not a directory; leave it out")
     self._path = path

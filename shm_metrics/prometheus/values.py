@@ -1,7 +1,7 @@
-"""What stands where prometheus_client's ValueClass stands: one number of a series.
+"""The replacement of prometheus_client's ValueClass: one number of a series.
 
-A histogram is one series and many of these. Moved one by one, as a metric class of somebody else may do it, bucket and
-sum are two steps; moved by observe() they are one.
+A histogram is one series and many of these. A foreign metric class that updates them one by one updates bucket and sum
+in two steps; observe() updates both in one.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _total: ContextVar[bool] = ContextVar("shm_metrics_total", default=False)
 
 @contextmanager
 def of_all_workers() -> Iterator[None]:
-    """Meanwhile get() gives the total over all workers: for a class that makes its samples out of its values."""
+    """Make get() return totals over all workers, for a class that makes its samples from its values."""
     token = _total.set(True)
     try:
         yield
@@ -32,14 +32,14 @@ def of_all_workers() -> Iterator[None]:
 
 
 def value_class(worker: Worker | IdentifiedWorker) -> type[SegmentValue]:
-    """A class with ValueClass' constructor, whose values `worker` counts."""
+    """Return a class with the constructor of ValueClass whose values count for `worker`."""
     return type("SegmentValue", (SegmentValue,), {"__slots__": (), "worker": worker})
 
 
 class SegmentValue:
-    """prometheus_client's arguments: of the family, the sample's whole name, and its labels.
+    """One number of a series; takes the arguments of prometheus_client's values.
 
-    It has no place in the segment before somebody counts: the metric it is made for may yet turn out to be refused.
+    It takes no place in the segment before its first update: its metric may still be refused.
     """
 
     __slots__ = ("_labels", "_le", "_sample", "family")

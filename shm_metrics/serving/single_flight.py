@@ -38,7 +38,7 @@ T = TypeVar("T")
 
 
 class InterruptedFlightError(RuntimeError):
-    """The run this caller waited for was ended by what was meant for its thread only: KeyboardInterrupt, SystemExit."""
+    """The shared run was ended by an exception for its thread only: KeyboardInterrupt, SystemExit."""
 
 
 class _Flight:
@@ -80,10 +80,9 @@ class SingleFlight:
         return result
 
     async def do_async(self, key: Hashable, work: Callable[[], T]) -> T:
-        """The same from an event loop: the work runs in a thread, and who joins it takes no thread at all.
+        """Run or join from an event loop: the work runs in a thread, and joining takes no thread.
 
-        The thread is one of its own and not the loop's executor: an application that keeps the executor busy is
-        the one whose metrics are wanted.
+        The thread is not from the loop's executor, which may be busy just when metrics are needed.
         """
         import asyncio
 
@@ -95,7 +94,7 @@ class SingleFlight:
             )
             try:
                 thread.start()
-            except RuntimeError as error:  # no more threads: nobody would ever land this flight
+            except RuntimeError as error:  # no more threads: this flight would never land
                 self._land(key, mine)
                 mine.outcome.set_exception(error)
         result: T = await asyncio.wrap_future(flight.outcome)
@@ -112,7 +111,7 @@ class SingleFlight:
             flight.outcome.set_exception(InterruptedFlightError(f"the shared run ended with {error!r}; ask again"))
             raise
         else:
-            # Off the table first: who calls after a result is out must never be given that result.
+            # Removed from the table first: a caller that comes after the result must not get that result.
             self._land(key, flight)
             flight.outcome.set_result(result)
 
@@ -120,10 +119,10 @@ class SingleFlight:
         flight.pilot = threading.get_ident()
         try:
             self._fly(key, flight, work)
-        except BaseException:  # the joiners have it as InterruptedFlightError; this thread has nobody to tell
+        except BaseException:  # the joiners get an InterruptedFlightError; this thread has no caller
             return
 
     def _land(self, key: Hashable, flight: _Flight) -> None:
-        # In a child whose fork came from inside the work, the table is new and the key may be another's by now.
+        # In a child that was forked by the work itself, the table is new, and the key may belong to another flight.
         if self._flights.get(key) is flight:
             del self._flights[key]
