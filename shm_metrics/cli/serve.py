@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--create",
         action="store_true",
-        help="make the segment if there is none, so that a job is counted that begins and ends before anybody looks",
+        help="make the segment if there is none, so that even a job that ends before the first scrape is counted",
     )
     parser.add_argument("--rows", type=int, default=DEFAULT_ROWS, help="with --create: workers at once (%(default)s)")
     parser.add_argument("--slots", type=int, default=DEFAULT_SLOTS, help="with --create: numbers to keep (%(default)s)")

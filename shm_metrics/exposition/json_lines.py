@@ -20,7 +20,7 @@ CONTENT_TYPE_JSON_LINES = "application/x-ndjson; charset=utf-8"
 
 
 def render_json_lines(families: Iterable[Renderable], *, on_dropped: OnDropped = ignore) -> bytes:
-    """A line for each series, every line ended; a family without series has none."""
+    """Render a line for each series, each with a newline; a family without series has none."""
     lines: list[str] = []
     for part in one_by_one(resolve_conflicts(families, on_dropped)[0]):
         family = json_family(as_samples(part))

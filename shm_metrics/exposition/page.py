@@ -22,7 +22,7 @@ _TRAILING = ("_created", "_gsum", "_gcount")
 
 
 def render_page(families: Iterable[Renderable], dialect: Dialect, on_dropped: OnDropped, created: bool) -> list[bytes]:
-    """The text of each item; a family of samples that cannot be rendered is dropped and reported, the rest served."""
+    """Return the text of each item. A family of samples that cannot be rendered is dropped and reported."""
     if created:
         families = [as_samples(item, created=True, openmetrics=dialect.openmetrics) for item in one_by_one(families)]
     page: list[bytes] = []
@@ -47,7 +47,7 @@ def _sample_family(metric: MetricLike, dialect: Dialect) -> str:
     lines = [dialect.head(name, metric.type, metric.documentation, metric.unit)]
     trailing: dict[str, list[str]] = {}
     for sample in metric.samples:
-        # None is a native histogram, or a gauge histogram without a sum: neither format can write it.
+        # None is a native histogram, or a gauge histogram without a sum; neither format supports them.
         if sample.value is None:
             continue
         line = _sample_line(sample, metric, dialect)
@@ -74,7 +74,7 @@ def _sample_line(sample: Any, metric: MetricLike, dialect: Dialect) -> str:
 
 
 def _exemplar(sample: Any, type: str) -> str:
-    """The exemplar, or nothing where the standard does not allow one: a wrong one would cost the whole page."""
+    """Return the exemplar, or "" where the standard allows none: it would make the whole page invalid."""
     allowed = (type == COUNTER and sample.name.endswith("_total")) or (
         type in ("histogram", "gaugehistogram") and sample.name.endswith("_bucket")
     )

@@ -193,7 +193,7 @@ class _View:
         self._families = {found.family.name: found for found in backend.snapshot().families}
 
     def of(self, metric: Any, *, sum_first: bool = False) -> Any:
-        """A metric's family, over all workers, with what it shows before anybody counts."""
+        """Return a metric's family, over all workers, with what it shows before its first update."""
         from prometheus_client import metrics
 
         found = self._families.get(metric._name)
@@ -211,7 +211,7 @@ class _View:
 
 
 def first_samples(metric: Any, samples: list[Any]) -> Iterator[Any]:
-    """What prometheus_client shows of a new gauge or info: 0, and nothing said."""
+    """Yield what prometheus_client shows of a new gauge or info: 0, and no labels of its own."""
     from prometheus_client.samples import Sample
 
     labels = dict(zip(metric._labelnames, metric._labelvalues, strict=False))
@@ -229,7 +229,7 @@ def first_samples(metric: Any, samples: list[Any]) -> Iterator[Any]:
 
 
 def whole_metrics(registry: Any = None) -> list[Any]:
-    """Everything, with what the metrics of this process show before anybody counts."""
+    """Return everything, with what the metrics of this process show before their first update."""
     resolved, _ = resolve_conflicts(whole_families(registry))
     made = {
         metric.name: metric

@@ -39,7 +39,7 @@ class InstanceInfo:
 
 @dataclass(frozen=True, slots=True)
 class Conflict:
-    """One name with two definitions: `shown`, and `hidden`, which `instances` have (0: only those that are gone)."""
+    """One name with two definitions: `shown`, and `hidden`, which `instances` publish (0: only retired ones)."""
 
     name: str
     shown: Family
@@ -75,7 +75,7 @@ class ClusterView:
 
 
 class _Counted(NamedTuple):
-    """What of an instance counts."""
+    """The parts of an instance that count."""
 
     blob: Blob
     parts: tuple[Part, ...]
@@ -85,7 +85,7 @@ class _Counted(NamedTuple):
 def merge(
     blobs: Iterable[Blob], retired: Retired | None, tombstones: Mapping[str, Blob], *, stale: Collection[str] = ()
 ) -> ClusterView:
-    """The view of all blobs together; the arguments as Merger.merge takes them."""
+    """Return the view of all blobs; arguments as in Merger.merge."""
     return Merger().merge(blobs, retired, tombstones, stale=stale)
 
 
@@ -104,14 +104,14 @@ class Merger:
         *,
         stale: Collection[str] = (),
     ) -> ClusterView:
-        """What the cluster shows.
+        """Return what the cluster shows.
 
         blobs: the newest of each instance, read before `retired`, and that before `tombstones` (see fold.py).
         tombstones: instance -> the blob of it that was folded. stale: instances whose live gauges count no more.
 
-        Counters, histograms, summaries and sum gauges add up; other gauges go by their mode, `shared` and `mostrecent`
-        by the newest set; gauges of each worker get the label `node`. Where a name has several definitions, that of the
-        newest incarnation is shown: it changes once in a deployment, where the newest publish would change with each.
+        Counters, histograms, summaries and sum gauges add up. Other gauges follow their mode: `shared` and `mostrecent`
+        show the value set last, and gauges of each worker get the label `node`. If a name has several definitions, that
+        of the newest incarnation is shown: it changes once per deployment, the newest publish would change constantly.
         """
         instances, counted = _count(blobs, retired, tombstones, stale)
         tables: dict[Table, int] = {}
@@ -162,7 +162,7 @@ def _count(
 
 
 def _choose(tables: Mapping[Table, int]) -> tuple[dict[str, Definition], list[Conflict]]:
-    """name -> the definition that is shown: the first one that is met; and the others."""
+    """Return name -> the definition that is shown, which is the first one; and the conflicts."""
     shown: dict[str, tuple[Definition, Family]] = {}
     hidden: dict[Definition, Conflict] = {}
     for table, instances in tables.items():

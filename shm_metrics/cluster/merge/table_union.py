@@ -28,9 +28,9 @@ class _Route(NamedTuple):
 
 
 class TableUnion:
-    """The series of all `tables`, of the families that `take` wants; each family and series once.
+    """The series of all `tables`, of the families that `take` accepts; each family and series once.
 
-    Gauges that are one series an instance, and infos, are none of its business.
+    Gauges with one series per instance, and infos, are left out.
     """
 
     def __init__(self, tables: Iterable[Table], take: Callable[[Family], bool] = lambda family: True) -> None:
@@ -64,7 +64,7 @@ class TableUnion:
 
 
 def _united(several: list[Rows]) -> Rows:
-    """The first's family with the series of all; the first's own labels, if all have these: renderers keep texts."""
+    """Return the first family with the series of all; its own labels object if all are equal, for line caches."""
     first = several[0]
     others = [rows.labels for rows in several[1:] if rows.labels is not first.labels and rows.labels != first.labels]
     if not others:
@@ -97,9 +97,9 @@ def _route(
 
 
 class UnionSums:
-    """The values of a union's series, part after part.
+    """Accumulates the values of a union's series, part by part.
 
-    alive: shape (stamps,), which live gauges a living instance has.
+    alive: shape (stamps,), the live gauges that a living instance has.
     """
 
     def __init__(self, union: TableUnion) -> None:
@@ -110,7 +110,7 @@ class UnionSums:
         self.alive: BoolArray = np.zeros(union.table.stamps, np.bool_)
 
     def add(self, part: Part, *, live: bool = True) -> None:
-        """Let the values of `part` meet those that are there. live: also gauges that only a living instance shows."""
+        """Combine the values of `part` with the accumulated ones. live: also gauges of living instances only."""
         with np.errstate(invalid="ignore", over="ignore"):
             for route in self._union.routes(part.table):
                 if live or not route.live:
@@ -125,7 +125,7 @@ class UnionSums:
         stamps, known = part.stamps[route.stamps], self.stamps[route.to_stamps]
         if route.rule in ("newest", "shared"):
             if route.rule == "shared":
-                # Nobody has set it yet, some have only moved it: what they moved adds up.
+                # Not set yet, only moved by inc() and dec(): the moves add up.
                 moved = (stamps == 0.0) & (known == 0.0)
                 low = None if part.low is None else part.low[route.cells][moved]
                 add_compensated(self.cells, self.low, at[moved], values[moved], low)

@@ -212,7 +212,7 @@ class Ring:
             self._lock.release()
 
     def _ask_once(self, client: Any, call: Callable[[Any], Answer]) -> Answer:
-        if self._closed:  # a scrape that waited while we were closed must not open a connection that nobody closes
+        if self._closed:  # a scrape that waited during close() must not open a connection that is never closed
             raise SyncError(f"{self.display_name}: closed")
         self.round_trips += 1
         try:

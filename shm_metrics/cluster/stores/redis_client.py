@@ -49,7 +49,7 @@ class Connector:
 
     library: ModuleType
     connect: Callable[[], Any]
-    display_name: str  # what people read in errors; without a password
+    display_name: str  # for messages; without a password
 
 
 def redis_library(client: object) -> str | None:

@@ -210,7 +210,7 @@ class RedisStore:
             return self._ask_once(*command)
 
     def _ask_once(self, *command: Any) -> Any:
-        if self._closed:  # a scrape that waited while we were closed must not open a connection that nobody closes
+        if self._closed:  # a scrape that waited during close() must not open a connection that is never closed
             raise SyncError(f"{self._connector.display_name}: closed")
         if self._pid != os.getpid():  # forked: the parent's connections are the parent's
             self._client, self._pid = None, os.getpid()
