@@ -21,7 +21,7 @@ from shm_metrics import MetricsBackend
 from shm_metrics.cluster.codec import wire
 from shm_metrics.cluster.merge.merge import Merger
 from shm_metrics.cluster.model.capture import Capture
-from shm_metrics.cluster.publish_journal import Sent
+from shm_metrics.cluster.publish_journal import PublishJournal
 from shm_metrics.cluster.stores.protocol import Grant, segment_scope
 from shm_metrics.cluster.stores.redis_client import from_url
 from shm_metrics.cluster.stores.redis_store import RedisStore
@@ -96,11 +96,11 @@ def publishing_to_a_server(plan: Plan) -> list[Figure]:
     with valkey() as url, redis.Redis.from_url(url) as client, _segment() as backend:
         series = [backend.counter("http_requests_total", **dict(pairs)) for pairs in labels]
         store = RedisStore(from_url(url, 10.0), "bench")
-        publisher, sent = (
+        publisher, journal = (
             _Publisher(store, backend.instance_id),
-            Sent(backend.place.sent, backend.instance_id),
+            PublishJournal(backend.place.sent, backend.instance_id),
         )
-        _round(publisher, sent, backend, capture)
+        _round(publisher, journal, backend, capture)
 
         def increment(amounts: list[float]) -> None:
             pipeline = client.pipeline(transaction=False)
@@ -113,7 +113,7 @@ def publishing_to_a_server(plan: Plan) -> list[Figure]:
             amounts = counts(rng, LARGE).tolist()
             for counter, amount in zip(series, amounts, strict=True):
                 counter.inc(amount)
-            ours.append(milliseconds(partial(_round, publisher, sent, backend, capture)))
+            ours.append(milliseconds(partial(_round, publisher, journal, backend, capture)))
             theirs.append(milliseconds(partial(increment, amounts)))
         trips = (store.round_trips - trips) // plan.rounds
         store.close()
@@ -136,12 +136,12 @@ def _segment() -> Iterator[MetricsBackend]:
             backend.close()
 
 
-def _round(publisher: _Publisher, sent: Sent, backend: MetricsBackend, capture: Capture) -> None:
+def _round(publisher: _Publisher, journal: PublishJournal, backend: MetricsBackend, capture: Capture) -> None:
     blob = capture.blob(
         backend.snapshot(stamps=True), host="web", pid=1, created_at=backend.created_at, sequence=publisher.sequence + 1
     )
     frame = wire.encode(blob)
-    sent.remember(blob, frame)
+    journal.remember(blob, frame)
     publisher.publish(frame)
 
 

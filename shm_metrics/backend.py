@@ -135,7 +135,7 @@ class MetricsBackend(Engine):
         """Return the number of metrics by type, and the segment's own figures."""
         from shm_metrics.exporters.dictionaries import stats_of
 
-        return stats_of(self.snapshot(), self._scraper.figures(), self.created_at, time.time())
+        return stats_of(self.snapshot(), self.scraper.figures(), self.created_at, time.time())
 
     def another_worker(self, *, pid: int | None = None, role: str = "") -> MetricsBackend:
         """Return one more worker on the same segment, with a row of its own, in this process.

@@ -164,7 +164,7 @@ def _attach_declared(backend: MetricsBackend, *, move: bool = False) -> None:
 
 
 def _used_by_us_alone(backend: MetricsBackend) -> bool:
-    return not backend.read_only and not backend._writer.closed and backend._writer.segment.sole_user()
+    return not backend.read_only and not backend.writer.closed and backend.segment.sole_user()
 
 
 @forks.in_child(forks.LOCKS)

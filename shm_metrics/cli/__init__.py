@@ -30,14 +30,14 @@ INTERRUPTED = 130  # as a shell says it of SIGINT
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; its exit status. arguments: sys.argv's if left out."""
+    """Run one command; return its exit status. arguments: those of sys.argv if left out."""
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # a path is told in any locale, as on standard error
+        sys.stdout.reconfigure(errors="backslashreplace")  # paths are printed in any locale, as on standard error
     asked = _parser().parse_args(arguments)
     try:
         status: int = asked.run(asked)
     except BrokenPipeError:
-        return FAILED  # whoever read us (`| head`) has enough
+        return FAILED  # the reader of our output (`| head`) has closed it
     except KeyboardInterrupt:
         return INTERRUPTED
     except (FileNotFoundError, InvalidMetricError) as error:

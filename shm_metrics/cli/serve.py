@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--create",
         action="store_true",
-        help="make the segment if there is none, so that a job is counted that begins and ends before anybody looks",
+        help="make the segment if there is none, so that even a job that ends before the first scrape is counted",
     )
     parser.add_argument("--rows", type=int, default=DEFAULT_ROWS, help="with --create: workers at once (%(default)s)")
     parser.add_argument("--slots", type=int, default=DEFAULT_SLOTS, help="with --create: numbers to keep (%(default)s)")
@@ -58,7 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
         process_metrics=not arguments.no_process_metrics,
         per_worker=arguments.per_worker,
     )
-    with _told_to_end() as told:
+    with _stop_signal() as stop:
         try:
             server, thread = serving.start_http_server(arguments.port, arguments.host, source=exporter)
         except OSError as error:
@@ -66,7 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
         host = f"[{arguments.host}]" if ":" in arguments.host else arguments.host
         print(f"serving {exporter.place.path} at http://{host}:{server.server_port}/metrics", flush=True)
         try:
-            _look_until_told(exporter, told)
+            _watch_until_stopped(exporter, stop)
         finally:
             server.shutdown()
             thread.join()
@@ -74,8 +74,8 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _look_until_told(exporter: SegmentObserver, told: socket.socket) -> None:
-    """Be present at whatever segment is there, and say when that changes; until `told` can be read."""
+def _watch_until_stopped(exporter: SegmentObserver, stop: socket.socket) -> None:
+    """Attach to the current segment and log changes of it, until `stop` is readable."""
     before = ""
     while True:
         try:
@@ -83,26 +83,26 @@ def _look_until_told(exporter: SegmentObserver, told: socket.socket) -> None:
         except (FileNotFoundError, SegmentError) as error:
             now = f"waiting: {error}"
         if now != before:
-            # A name is this user's own: whoever started it as somebody else would wait for ever.
+            # Names are per user: a command that another user started would wait for ever.
             log.info("%s%s", now, others_there(exporter.place) if now.startswith("waiting") else "")
         before = now
-        if select.select([told], [], [], LOOK_SECONDS)[0]:
+        if select.select([stop], [], [], LOOK_SECONDS)[0]:
             return
 
 
 @contextmanager
-def _told_to_end() -> Iterator[socket.socket]:
-    """A socket that can be read as soon as SIGTERM or SIGINT has come; nothing is interrupted in the middle.
+def _stop_signal() -> Iterator[socket.socket]:
+    """Yield a socket that becomes readable on SIGTERM or SIGINT, without interrupting anything.
 
-    Not a mask and sigwait: numpy brings threads of its own, which would die of the signal in our place.
+    Not a mask and sigwait: a thread of numpy would receive the signal and die of it.
     """
-    told, teller = socket.socketpair()
-    with told, teller:
-        teller.setblocking(False)
+    stop, sender = socket.socketpair()
+    with stop, sender:
+        sender.setblocking(False)
         before = [(number, signal.signal(number, lambda *_: None)) for number in ENDING]
-        signal.set_wakeup_fd(teller.fileno())
+        signal.set_wakeup_fd(sender.fileno())
         try:
-            yield told
+            yield stop
         finally:
             signal.set_wakeup_fd(-1)
             for number, handler in before:

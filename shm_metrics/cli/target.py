@@ -1,4 +1,4 @@
-"""The arguments that say which segment is meant and what of it, the same for every command."""
+"""The arguments that select a segment and what of it to show; the same for every command."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MOST_NAMED = 8
 
 
 def add_target(parser: argparse.ArgumentParser) -> None:
-    """NAME, and the options on process metrics."""
+    """Add NAME and the options on process metrics."""
     parser.add_argument(
         "name",
         nargs="?",
@@ -32,7 +32,7 @@ def target(arguments: argparse.Namespace) -> SegmentLocation:
 
 
 def read_target(arguments: argparse.Namespace) -> MetricsBackend:
-    """The segment that is meant, read only. Raises InvalidMetricError, and FileNotFoundError that names the others."""
+    """Open the selected segment, read only. Raise InvalidMetricError, or FileNotFoundError that lists the others."""
     place = target(arguments)
     try:
         return MetricsBackend(
@@ -46,7 +46,7 @@ def read_target(arguments: argparse.Namespace) -> MetricsBackend:
 
 
 def others_there(place: SegmentLocation) -> str:
-    """A sentence on the segments that are there instead, or nothing."""
+    """Return a sentence that lists the existing segments, or "" if there are none."""
     if place.shm is None:
         return ""
     try:
@@ -55,6 +55,6 @@ def others_there(place: SegmentLocation) -> str:
         return ""
     if not names:
         return ""
-    told = " ".join(f"{SHM_DIRECTORY}/{name}" for name in names[:MOST_NAMED])
+    listed = " ".join(f"{SHM_DIRECTORY}/{name}" for name in names[:MOST_NAMED])
     more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
-    return f"\nThere are (shm_metrics-UID-NAME): {told}{more}"
+    return f"\nThere are (shm_metrics-UID-NAME): {listed}{more}"

@@ -1,6 +1,6 @@
-"""SyncAgent: what in each worker keeps the cluster informed, if it is this worker's turn.
+"""SyncAgent: the background task of each worker that publishes the segment to the cluster.
 
-Every worker has one. All ask for their segment's lease, one has it, and that one works.
+Every worker has one. All contend for the lease of their segment; only the holder publishes.
 """
 
 from __future__ import annotations
@@ -33,10 +33,12 @@ _LOOK_SECONDS = 0.002
 
 
 class SyncAgent(PeriodicTask):
-    """backend: whose segment it publishes. cache: as open_store takes it. config: SyncConfig.
+    """Publishes the segment of `backend` to a cache, and reads the cluster from it.
 
-    start() begins the thread, stop() ends it and gives the leases back. Everything can also be done without the
-    thread, a step at a time. Raises InvalidMetricError for a cache that cannot be used; connects to nothing yet.
+    cache: as open_store takes it. config: SyncConfig.
+
+    start() begins the thread, stop() ends it and releases the leases. Every step can also be run without the thread.
+    Raises InvalidMetricError for a cache that cannot be used. Connects to nothing yet.
     """
 
     thread_name = "shm_metrics-sync"
@@ -58,12 +60,12 @@ class SyncAgent(PeriodicTask):
         super().__init__()
 
     def _begin(self) -> None:
-        """The parent's leases and connections are the parent's."""
+        """Start without leases and connections: those of a parent stay with the parent."""
         self.retries = 0
         self.store: Store = open_store(
             self._cache,
             namespace=self.config.namespace,
-            segment=self._backend._segment,
+            segment=self._backend.segment,
             timeout=self.config.timeout,
         )
         self.member = Member(self._backend, self.store, self.config, now=self._now, wall=self.wall)
@@ -81,12 +83,12 @@ class SyncAgent(PeriodicTask):
     # -- the thread -----------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Begin the thread, if it does not run."""
+        """Start the thread if it is not running."""
         self._start()
 
     @property
     def leads(self) -> bool:
-        """Whether the segment's lease is ours at this moment; False while a slow cache keeps us from knowing it."""
+        """Whether this worker holds the segment's lease now; False while a slow cache delays the answer."""
         lock = self._lock
         if not lock.acquire(timeout=LONGEST_WAIT):
             return False
@@ -96,10 +98,10 @@ class SyncAgent(PeriodicTask):
             lock.release()
 
     def stop(self) -> None:
-        """End the thread, give the leases back, let the port go. Nobody has to wait for the next leader then.
+        """End the thread, release the leases and close the port, so that the next leader can take over at once.
 
-        A cache that hangs is waited for no longer than for one request, and one more if it was well until then; the
-        leases then run out by themselves.
+        A cache that hangs delays this by one request at most, and by one more if it answered until then. Its leases
+        then expire by themselves.
         """
         self.endpoint.close()
         if self._end(self.config.timeout):
@@ -112,7 +114,7 @@ class SyncAgent(PeriodicTask):
         return seconds if self._answers else 0.0
 
     def _let_go(self) -> None:
-        """What is over stays over."""
+        """Close endpoint, leases and store for good."""
         self.endpoint.close()
         for lease in (self.member.cluster_lease, self.member.segment_lease):
             try:
@@ -124,7 +126,7 @@ class SyncAgent(PeriodicTask):
         self.store.close()
 
     def _work_once_more(self) -> None:
-        """Whoever ends in good order says what it still knows."""
+        """Publish once more when the process exits normally."""
         if self.member.segment_lease.held:
             self.sync_now()
 
@@ -160,7 +162,7 @@ class SyncAgent(PeriodicTask):
         if now() >= self._look_due:
             self._look_due = now() + self.config.interval
             member.cluster_lease.tick()
-            member.look_around()
+            member.observe_and_fold()
         elif member.cluster_lease.held:
             member.cluster_lease.tick()
         self._success()
@@ -177,13 +179,13 @@ class SyncAgent(PeriodicTask):
 
     @property
     def _answers(self) -> bool:
-        """Whether the cache did, when it was asked last."""
+        """Whether the cache answered the last request."""
         return self._logged in (None, LockLostError.__name__)
 
     # -- asked by the application ---------------------------------------------------------------------------------
 
     def sync_now(self) -> dict[str, Any]:
-        """One round, now; see round_report. Never raises."""
+        """Run one round now and return its round_report. Never raises."""
         began, timestamp = time.perf_counter(), self.wall()
         published: Published | None = None
         error: Exception | None = None
@@ -215,9 +217,9 @@ class SyncAgent(PeriodicTask):
             )
 
     def _take(self, lease: Lease) -> None:
-        """Have the lease. Without a cache it is another worker's for a round only, and worth waiting for.
+        """Acquire the lease. Without a cache another worker holds it for one round only, so it is waited for.
 
-        Raises LockLostError, SyncError.
+        Raise LockLostError, SyncError.
         """
         if not lease.held:
             lease.ask_now()
@@ -232,14 +234,14 @@ class SyncAgent(PeriodicTask):
             lease.ask_now()
 
     def read(self) -> tuple[ClusterView, dict[str, Blob]]:
-        """The cluster as the cache has it now, and the blob of each instance. Raises SyncError."""
+        """Return the cluster as the cache has it now, and the blob of each instance. Raise SyncError."""
         with self._lock:
             return self.member.read()
 
     def families(self) -> list[AnyFamily]:
-        """The cluster as a scrape shows it. Raises SyncError."""
+        """Return the cluster as a scrape shows it. Raise SyncError."""
         return cluster_families(self.view(), damaged=len(self.member.damaged))
 
     def view(self) -> ClusterView:
-        """The cluster as the cache has it now. Raises SyncError."""
+        """Return the cluster as the cache has it now. Raise SyncError."""
         return self.read()[0]

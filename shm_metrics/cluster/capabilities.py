@@ -1,8 +1,7 @@
-"""What is known of caches: what their classes declare, what detectors say, what we know, what a look at them shows.
+"""The capabilities of caches, from four sources: declarations of their classes, detectors, a built-in table, methods.
 
-The sources are asked in this order, and the first that says something of a capability is believed: so a False that a
-class declares explicitly stands against any True of those after it. Where one source speaks twice (two detectors, a
-decorator over a decorator), a False wins.
+The first source that has a value for a capability wins, in this order. So a declared False overrides any later True.
+Where one source has two values (two detectors, a decorator over a decorator), False wins.
 """
 
 from __future__ import annotations
@@ -25,13 +24,13 @@ __all__ = [
     "clear_detectors",
     "declare_cache_capabilities",
     "find_capabilities",
+    "known_capabilities",
     "register_detector",
-    "said_of",
 ]
 
 log = logging.getLogger("shm_metrics")
 
-Said = dict[str, Any]
+CapabilityMap = dict[str, Any]
 Detector = Callable[[Any], "Mapping[str, Any] | None"]
 Class = TypeVar("Class", bound=type)
 
@@ -47,14 +46,20 @@ CAPABILITIES = {
 STORE_CLASS = "store_class"
 _DECLARED = "__shm_metrics_cache_capabilities__"
 
-LOCAL: Said = dict.fromkeys(CAPABILITIES, False)
-_REDIS: Said = {**LOCAL, "distributed": True, "atomic_increment": True, "locking": True, "ttl_inspection": True}
+LOCAL: CapabilityMap = dict.fromkeys(CAPABILITIES, False)
+_REDIS: CapabilityMap = {
+    **LOCAL,
+    "distributed": True,
+    "atomic_increment": True,
+    "locking": True,
+    "ttl_inspection": True,
+}
 # cas comes near a lock, but guards its own key only
-_MEMCACHED: Said = {**LOCAL, "distributed": True, "atomic_increment": True, "namespace_support": True}
-_DJANGO: Said = {"namespace_support": True, "key_transformation": True}
+_MEMCACHED: CapabilityMap = {**LOCAL, "distributed": True, "atomic_increment": True, "namespace_support": True}
+_DJANGO: CapabilityMap = {"namespace_support": True, "key_transformation": True}
 
 # By the name of a class, or of one that it is derived from.
-_KNOWN: tuple[tuple[str, Said], ...] = (
+_KNOWN: tuple[tuple[str, CapabilityMap], ...] = (
     (r"(redis|valkey)\.(client|cluster|sentinel|asyncio).*", _REDIS),
     (r"fakeredis\..*", {**_REDIS, "distributed": False}),
     (r"pymemcache\.client\..*", _MEMCACHED),
@@ -93,10 +98,10 @@ def declare_cache_capabilities(**capabilities: bool | str) -> Callable[[Class], 
     Takes the names of CAPABILITIES with True or False, and store_class with text. A subclass has what its bases
     declare, unless it declares otherwise. Raises InvalidMetricError for another name or value.
     """
-    said = _checked(capabilities, "declare_cache_capabilities")
+    known = _checked(capabilities, "declare_cache_capabilities")
 
     def declare(cls: Class) -> Class:
-        setattr(cls, _DECLARED, _together([cls.__dict__.get(_DECLARED, {}), said]))
+        setattr(cls, _DECLARED, _combined([cls.__dict__.get(_DECLARED, {}), known]))
         return cls
 
     return declare
@@ -123,7 +128,7 @@ def clear_detectors() -> None:
         _warned.clear()
 
 
-def find_capabilities(client: Any) -> Said:
+def find_capabilities(client: Any) -> CapabilityMap:
     """Every capability and store_class, of a client, a URL, a file path, or None for no cache."""
     client = behind_proxy(client)
     if client is None:
@@ -133,10 +138,10 @@ def find_capabilities(client: Any) -> Said:
         name = scheme.lower() if separator else "file"
     else:
         name = "file" if isinstance(client, PathLike) else next(_class_names(client), "builtins.object")
-    return {**LOCAL, STORE_CLASS: name, **_seen(client), **said_of(client)}
+    return {**LOCAL, STORE_CLASS: name, **_by_methods(client), **known_capabilities(client)}
 
 
-def said_of(client: Any) -> Said:
+def known_capabilities(client: Any) -> CapabilityMap:
     """What one of the first three sources says, without the look at its methods; nothing of what none speaks of."""
     if client is None or isinstance(client, PathLike):
         return LOCAL
@@ -165,8 +170,8 @@ def _class_names(client: Any) -> Iterator[str]:
             yield f"{cls.__module__}.{cls.__qualname__}"
 
 
-def _declared(client: Any) -> Said:
-    found: Said = {}
+def _declared(client: Any) -> CapabilityMap:
+    found: CapabilityMap = {}
     for cls in type(client).__mro__:
         found = {**cls.__dict__.get(_DECLARED, {}), **found}
     return found
@@ -176,17 +181,17 @@ class _FailedError(Exception):
     """A detector did; it was logged."""
 
 
-def _detected(client: Any, names: list[str]) -> Said:
+def _detected(client: Any, names: list[str]) -> CapabilityMap:
     with _lock:
         detectors = list(_detectors)
-    said = []
+    known = []
     for pattern, detector in detectors:
         if not any(pattern.search(name) for name in names):
             continue
         try:
             answer = detector(client)
             if answer is not None:
-                said.append(_checked(answer, f"detector {pattern.pattern!r}"))
+                known.append(_checked(answer, f"detector {pattern.pattern!r}"))
         except Exception as error:
             with _lock:
                 first = detector not in _warned
@@ -200,18 +205,18 @@ def _detected(client: Any, names: list[str]) -> Said:
                     error,
                 )
             raise _FailedError from None
-    return _together(said)
+    return _combined(known)
 
 
-def _built_in(names: list[str]) -> Said:
+def _built_in(names: list[str]) -> CapabilityMap:
     for name in names:
-        for pattern, said in _KNOWN:
+        for pattern, known in _KNOWN:
             if re.fullmatch(pattern, name):
-                return said
+                return known
     return {}
 
 
-def _seen(client: Any) -> Said:
+def _by_methods(client: Any) -> CapabilityMap:
     """By what its class has; nothing is called, nor is an object asked that would have any attribute."""
     missing = object()
     return {
@@ -221,19 +226,19 @@ def _seen(client: Any) -> Said:
     }
 
 
-def _together(said: list[Said]) -> Said:
-    found: Said = {}
-    for one in said:
+def _combined(known: list[CapabilityMap]) -> CapabilityMap:
+    found: CapabilityMap = {}
+    for one in known:
         for name, value in one.items():
             if found.get(name) is not False:
                 found[name] = value
     return found
 
 
-def _checked(said: Mapping[str, Any], who: str) -> Said:
-    if not isinstance(said, Mapping):
-        raise InvalidMetricError(f"{who}: {said!r} is no mapping of capability to True or False")
-    for name, value in said.items():
+def _checked(known: Mapping[str, Any], who: str) -> CapabilityMap:
+    if not isinstance(known, Mapping):
+        raise InvalidMetricError(f"{who}: {known!r} is no mapping of capability to True or False")
+    for name, value in known.items():
         if name == STORE_CLASS:
             if not isinstance(value, str):
                 raise InvalidMetricError(f"{who}: store_class {value!r} is not text")
@@ -241,4 +246,4 @@ def _checked(said: Mapping[str, Any], who: str) -> Said:
             raise InvalidMetricError(f"{who}: no capability {name!r}; there are {', '.join(CAPABILITIES)}")
         elif not isinstance(value, bool):
             raise InvalidMetricError(f"{who}: {name} is {value!r}; say True or False")
-    return dict(said)
+    return dict(known)

@@ -20,7 +20,7 @@ class SyncConfig:
     stale_after: an instance that was not published for so long counts as stale: its live gauges count no more.
     retention: one that was not published for so long is folded into the retired totals.
     return_within: one that comes back so long after it was folded is still counted exactly; later it is forgotten, and
-        goes on from what its own host remembers to have sent (sent.py).
+        goes on from what its own host remembers to have sent (publish_journal.py).
     timeout: of any single request to the cache.
     export_port, export_addr: where each segment's leader serves its host and the cluster; None: nowhere.
     """

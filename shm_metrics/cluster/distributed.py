@@ -1,4 +1,4 @@
-"""What export_distributed_metrics() says."""
+"""The dictionary that export_distributed_metrics() returns."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ log = logging.getLogger("shm_metrics")
 
 
 def export_distributed(backend: MetricsBackend, *, include_instances: bool) -> dict[str, Any]:
-    """As export(), with distributed, strategy, instances, stale_instances, conflicts and damaged.
+    """Return export() of the cluster, with distributed, strategy, instances, stale_instances, conflicts and damaged.
 
-    instances: instance -> host, pid, when it was made and published, series, state (fold.py), stale; with
-    include_instances also its own `metrics`. Without a cache, or when it does not answer or cannot be used, the local
-    export, with distributed False and a `warning` that says why.
+    instances: instance -> host, pid, times of creation and publication, series, state (fold.py), stale; with
+    include_instances also its own `metrics`. Without a usable cache that answers, return the local export with
+    distributed False and a `warning` that says why.
     """
     try:
         agent = backend.sync_agent
@@ -35,8 +35,8 @@ def export_distributed(backend: MetricsBackend, *, include_instances: bool) -> d
         return _local(backend, strategy, f"the cache cannot be used: these are this segment's metrics: {error}")
     strategy = agent.store.strategy
     if strategy == LOCAL_ONLY:
-        told = "no cache that other hosts see is configured: these are this segment's metrics"
-        return _local(backend, strategy, told)
+        warning = "no cache that other hosts see is configured: these are this segment's metrics"
+        return _local(backend, strategy, warning)
     try:
         view, blobs = agent.read()
     except SyncError as error:

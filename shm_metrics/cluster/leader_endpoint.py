@@ -34,9 +34,9 @@ CLUSTER_PATH = "/cluster"
 
 
 def cluster_families(view: ClusterView, *, damaged: int = 0) -> list[AnyFamily]:
-    """The view as a scrape shows it: prefixed, and with how many instances it is made of.
+    """Return the view as a scrape shows it: prefixed, with the number of its instances.
 
-    damaged: blobs that cannot be read and are left out.
+    damaged: number of blobs that cannot be read and are left out.
     """
     families: list[AnyFamily] = [
         replace(found, family=replace(found.family, name=PREFIX + found.family.name)) for found in view.families
@@ -54,14 +54,14 @@ def cluster_families(view: ClusterView, *, damaged: int = 0) -> list[AnyFamily]:
 
 
 class ClusterSource:
-    """What an endpoint serves as the cluster."""
+    """The cluster as the source of an endpoint."""
 
     def __init__(self, families: Callable[[], list[AnyFamily]]) -> None:
         self.collect = families
 
 
 class LeaderEndpoint:
-    """Opened by whoever holds the segment's lease, closed as soon as it does not."""
+    """The HTTP port of a segment's leader: open while its process holds the segment's lease."""
 
     def __init__(self, backend: MetricsBackend, cluster: Callable[[], list[AnyFamily]], config: SyncConfig) -> None:
         self._backend = backend
@@ -78,7 +78,7 @@ class LeaderEndpoint:
         return None if self._server is None else self._server.server_port
 
     def open(self) -> None:
-        """Bind the port, if one is configured and it is free; the leader before us may need a moment to let go."""
+        """Bind the port if one is configured and free; the previous leader may take a moment to close it."""
         with self._lock:
             self._open()
 
@@ -92,7 +92,7 @@ class LeaderEndpoint:
         except OSError as error:
             self._log_once.warning(
                 "listen",
-                "shm_metrics: the leader cannot listen on %s port %s: %s; it is tried again",
+                "shm_metrics: the leader cannot listen on %s port %s: %s; retrying",
                 self._addr,
                 self._port,
                 error,
@@ -102,13 +102,13 @@ class LeaderEndpoint:
         thread = threading.Thread(target=server.serve_until_shutdown, name="shm_metrics-leader-http", daemon=True)
         try:
             thread.start()
-        except RuntimeError:  # no more threads: shutdown() would wait for ever for the end of one that never began
+        except RuntimeError:  # no more threads: shutdown() would wait for a thread that never started
             server.server_close()
             raise
         self._server, self._thread = server, thread
 
     def close(self) -> None:
-        """Let the port go."""
+        """Close the port."""
         with self._lock:
             server, thread = self._server, self._thread
             self._server = self._thread = None
@@ -117,12 +117,12 @@ class LeaderEndpoint:
             thread.join()
 
     def forget(self) -> None:
-        """In a child of fork: the server closes what it inherited by itself."""
+        """In a child of fork, drop the server; it closes its inherited sockets by itself."""
         self._server = self._thread = None
 
 
 class _Paths:
-    """Several endpoints behind one port: the first whose path the request's begins with, else the other one."""
+    """Several endpoints behind one port, selected by the beginning of the request's path, and a default."""
 
     def __init__(self, by_path: dict[str, Endpoint], other: Endpoint) -> None:
         self._by_path = by_path

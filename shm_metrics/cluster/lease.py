@@ -1,21 +1,21 @@
-"""A lease as its contender sees it: when to ask, when to renew, and when it is over.
+"""A lease as its contender sees it: when to ask, when to renew, and when it has expired.
 
-A lease is held from the moment *before* the request that got it was sent, for its time to live: never longer here than
-in the cache, whatever the network does. Nobody has to answer for it to end.
+The time to live counts from the moment *before* the granting request was sent. So the lease never lasts longer here
+than in the cache, whatever the network does, and it expires without any reply.
 
     state      event      next       the event
     FREE       ASK        ASKING     a request for it is sent
-    ASKING     GRANTED    HELD       it is ours
-    ASKING     REFUSED    FREE       somebody else's
-    ASKING     FAILED     FREE       no answer: if it was granted all the same, it runs out by itself
+    ASKING     GRANTED    HELD       this process holds it
+    ASKING     REFUSED    FREE       another process holds it
+    ASKING     FAILED     FREE       no reply: if it was granted, it expires by itself
     HELD       RENEW      RENEWING   a third of the time to live has passed
-    HELD       RENEWED    HELD       a publish renewed it on the way
-    HELD       DENIED     FREE       a publish was refused: it is somebody else's, or nobody's, by now
-    HELD       EXPIRED    FREE       its time is over
-    HELD       RELEASE    FREE       we give it back
+    HELD       RENEWED    HELD       a publish has renewed it
+    HELD       DENIED     FREE       a publish was refused: this process no longer holds it
+    HELD       EXPIRED    FREE       its time to live has passed
+    HELD       RELEASE    FREE       this process releases it
     RENEWING   RENEWED    HELD
     RENEWING   DENIED     FREE
-    RENEWING   FAILED     HELD       no answer: it is ours until its time is over
+    RENEWING   FAILED     HELD       no reply: it is held until its time to live has passed
     any        CLOSE      CLOSED     for good
 """
 
@@ -26,7 +26,7 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-from shm_metrics.cluster.stores.protocol import Grant, Refused
+from shm_metrics.cluster.stores.protocol import Grant, LeaseRefused
 from shm_metrics.errors import LockLostError
 
 __all__ = ["ASKING", "CLOSED", "FREE", "HELD", "RENEWING", "TRANSITIONS", "Lease", "LeaseStore"]
@@ -50,7 +50,7 @@ TRANSITIONS: dict[str, dict[str, str]] = {
 
 RENEWALS_IN_A_LIFE = 3
 
-# How long a contender waits that cannot be told when the lease runs out, and how much all of them are spread.
+# How long a contender waits when the store cannot say when the lease expires, and how much contenders are spread.
 _LOOK_SECONDS = 0.5
 _SPREAD = 0.25
 
@@ -58,13 +58,13 @@ _SPREAD = 0.25
 class LeaseStore(Protocol):
     """What a lease needs of a store."""
 
-    def acquire(self, scope: str, owner: str, ttl: float) -> Grant | Refused: ...
+    def acquire(self, scope: str, owner: str, ttl: float) -> Grant | LeaseRefused: ...
     def renew(self, grant: Grant, ttl: float) -> bool: ...
     def release(self, grant: Grant) -> bool: ...
 
 
 class Lease:
-    """One contender for one scope. ttl: seconds. now: a monotonic clock. Not thread-safe: one thread has it."""
+    """One contender for one scope. ttl: seconds. now: a monotonic clock. Not thread-safe: use it from one thread."""
 
     def __init__(
         self,
@@ -92,28 +92,28 @@ class Lease:
 
     @property
     def held(self) -> bool:
-        """Whether it is ours at this moment."""
+        """Whether this process holds the lease now."""
         if self.state == HELD and self._now() >= self._deadline:
             self._to("EXPIRED")
         return self.state == HELD
 
     @property
     def grant(self) -> Grant:
-        """The proof to show with each write. Raises LockLostError when the lease is not ours."""
+        """The grant to pass with each write. Raise LockLostError when the lease is not held."""
         if not self.held or self._grant is None:
             raise LockLostError(f"lease {self.scope}: not held by {self.owner}")
         return self._grant
 
     @property
     def seconds_to_wait(self) -> float:
-        """Until the next tick() has something to do."""
+        """Seconds until the next tick() has something to do."""
         end = min(self._due, self._deadline) if self.state == HELD else self._due
         return max(0.0, end - self._now())
 
     # -- what becomes of it ---------------------------------------------------------------------------------------
 
     def tick(self) -> bool:
-        """Ask or renew, if it is time; whether it is held then. Raises SyncError when the cache does not answer."""
+        """Ask or renew if it is due; return whether the lease is held. Raise SyncError."""
         if self.state != CLOSED and (self.held or self.state == FREE) and self._now() >= self._due:
             if self.state == HELD:
                 self._renew()
@@ -122,7 +122,7 @@ class Lease:
         return self.held
 
     def ask_now(self) -> None:
-        """Do not wait for the usual time to ask."""
+        """Make the next tick() ask without waiting."""
         if self.state == FREE:
             self._due = self._now()
 
@@ -131,7 +131,7 @@ class Lease:
         self._to("ASK")
         try:
             answer = self._store.acquire(self.scope, self.owner, self.ttl)
-        except BaseException:  # whatever it was: in the middle of asking nobody would ever ask again
+        except BaseException:  # a lease left in state ASKING would never ask again
             self._to("FAILED")
             self._due = self._now() + self._pause(self.ttl / RENEWALS_IN_A_LIFE)
             raise
@@ -142,16 +142,16 @@ class Lease:
             return
         self._to("REFUSED")
         longest = self.ttl / RENEWALS_IN_A_LIFE
-        told = _LOOK_SECONDS if answer.remaining is None else answer.remaining
+        remaining = _LOOK_SECONDS if answer.remaining is None else answer.remaining
         if answer.watched:
             # Early and not late: what a look misses of the holder's last renewal is added to the time to live.
-            wait = min(told, longest, _LOOK_SECONDS) * (1 - _SPREAD * self._spread())
+            wait = min(remaining, longest, _LOOK_SECONDS) * (1 - _SPREAD * self._spread())
         else:
-            wait = self._pause(min(told, longest))
+            wait = self._pause(min(remaining, longest))
         self._due = self._now() + wait
 
     def _pause(self, seconds: float) -> float:
-        """`seconds`, and a little: all contenders at the same moment would be too many."""
+        """Return `seconds` plus a random amount, so that contenders do not all ask at the same moment."""
         return seconds + _SPREAD * self._spread()
 
     def _renew(self) -> None:
@@ -171,18 +171,18 @@ class Lease:
             self._to("DENIED")
 
     def renewed(self, sent: float) -> None:
-        """A write that was sent at `sent` has renewed it."""
+        """Note that a write sent at `sent` has renewed the lease."""
         if self.held:
             self._to("RENEWED")
             self._held_since(sent)
 
     def denied(self) -> None:
-        """A write was refused: it is not ours."""
+        """Note that a write was refused: the lease is lost."""
         if self.state == HELD:
             self._to("DENIED")
 
     def release(self) -> None:
-        """Give it back, so that nobody has to wait. Another's is left alone. Raises SyncError."""
+        """Release the lease, so that the next holder need not wait for it to expire. Raise SyncError."""
         if self.held:
             assert self._grant is not None
             grant = self._grant
@@ -190,7 +190,7 @@ class Lease:
             self._store.release(grant)
 
     def close(self) -> None:
-        """For good; without a word to the cache."""
+        """Close the lease for good, without a request to the cache."""
         if self.state != CLOSED:
             self._to("CLOSE")
 

@@ -1,16 +1,16 @@
-"""What an incarnation has sent, as its own host remembers it: for one that comes back when the record has forgotten it.
+"""The journal of what an incarnation has published, for one that returns after the record has forgotten it.
 
-    1. A publishes 7 and is cut off; the leader folds it: the record says 7, and that A is in it
-    2. A stays away for longer than `return_within`: the record says 7, and nothing of A; A's tomb is gone
-    3. A comes back with 9. As a new instance it would count 7 twice
-    4. its file says that it has sent 7: that is its base from now on, and it publishes 2, for as long as it lives
+    1. A publishes 7 and is cut off; the leader folds it: the record holds 7 and lists A
+    2. A stays away longer than `return_within`: the record holds 7 and no longer lists A; A's tombstone is gone
+    3. A returns with 9. As a new instance it would count 7 twice
+    4. its journal says that it has published 7: that becomes its base, and A publishes 2 for the rest of its life
 
-The file is written before the blob is sent: what may have arrived is taken as arrived. So the base is never less than
-what the record has of the incarnation, and nothing counts twice. Where the file is lost the incarnation is a new one.
+The journal is written before the blob is sent: a blob that may have arrived counts as arrived. So the base is never
+less than what the record holds of the incarnation, and nothing counts twice. Without a journal the incarnation is new.
 
-Step 3 is known by sequences, no two hosts' clocks are compared: the record tells the greatest one of those that it has
-forgotten. What was folded of A has at least the sequence of what the cache is known to have accepted of it; so, where
-that is greater, A is not among them.
+Step 3 is detected by sequences; clocks of different hosts are never compared. The record holds the greatest sequence
+that it has forgotten. The folded blob of A has at least the last sequence that the cache is known to have accepted. If
+that is greater than the forgotten sequence, A was not forgotten.
 
     file    8s magic "SHMSENT1" | u64 accepted | u32 bytes of the first frame | the blob that was sent last, before its
             base was taken from it | the base, or nothing
@@ -29,7 +29,7 @@ from shm_metrics.errors import WireFormatError
 from shm_metrics.runtime.atomic_file import replace_file
 from shm_metrics.runtime.log_once import LogOnce
 
-__all__ = ["Sent"]
+__all__ = ["PublishJournal"]
 
 log = logging.getLogger("shm_metrics")
 
@@ -37,10 +37,11 @@ _HEAD = struct.Struct("<8sQI")
 _MAGIC = b"SHMSENT1"
 
 
-class Sent:
-    """path: of the file; None: remembered in this process only. instance: whose blobs they are.
+class PublishJournal:
+    """The journal of one instance.
 
-    accepted: a sequence that the cache has accepted; of one that was folded, and has returned, that which was folded.
+    path: of the file; None keeps the journal in this process only.
+    accepted: a sequence that the cache has accepted; after a fold and return, the folded sequence.
     """
 
     def __init__(self, path: str | None, instance: str) -> None:
@@ -54,28 +55,28 @@ class Sent:
 
     @property
     def last(self) -> Blob | None:
-        """What was sent last, in this process or another, before its base was taken from it."""
+        """The last blob that was sent, by this process or another, before its base was subtracted."""
         return self._last
 
     def may_be_forgotten_by(self, record: Retired | None) -> bool:
-        """Whether, if no blob of it is there, the record holds it without saying so."""
+        """Whether the record holds the instance without listing it, provided that no blob of it is there."""
         if record is None or not record.forgotten or self.accepted > record.forgotten:
             return False
-        return self._instance not in record.folded  # else it has returned, as anybody may
+        return self._instance not in record.folded  # a listed instance has returned within the time
 
-    def begin_beyond(self, base: Blob) -> None:
-        """Only what lies beyond `base` counts from now on."""
+    def set_base(self, base: Blob) -> None:
+        """Publish only what lies beyond `base` from now on."""
         self._base = base, encode(base)
 
     def beyond_base(self, blob: Blob) -> Blob:
-        """What of `blob` is to be published."""
+        """Return the part of `blob` that is to be published."""
         if self._base is None:
             return blob
         parts = [part if part.low is None else _rounded(part) for part in rest_of(blob, self._base[0])]
         return replace(blob, parts=tuple(parts))
 
     def remember(self, blob: Blob, data: bytes | None = None) -> None:
-        """`blob` is about to be sent; data: its bytes, if they were made already."""
+        """Note that `blob` is about to be sent. data: its bytes, if they are encoded already."""
         self._last = blob
         if self._path is None:
             return
@@ -88,8 +89,8 @@ class Sent:
         except OSError as error:
             self._log_once.warning(
                 "write",
-                "%s: cannot be written: %s; should this host be cut off from its cluster for days, the cluster "
-                "may count twice what it has counted",
+                "%s: cannot be written: %s; if this host is cut off from its cluster for days, the cluster may "
+                "count its totals twice",
                 self._path,
                 error.strerror,
             )
@@ -106,7 +107,7 @@ class Sent:
             last, rest = decode(content[_HEAD.size : _HEAD.size + size]), content[_HEAD.size + size :]
             base = (decode(rest), bytes(rest)) if rest else None
         except (OSError, struct.error, WireFormatError):
-            return  # none yet, or a damaged one: it is written anew
+            return  # missing or damaged: the next publish writes a new one
         if last.instance == self._instance:
             self.accepted, self._last, self._base = accepted, last, base
 

@@ -1,4 +1,4 @@
-"""What sync_to_cache() says of a round."""
+"""The report that sync_to_cache() returns."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ def round_report(
     retries: int,
     failed: int,
 ) -> dict[str, Any]:
-    """success, strategy, synced_metrics, duration, performance, timestamp, instance_id; error where there was one.
+    """Return success, strategy, synced_metrics, duration, performance, timestamp, instance_id, and error if it failed.
 
-    duration: seconds. performance: series by type, bytes of the blob, round trips to the cache, and, since the agent
-    began, retries and failed rounds. success is False whenever it is not known that the cache has the blob.
+    duration: seconds. performance: series by type, bytes of the blob, round trips to the cache; retries and failed
+    rounds since the agent started. Success requires a confirmed response of the cache.
     """
     series = {} if published is None else published.series
     report: dict[str, Any] = {
@@ -51,7 +51,7 @@ def round_report(
 
 
 def no_round(error: Exception, *, strategy: str, instance_id: str, timestamp: float) -> dict[str, Any]:
-    """Of a round that could not even begin: nothing was sent."""
+    """Return the report of a round that could not start: nothing was sent."""
     return round_report(
         None,
         error=error,

@@ -1,85 +1,88 @@
-"""The retired record and the tombs that it names, as one process knows them.
+"""The retired record and the tombstones that it names, as one process knows them.
 
-Who has met a record never goes back to an older one: the cache was flushed then, or fell back to an older state. The
-record is put back, and until it is, its copy counts. A tomb never changes, so one that was read is not read again.
+A process never goes back to an older record. An older one in the cache means that the cache was flushed or restored
+from an older state: the process restores the newer record, and uses its copy until then. Tombstones never change, so
+each is read once.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
-from shm_metrics.cluster.codec.blob_decoder import Decoder
+from shm_metrics.cluster.codec.blob_decoder import BlobDecoder
 from shm_metrics.cluster.codec.wire import encode
 from shm_metrics.cluster.model.blob import Blob, Folded, Retired
 from shm_metrics.cluster.stores.protocol import Store
 
-__all__ = ["Record"]
+__all__ = ["RetiredStore"]
 
 _NOTHING: Mapping[str, Folded] = {}
 
 
-class Record:
-    """store: where it is. Every call may raise SyncError."""
+class RetiredStore:
+    """The newest retired record of `store` that this process has met. Every call may raise SyncError."""
 
-    def __init__(self, store: Store, decoder: Decoder) -> None:
+    def __init__(self, store: Store, decoder: BlobDecoder) -> None:
         self._store = store
         self._decoder = decoder
-        self._mark: str | None = None  # of what was read last
+        self._mark: str | None = None  # of the record that was read last
         self._there: int | None = 0  # its version; None: it cannot be read
         self._newest: tuple[Retired, bytes] | None = None
-        self._tombs: dict[tuple[str, int], Blob] = {}  # of those that have returned
+        self._tombstones: dict[tuple[str, int], Blob] = {}  # of instances that have returned
 
     def read(self) -> Retired | None:
-        """The newest that this process has met."""
+        """Read the record if it has changed; return the newest one that this process has met."""
         mark = self._store.retired_mark()
         if mark is None or mark != self._mark:
             data = None if mark is None else self._store.retired()
             self._mark = None if data is None else mark
-            self._take(data)
+            self._accept(data)
         return self.newest
 
     @property
     def newest(self) -> Retired | None:
-        """As read() found it."""
+        """The newest record that this process has met, without asking the store."""
         return None if self._newest is None else self._newest[0]
 
     @property
     def _version(self) -> int:
         return 0 if self._newest is None else self._newest[0].version
 
-    def _take(self, data: bytes | None) -> None:
+    def _accept(self, data: bytes | None) -> None:
         retired = self._decoder.retired(data)
         self._there = 0 if data is None else None if retired is None else retired.version
         if retired is not None and data is not None and retired.version >= self._version:
             self.replaced(retired, data)
 
     def replaced(self, retired: Retired, data: bytes) -> None:
-        """This is the record from now on."""
+        """Take `retired` as the record from now on. data: its bytes."""
         self._newest = retired, data
-        self._tombs = {
-            (instance, sequence): tomb
-            for (instance, sequence), tomb in self._tombs.items()
+        self._tombstones = {
+            (instance, sequence): tombstone
+            for (instance, sequence), tombstone in self._tombstones.items()
             if instance in retired.folded and retired.folded[instance].sequence == sequence
         }
 
-    def put_back(self) -> None:
-        """What the cache has lost, if this process has met it."""
+    def restore(self) -> None:
+        """Restore the record if the store has lost it or has an older one."""
         if self._there is not None and self._there < self._version:
-            self._restore(self._tombs)
+            self._restore(self._tombstones)
             self.read()
 
-    def _restore(self, tombs: Mapping[tuple[str, int], Blob]) -> None:
+    def _restore(self, tombstones: Mapping[tuple[str, int], Blob]) -> None:
         if self._newest is not None:
             retired, data = self._newest
-            self._store.restore_retired(data, retired.version, {key: encode(tomb) for key, tomb in tombs.items()})
+            self._store.restore_retired(
+                data, retired.version, {key: encode(tombstone) for key, tombstone in tombstones.items()}
+            )
 
     @property
     def folded(self) -> Mapping[str, Folded]:
-        """Whom it holds."""
+        """The instances that the record holds."""
         return _NOTHING if self._newest is None else self._newest[0].folded
 
     def returned(self, there: Mapping[str, int]) -> dict[str, int]:
-        """instance -> what was folded of it, of those in `there` that have published since."""
+        """Return instance -> folded sequence, for the instances in `there` that have published since their fold."""
         folded = self.folded
         return {
             instance: folded[instance].sequence
@@ -87,20 +90,30 @@ class Record:
             if instance in folded and sequence > folded[instance].sequence
         }
 
-    def keep_tomb(self, tomb: Blob) -> None:
-        """Of an instance that has it by itself."""
-        self._tombs[tomb.instance, tomb.sequence] = tomb
+    def keep_tombstone(self, tombstone: Blob) -> None:
+        """Keep the tombstone of this process' own instance."""
+        self._tombstones[tombstone.instance, tombstone.sequence] = tombstone
 
-    def tombs(self, wanted: Mapping[str, int], *, check: Collection[str] = ()) -> dict[str, Blob]:
-        """The tombs of {instance: folded sequence}, as far as they are to be had.
+    def tombstones(self, wanted: Mapping[str, int], *, check: Collection[str] = ()) -> dict[str, Blob]:
+        """Return the tombstones of {instance: folded sequence} that are available.
 
-        check: instances whose tombs the cache is asked for though we have them, and has again if it has lost them.
+        check: instances whose tombstones are read although they are known, and restored if the store has lost them.
         """
-        asked = {name: folded for name, folded in wanted.items() if name in check or (name, folded) not in self._tombs}
-        found = self._decoder.tombs(self._store.tombs(asked)) if asked else {}
+        asked = {
+            name: folded for name, folded in wanted.items() if name in check or (name, folded) not in self._tombstones
+        }
+        found = self._decoder.tombstones(self._store.tombstones(asked)) if asked else {}
         keys = {name: (name, folded) for name, folded in asked.items()}
-        lost = {key: self._tombs[key] for name, key in keys.items() if name not in found and key in self._tombs}
+        lost = {
+            key: self._tombstones[key] for name, key in keys.items() if name not in found and key in self._tombstones
+        }
         if lost:
             self._restore(lost)
-        self._tombs |= {keys[name]: tomb for name, tomb in found.items() if tomb.sequence == asked[name]}
-        return {name: self._tombs[name, folded] for name, folded in wanted.items() if (name, folded) in self._tombs}
+        self._tombstones |= {
+            keys[name]: tombstone for name, tombstone in found.items() if tombstone.sequence == asked[name]
+        }
+        return {
+            name: self._tombstones[name, folded]
+            for name, folded in wanted.items()
+            if (name, folded) in self._tombstones
+        }

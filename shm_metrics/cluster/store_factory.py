@@ -1,8 +1,8 @@
-"""From what a user gives as `cache` to the store behind it.
+"""From the `cache` option of a user to its store.
 
-What cannot be meant is an InvalidMetricError of check_cache(), which needs no library of a cache, so that it is said
-where the backend is made. What is wrong only with this machine, a package that is missing, is a SyncError of
-open_store(): a failure of the rounds to come, like a cache that is down.
+check_cache() raises InvalidMetricError for invalid values. It needs no cache library, so the error comes where the
+backend is made. open_store() raises SyncError for what is wrong with this machine only, such as a missing package:
+the rounds then fail as they do when the cache is down.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import re
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
-from shm_metrics.cluster.capabilities import behind_proxy, said_of
+from shm_metrics.cluster.capabilities import behind_proxy, known_capabilities
 from shm_metrics.cluster.stores.protocol import Store
 from shm_metrics.errors import InvalidMetricError
 
@@ -32,12 +32,12 @@ _MEMCACHED_PORT = "11211"
 
 
 def check_cache(cache: Any) -> None:
-    """Raises InvalidMetricError for what cannot be meant as `cache`, as far as that can be seen without its library."""
+    """Raise InvalidMetricError for an invalid `cache`, as far as this can be checked without its library."""
     if cache is None or isinstance(cache, os.PathLike):
         return
     if isinstance(cache, str):
         _check_text(cache)
-    elif said_of(cache).get("distributed") is not False and not _is_of_django(cache):
+    elif known_capabilities(cache).get("distributed") is not False and not _is_of_django(cache):
         _check_client(behind_proxy(cache))
 
 
@@ -56,15 +56,15 @@ def _check_text(cache: str) -> None:
         raise InvalidMetricError(
             f"cache={_shown(cache)!r}: URL of scheme {scheme!r} cannot be used{meant}; {_POSSIBLE}"
         )
-    told = f"{known}://{rest}"
+    normalized = f"{known}://{rest}"
     if known == "memcached":
         from shm_metrics.cluster.stores.memcached_ring import Servers
 
-        Servers.from_url(told)
+        Servers.from_url(normalized)
     else:
         from shm_metrics.cluster.stores.redis_client import check_url
 
-        check_url(told)
+        check_url(normalized)
 
 
 def _perhaps(text: str) -> str:
@@ -75,7 +75,7 @@ def _perhaps(text: str) -> str:
 
 
 def _shown(text: str) -> str:
-    """Without what may be a password."""
+    """Return `text` without what may be a password."""
     text = text.partition("?")[0]
     before, at, after = text.rpartition("@")
     scheme = before.partition("://")
@@ -99,20 +99,19 @@ def _unusable(client: Any) -> InvalidMetricError:
 
 
 def _is_of_django(client: Any) -> bool:
-    """Which client it has is asked when it is used: its settings may not be there yet."""
+    """Whether `client` is a cache of Django. What it wraps is examined at first use, when settings are loaded."""
     return any(cls.__module__.partition(".")[0] in ("django", "django_redis") for cls in type(client).__mro__)
 
 
 def open_store(cache: Any, *, namespace: str, segment: Segment, timeout: float = 2.0) -> Store:
-    """The store that `cache` leads to.
+    """Return the store for `cache`. Nothing is sent yet.
 
-    cache: a URL; a client; a file path; or None for a file beside the segment. A client that is known as local_only,
-        because its class declares so or a detector says so, is not used: None is taken instead.
+    cache: a URL; a client; a file path; or None for a file beside the segment. A client that its class or a detector
+        declares local_only is not used; the file beside the segment is used instead.
     namespace: one for each cluster, the same on all of its hosts.
     timeout: seconds that any single request to the cache may take.
 
-    Raises InvalidMetricError, which says what is possible, and SyncError when a package is missing. Nothing is sent
-    yet.
+    Raise InvalidMetricError, which says what is possible, and SyncError when a package is missing.
     """
     if cache is None:
         return _local(None, segment, timeout)
@@ -124,7 +123,7 @@ def open_store(cache: Any, *, namespace: str, segment: Segment, timeout: float =
         if not separator:
             return _local(cache, segment, timeout)
         return _by_url(cache, scheme.lower(), namespace, timeout)
-    if said_of(cache).get("distributed") is False:
+    if known_capabilities(cache).get("distributed") is False:
         return _local(None, segment, timeout)
     store = _by_client(_unwrapped(behind_proxy(cache)), namespace, timeout)
     if store is None:
@@ -133,16 +132,16 @@ def open_store(cache: Any, *, namespace: str, segment: Segment, timeout: float =
 
 
 def _by_url(url: str, scheme: str, namespace: str, timeout: float) -> Store:
-    told = scheme + url[len(scheme) :]
+    normalized = scheme + url[len(scheme) :]
     if scheme in _REDIS_SCHEMES:
         from shm_metrics.cluster.stores import redis_client
         from shm_metrics.cluster.stores.redis_store import RedisStore
 
-        return RedisStore(redis_client.from_url(told, timeout), namespace)
+        return RedisStore(redis_client.from_url(normalized, timeout), namespace)
     from shm_metrics.cluster.stores.memcached_ring import Ring, Servers
     from shm_metrics.cluster.stores.memcached_store import MemcachedStore
 
-    return MemcachedStore(Ring(Servers.from_url(told), timeout), namespace)
+    return MemcachedStore(Ring(Servers.from_url(normalized), timeout), namespace)
 
 
 def _by_client(client: Any, namespace: str, timeout: float) -> Store | None:
@@ -163,7 +162,7 @@ def _by_client(client: Any, namespace: str, timeout: float) -> Store | None:
 
 
 def _unwrapped(cache: Any) -> Any:
-    """The client that a cache of Django uses for writes, or its servers; anything else as it is."""
+    """Return the client that a cache of Django uses for writes, or its servers; anything else unchanged."""
     for cls in type(cache).__mro__:
         if cls.__module__ == "django.core.cache.backends.redis":
             return cache._cache.get_client(write=True)
@@ -181,6 +180,6 @@ def _local(path: str | None, segment: Segment, timeout: float) -> Store:
     from shm_metrics.cluster.stores.local_store import LocalStore
 
     beside = segment.place.path
-    if path is None and os.path.isabs(beside):  # a private segment has no place, nor do its totals
+    if path is None and os.path.isabs(beside):  # a private segment has no location, nor do its totals
         path = beside + ".snapshot"
     return LocalStore(None if path is None else os.path.abspath(path), segment, timeout=timeout)

@@ -1,7 +1,7 @@
 """Metrics from the lifecycle events that an application publishes.
 
-Lives here: the table of rules, the handling of an event, the router, and what publishes events of functions.
-May not: know a framework (the integrations do).
+Lives here: the table of rules, the handler of events, the router, and instrument(). May not: know a framework (the
+integrations do).
 """
 
 from shm_metrics.events.rules import DEFAULT_RULES, Effect, EventRule, EventRules, counts, observes, sets

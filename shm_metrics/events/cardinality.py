@@ -1,6 +1,6 @@
-"""What a segment holds already: its families' names, how many series they have, with which label values.
+"""What a segment holds: the names of its families, their numbers of series, the values of their labels.
 
-A process asks only when an event would make a series that no process has made yet.
+A process reads this only when an event would create a series that no process has created yet.
 """
 
 from __future__ import annotations
@@ -16,11 +16,14 @@ from shm_metrics.segment.catalog import Catalog
 from shm_metrics.segment.segment import Segment
 from shm_metrics.segment.slot_table import LIVE, SlotTable
 
-__all__ = ["Census"]
+__all__ = ["Cardinality"]
 
 
 class _Known:
-    """offsets: of the records of a family's living series. values: label -> its values, in the first `read` of them."""
+    """What was read of one family.
+
+    offsets: of the records of its living series. values: label -> its values, in the first `read` of the records.
+    """
 
     __slots__ = ("offsets", "read", "values")
 
@@ -30,8 +33,8 @@ class _Known:
         self.read = 0
 
 
-class Census:
-    """segment: whose catalog is read. A child of fork makes its own: its parent's may be in the middle of reading."""
+class Cardinality:
+    """Reads the catalog of `segment` incrementally. A child of fork needs its own: the parent's may be reading."""
 
     def __init__(self, segment: Segment) -> None:
         self._segment = segment
@@ -47,24 +50,24 @@ class Census:
         self._by_id: dict[int, _Known] = {}
 
     def names(self) -> Collection[str]:
-        """Of all families, whoever declared them."""
+        """Return the names of all families, of all processes."""
         self._read_on()
         return tuple(self._families)
 
     def series(self, name: str) -> int:
-        """How many living series the family has."""
+        """Return the number of living series of the family."""
         self._read_on()
         known = self._families.get(name)
         return 0 if known is None else len(known.offsets)
 
     def values(self, name: str, label: str) -> Collection[str]:
-        """The values that the label has in the living series of the family."""
+        """Return the values of the label in the living series of the family."""
         self._read_on(name)
         known = self._families.get(name)
         return () if known is None else known.values.get(label, ())
 
     def _read_on(self, wanted: str = "") -> None:
-        # Whoever comes while another thread reads, be it a signal handler on top of it, goes by what is known so far.
+        # While another thread reads (or a signal handler runs on top of it), use what is known so far.
         if not self._reading.acquire(False):
             return
         try:

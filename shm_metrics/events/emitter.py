@@ -1,4 +1,4 @@
-"""Where publishers send their events, so that whatever fails there does not reach the application."""
+"""Where publishers send their events. Failures there do not reach the application."""
 
 from __future__ import annotations
 
@@ -16,27 +16,29 @@ log = logging.getLogger("shm_metrics")
 
 
 def guarded(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`function`, whose exceptions are logged, the first of them, and go no further."""
-    told = False
+    """Wrap `function`: its exceptions are swallowed, and the first one is logged."""
+    logged = False
 
     @functools.wraps(function)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
-        nonlocal told
+        nonlocal logged
         try:
             return function(*args, **kwargs)
         except Exception:
-            if not told:
-                told = True
-                log.exception("shm_metrics: an event is not published (others like it will not be told)")
+            if not logged:
+                logged = True
+                log.exception("shm_metrics: an event is not published (further errors of this kind are suppressed)")
             return False
 
     return wrapped
 
 
 def emitter(to: Any = None) -> Callable[[str, dict[str, Any]], Any]:
-    """What takes an event: `to` itself, its handle_event(), or the default backend's at the time of the event.
+    """Return a callable of (event_name, payload) that passes events to `to`.
 
-    Raises InvalidMetricError; what it gives raises nothing.
+    to: a callable, an object with handle_event(), or None for the default backend at the time of the event.
+
+    Raise InvalidMetricError; the returned callable raises nothing.
     """
     if to is None:
         return guarded(lambda event_name, payload: get_backend().handle_event(event_name, payload))
@@ -47,9 +49,9 @@ def emitter(to: Any = None) -> Callable[[str, dict[str, Any]], Any]:
 
 
 def connect_all(pairs: Iterable[tuple[Any, Callable[..., Any]]], **only: Any) -> Callable[[], None]:
-    """Connect each signal of (signal, receiver), and keep the receiver alive; gives what disconnects them again.
+    """Connect each (signal, receiver) pair and keep the receivers alive; return a function that disconnects them.
 
-    Signals of blinker, Django and Celery have these two methods in common. only: `sender=`, whose signals alone.
+    The signals of blinker, Django and Celery share this interface. only: `sender=`, to receive its signals only.
     """
     connected = tuple(pairs)
     for signal, receive in connected:

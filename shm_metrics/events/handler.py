@@ -1,7 +1,7 @@
-"""handle_event: from an event to what it moves, whole or not at all.
+"""handle_event: apply all updates of an event, or none.
 
-An event is read and checked in full before a series is made or moved: a value that is no number, a label of 10 MB or a
-name that is taken by another type leave the segment as it was.
+An event is read and checked in full before a series is created or updated. A value that is no number, a label of 10 MB
+or a name that another type has leave the segment unchanged.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from shm_metrics.errors import InvalidMetricError, MetricConflictError, SegmentError, short_repr
-from shm_metrics.events.cardinality import Census
-from shm_metrics.events.payload import Read, Refused, as_dict, reader, value_text
+from shm_metrics.events.cardinality import Cardinality
+from shm_metrics.events.payload import EventRefusedError, Read, as_dict, reader, value_text
 from shm_metrics.events.rules import DEFAULT_RULES, ENTITY, SAMPLING_LABEL, Effect, EventRule, EventRules, entity_of
 from shm_metrics.metrics.family_handle import sample_names
 from shm_metrics.model.families import COUNTER, GAUGE, Family, LabelPairs
@@ -32,17 +32,17 @@ log = logging.getLogger("shm_metrics")
 OTHER = "other"
 CAPPED = "shm_metrics_capped_label_values_total"
 MAX_NAME_CHARACTERS = 200
-MAX_ENTITIES = 500  # a segment; an entity names its families, and more of them are label values that lost their way
+MAX_ENTITIES = 500  # per segment; an entity names families, and more of them are misplaced label values
 MAX_PLANS = 2_048
 
 _KINDS: dict[type[Exception], str] = {InvalidMetricError: "label", MetricConflictError: "conflict"}
 
 
-class Plan:
-    """All that can be known of events of one name before their payload is seen.
+class EventPlan:
+    """What is known of events of one name before their payload is read.
 
-    fields: of the labels. reads: what reads the values of the effects that have one, each at least one field.
-    whole, part: label values as they came -> the updates; part: beside them which of the values were left out.
+    fields: of the labels. reads: the readers of the values, one per effect that has a value.
+    whole: label values as they came -> the updates. part: (label values, which values are missing) -> the updates.
     """
 
     __slots__ = (
@@ -77,7 +77,7 @@ class Plan:
                 self.plain.append((effect, family))
 
     def pairs(self, texts: list[str | None]) -> LabelPairs:
-        """The labels of the series. texts: their values, None where there is none. Raises InvalidMetricError."""
+        """Return the labels of the series. texts: their values, None where missing. Raise InvalidMetricError."""
         labels = {label: text for (label, _), text in zip(self.labels, texts, strict=True) if text is not None}
         if self.rate != 1.0:
             labels[SAMPLING_LABEL] = format(self.rate, "g")
@@ -85,30 +85,33 @@ class Plan:
 
 
 class EventHandler:
-    """The rules of one backend, and what it has learned of the events that came."""
+    """The rules of one backend, and the plans of the events that it has handled."""
 
     def __init__(self, backend: MetricsBackend) -> None:
         self.backend = backend
         self.rules = EventRules(DEFAULT_RULES, self.forget)
-        self._plans: dict[str, Plan] = {}
-        self._sampled: dict[tuple[str, float], Plan] = {}
+        self._plans: dict[str, EventPlan] = {}
+        self._sampled: dict[tuple[str, float], EventPlan] = {}
         self._log_once = LogOnce(log)
         _handlers.add(self)
 
     @cached_property
-    def _census(self) -> Census:
-        return Census(self.backend._segment)
+    def _cardinality(self) -> Cardinality:
+        return Cardinality(self.backend.segment)
 
     def after_fork(self) -> None:
-        """Another thread of the parent may have been in the middle of a census."""
-        self.__dict__.pop("_census", None)
+        """Drop the reader of the catalog: another thread of the parent may have been using it."""
+        self.__dict__.pop("_cardinality", None)
 
     def forget(self) -> None:
-        """The series, or the rules, are no longer those that were found before."""
+        """Drop all plans, after a change of the rules or the series."""
         self._plans, self._sampled = {}, {}
 
     def handle(self, event_name: str, payload: Any = None) -> bool:
-        """Do what the first rule that matches says. False: nothing was done; the reason is logged, once a kind."""
+        """Apply the first rule that matches. Return True if the event was counted or matched no rule.
+
+        Return False if it was refused; the first refusal of each kind is logged.
+        """
         try:
             plan = self._plans.get(event_name)
             if plan is None:
@@ -120,7 +123,7 @@ class EventHandler:
             return self._refuse(event_name, error)
 
     def handle_sampled(self, event_name: str, payload: Any, rate: float) -> bool:
-        """The same for one of 1 / rate events: counters go up by so much, and a label says that they are estimates."""
+        """Handle one sampled event out of 1 / rate: counters increase by 1 / rate, with a label that says so."""
         if rate == 1.0:
             return self.handle(event_name, payload)
         try:
@@ -129,7 +132,7 @@ class EventHandler:
         except Exception as error:
             return self._refuse(event_name, error)
 
-    def _apply(self, plan: Plan, payload: dict[str, Any]) -> bool:
+    def _apply(self, plan: EventPlan, payload: dict[str, Any]) -> bool:
         get = payload.get
         key = tuple(map(get, plan.fields))
         reads = plan.reads
@@ -151,28 +154,28 @@ class EventHandler:
 
     # -- the first time -------------------------------------------------------------------------------------------
 
-    def _plan(self, event_name: object, rate: float) -> Plan:
+    def _plan(self, event_name: object, rate: float) -> EventPlan:
         if not isinstance(event_name, str):
-            raise Refused("name", f"a name of type {type(event_name).__name__}: give text")
+            raise EventRefusedError("name", f"a name of type {type(event_name).__name__}: give text")
         if not event_name or len(event_name) > MAX_NAME_CHARACTERS or not event_name.isprintable():
-            raise Refused("name", f"give a name of 1 to {MAX_NAME_CHARACTERS} printable characters")
+            raise EventRefusedError("name", f"give a name of 1 to {MAX_NAME_CHARACTERS} printable characters")
         if not 0.0 < rate <= 1.0:
-            raise Refused("rate", f"sampling rate {rate!r}: it is above 0 and at most 1")
+            raise EventRefusedError("rate", f"sampling rate {rate!r}: it is above 0 and at most 1")
         name = str.__str__(event_name)
         rule = self.rules.match(name)
         entity = entity_of(name)
-        plan = Plan(rule, entity, rate)
+        plan = EventPlan(rule, entity, rate)
         self._check_entity(plan, entity)
-        plans: dict[Any, Plan] = self._plans if rate == 1.0 else self._sampled
+        plans: dict[Any, EventPlan] = self._plans if rate == 1.0 else self._sampled
         if len(plans) >= MAX_PLANS:
             plans.clear()
         plans[name if rate == 1.0 else (name, rate)] = plan
         return plan
 
     def _find(
-        self, plan: Plan, values: tuple[Any, ...], left: tuple[bool, ...], known: dict[Any, Any], key: Any
+        self, plan: EventPlan, values: tuple[Any, ...], left: tuple[bool, ...], known: dict[Any, Any], key: Any
     ) -> tuple[list[Any], list[Any]]:
-        """The updates of the effects that are not left out, made if need be."""
+        """Return the updates of the effects whose values are present, creating series as needed."""
         if plan.rule is None or not plan.rule.effects:
             return [], []
         texts = [
@@ -180,9 +183,9 @@ class EventHandler:
             for value, (label, _) in zip(values, plan.labels, strict=True)
         ]
         wanted = [*plan.plain, *[each for n, each in enumerate(plan.valued) if not left or not left[n]]]
-        plan.pairs(texts)  # too long a value is an error, and no reason to ask how many there are
+        plan.pairs(texts)  # raises for a value that is too long, before the catalog is read
         self._check(plan, [family for _, family in wanted])
-        # From here on nothing is wrong with the event.
+        # From here on the event is valid.
         capped = self._cap(plan, wanted, texts)
         pairs = plan.pairs(texts)
         series = [self.backend.families.series(family, self._given(plan, family), pairs) for _, family in wanted]
@@ -195,66 +198,70 @@ class EventHandler:
                 for each, (_, family) in zip(series[len(plan.plain) :], wanted[len(plan.plain) :], strict=True)
             ],
         )
-        # Only what is text already is found again by it: 1, 1.0 and True are one key, and three label values.
+        # Only text is a safe key: 1, 1.0 and True are one key, and three label values.
         found_again = not capped and all(value is None or type(value) is str for value in values)
         if found_again and not any(each.overflowed for each in series):
             known[key] = updates
         return updates
 
-    def _cap(self, plan: Plan, wanted: list[tuple[Effect, Family]], texts: list[str | None]) -> list[str]:
-        """Put `other` for what the segment would have too much of; the labels for which that was done."""
+    def _cap(self, plan: EventPlan, wanted: list[tuple[Effect, Family]], texts: list[str | None]) -> list[str]:
+        """Replace label values beyond the limits by `other`; return the labels that were replaced."""
         assert plan.rule is not None
         if not wanted or self._exists(plan, wanted, texts):
             return []
         names = [family.name for _, family in wanted]
         capped = []
         for n, (label, _) in enumerate(plan.labels):
-            known = [set(self._census.values(name, label)) - {OTHER} for name in names]
+            known = [set(self._cardinality.values(name, label)) - {OTHER} for name in names]
             is_new = texts[n] not in (None, OTHER) and not any(texts[n] in values for values in known)
             if is_new and max(map(len, known)) >= plan.rule.max_label_values:
                 texts[n] = OTHER
                 capped.append(label)
         if capped and self._exists(plan, wanted, texts):
             return capped
-        if max(map(self._census.series, names)) >= plan.rule.max_label_sets:
+        if max(map(self._cardinality.series, names)) >= plan.rule.max_label_sets:
             for n, (label, _) in enumerate(plan.labels):
                 if texts[n] not in (None, OTHER):
                     texts[n] = OTHER
                     capped.append(label)
         return capped
 
-    def _exists(self, plan: Plan, wanted: list[tuple[Effect, Family]], texts: list[str | None]) -> bool:
-        """Whether the segment has a series with these labels already."""
+    def _exists(self, plan: EventPlan, wanted: list[tuple[Effect, Family]], texts: list[str | None]) -> bool:
+        """Whether the segment already has a series with these labels."""
         pairs = plan.pairs(texts)
         return any(self.backend.families.has(family, self._given(plan, family), pairs) for _, family in wanted)
 
-    def _check_entity(self, plan: Plan, entity: str) -> None:
-        """Refuse a name whose families would be too many of their kind."""
+    def _check_entity(self, plan: EventPlan, entity: str) -> None:
+        """Refuse an event name that would create more families than MAX_ENTITIES allows."""
         named = [(effect, family) for effect, family in (*plan.plain, *plan.valued) if ENTITY in effect.metric]
         if not named:
             return
         if not entity:
-            raise Refused("name", "there is no text before its first dot, which is to name the metrics")
+            raise EventRefusedError("name", "there is no text before its first dot, which is to name the metrics")
         if any(self.backend.families.has(family, self._given(plan, family)) for _, family in named):
             return
         effect, family = named[0]
         before = effect.metric.partition(ENTITY)[0]
         behind = family.name[len(before) + len(entity) :]
-        alike = [name for name in self._census.names() if name.startswith(before) and name.endswith(behind)]
+        alike = [name for name in self._cardinality.names() if name.startswith(before) and name.endswith(behind)]
         if len(alike) >= MAX_ENTITIES:
-            raise Refused("entities", f"{MAX_ENTITIES} different names before the first dot; others are refused")
+            raise EventRefusedError(
+                "entities", f"{MAX_ENTITIES} different names before the first dot; others are refused"
+            )
 
-    def _check(self, plan: Plan, families: list[Family]) -> None:
+    def _check(self, plan: EventPlan, families: list[Family]) -> None:
         owners: dict[str, Family] = {}
         for family in families:
             self.backend.families.check(family, self._given(plan, family))
             for name in sample_names(family):
                 other = owners.setdefault(name, family)
                 if other.name != family.name or other.type != family.type:
-                    raise Refused("conflict", f"its {other.type} {other.name} and {family.type} {family.name} clash")
+                    raise EventRefusedError(
+                        "conflict", f"its {other.type} {other.name} and {family.type} {family.name} clash"
+                    )
 
-    def _given(self, plan: Plan, family: Family) -> dict[str, Any]:
-        """What the rule says of the family; the rest is as it was declared, if it is."""
+    def _given(self, plan: EventPlan, family: Family) -> dict[str, Any]:
+        """Return the options that the rule sets for the family; other options stay as declared."""
         assert plan.rule is not None
         given: dict[str, Any] = {}
         if family.bounds and plan.rule.buckets is not None:
@@ -269,7 +276,7 @@ class EventHandler:
     def _refuse(self, event_name: object, error: Exception) -> bool:
         if isinstance(error, TypeError) and str(error).startswith("unhashable type"):  # a look-up found it out
             kind = "label" if isinstance(event_name, str) else "name"
-        elif isinstance(error, Refused):
+        elif isinstance(error, EventRefusedError):
             kind = error.kind
         elif isinstance(error, SegmentError):
             kind = "segment"
@@ -278,7 +285,7 @@ class EventHandler:
         if kind not in self._log_once:
             self._log_once.warning(
                 kind,
-                "shm_metrics: event %s is not counted: %s (others like it will not be told: %s)",
+                "shm_metrics: event %s is not counted: %s (further errors of this kind are suppressed: %s)",
                 short_repr(event_name),
                 error,
                 kind,

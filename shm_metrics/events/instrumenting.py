@@ -1,4 +1,4 @@
-"""instrument(): functions and blocks that say when they begin, and how they end."""
+"""instrument(): publish events when functions and blocks start, and how they end."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _CANCELLED = {"asyncio": "CancelledError", "greenlet": "GreenletExit", "trio": "
 
 
 class _Call:
-    """One call, or one block, from its beginning to its end."""
+    """One call or block, from start to end."""
 
     __slots__ = ("began", "ended", "of", "outer")
 
@@ -45,7 +45,7 @@ class _Call:
     def end(self, kind: type[BaseException] | None) -> None:
         payload = {"duration": perf_counter() - self.began, **self.of._fields}
         self.ended = True
-        self.outer = _still_open(self.outer)  # lest tasks that begin one another leave a chain that only grows
+        self.outer = _still_open(self.outer)  # else tasks that start one another build an endless chain
         how = "completed"
         if kind is not None:
             payload["error"] = kind.__name__
@@ -54,26 +54,26 @@ class _Call:
 
 
 _innermost: ContextVar[_Call | None] = ContextVar("shm_metrics_innermost", default=None)
-"""The block that began last in this thread or task, from which `outer` leads to those around it."""
+"""The innermost block of this thread or task; `outer` leads to the enclosing ones."""
 
 
 class instrument:  # noqa: N801  # used as a decorator, and as a context manager in place of one
-    """Say `{entity}.started`, and then `.completed`, `.failed` or `.cancelled` with the duration in seconds.
+    """Publish `{entity}.started`, then `.completed`, `.failed` or `.cancelled` with the duration in seconds.
 
         @instrument("task", handler_class="Mailer")
         def send(): ...
 
         with instrument("task"): ...
 
-    As a decorator it takes functions, async functions, generators and async generators, methods of every kind, and
-    objects that can be called; a generator starts when it is first asked for an item. A function that gives a coroutine
-    ends when that does; one that gives another awaitable, when it gives it.
-    As a context manager one object may be used by many threads and tasks at once, and within itself.
+    As a decorator it takes functions, async functions, generators, async generators, methods of every kind and callable
+    objects. A generator starts when its first item is requested. A function that returns a coroutine ends when the
+    coroutine does; one that returns another awaitable ends when it returns.
+    As a context manager, one object can be used by many threads and tasks at once, and can be nested.
 
-    Cancelled is: CancelledError of asyncio, the same of trio and greenlet, or a generator that is closed before its
-    end. A failed or cancelled event also has `error`, the name of the exception's class; the exception goes on.
+    Cancellation is CancelledError of asyncio, the equivalents of trio and greenlet, or closing a generator before its
+    end. Failed and cancelled events also have `error`, the name of the exception's class. The exception propagates.
     to: an EventRouter, a backend or a callable of (event_name, payload); the default backend if left out.
-    fields: in the payload of each event.
+    fields: added to the payload of each event.
     """
 
     def __init__(self, entity: str, *, to: Any = None, **fields: Any) -> None:
@@ -96,7 +96,7 @@ class instrument:  # noqa: N801  # used as a decorator, and as a context manager
         while call is not None and (call.of is not self or call.ended):
             call = call.outer
         if call is None:
-            # Begun in another context, as that of a fixture: most likely the last one.
+            # Started in another context, such as that of a fixture: take the last one.
             call = next(reversed(tuple(self._open)), None)
         if call is not None:
             self._open.pop(call, None)
@@ -183,6 +183,6 @@ def _still_open(call: _Call | None) -> _Call | None:
 
 
 def _is_cancelled(kind: type[BaseException]) -> bool:
-    # Not imported for this: asyncio alone takes longer than all of ours.
+    # The modules are not imported for this: asyncio alone takes longer than all of shm_metrics.
     found = [getattr(sys.modules.get(module), name, None) for module, name in _CANCELLED.items()]
     return issubclass(kind, (GeneratorExit, *[each for each in found if isinstance(each, type)]))

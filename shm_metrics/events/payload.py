@@ -1,4 +1,4 @@
-"""What a payload says: numbers and label values, or why it cannot be recorded."""
+"""Numbers and label values from payloads, or the reason why an event cannot be recorded."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from shm_metrics.errors import short_repr
 from shm_metrics.model.families import COUNTER, HISTOGRAM
 from shm_metrics.model.labels import label_text
 
-__all__ = ["Read", "Refused", "as_dict", "number_in", "reader", "value_text"]
+__all__ = ["EventRefusedError", "Read", "as_dict", "number_in", "reader", "value_text"]
 
 Read: TypeAlias = Callable[[dict[str, Any]], "float | None"]
 _LARGEST = 1.7976931348623157e308
 
 
-class Refused(Exception):  # it never leaves the package
+class EventRefusedError(Exception):  # it never leaves the package
     """The event is not recorded. kind: one of few words, each of which is logged once."""
 
     def __init__(self, kind: str, message: str) -> None:
@@ -27,16 +27,16 @@ class Refused(Exception):  # it never leaves the package
 
 
 def as_dict(payload: object) -> dict[str, Any]:
-    """The payload as a plain dict; None is an empty one."""
+    """Return the payload as a plain dict; None becomes an empty one."""
     if payload is None:
         return {}
     if not isinstance(payload, Mapping):
-        raise Refused("payload", f"a payload of type {type(payload).__name__}: give a mapping")
+        raise EventRefusedError("payload", f"a payload of type {type(payload).__name__}: give a mapping")
     return dict(payload)
 
 
 def number_in(value: object) -> float | None:
-    """The finite float in `value`, or None: text, booleans, NaN and the infinite are no numbers here."""
+    """Return `value` as a finite float, or None for text, booleans, NaN and infinities."""
     kind = type(value)
     if kind is bool or not (kind is int or kind is float or isinstance(value, Real | Decimal)):
         return None
@@ -48,9 +48,9 @@ def number_in(value: object) -> float | None:
 
 
 def reader(kind: str, fields: tuple[str, ...], weight: float, signed: bool, metric: str) -> Read:
-    """What reads an effect's value: None where there is none.
+    """Return the function that reads an effect's value from a payload; it returns None if there is no value.
 
-    What is no number is left out of a histogram, and refuses the whole event for a counter or a gauge.
+    A value that is no number is ignored for a histogram; for a counter or gauge it refuses the event.
     """
     if kind == HISTOGRAM:
         return _observed(fields, signed)
@@ -64,7 +64,9 @@ def reader(kind: str, fields: tuple[str, ...], weight: float, signed: bool, metr
         if number is not None and kind == COUNTER:
             number *= weight
         if number is None or (kind == COUNTER and not 0.0 <= number <= _LARGEST):
-            raise Refused("value", f"{metric}: {field}={short_repr(value)}: give a finite number{_LEAST.get(kind, '')}")
+            raise EventRefusedError(
+                "value", f"{metric}: {field}={short_repr(value)}: give a finite number{_LEAST.get(kind, '')}"
+            )
         return number
 
     return read
@@ -93,7 +95,7 @@ def _observed(fields: tuple[str, ...], signed: bool) -> Read:
 
 
 def value_text(value: object, label: str) -> str:
-    """A label's value as text. A class is its name; an Enum that is a str is its value. Raises InvalidMetricError."""
+    """Return a label value as text: the name of a class, the value of a str Enum. Raise InvalidMetricError."""
     if isinstance(value, str):
         return label_text(str.__str__(value), label)
     if isinstance(value, type):

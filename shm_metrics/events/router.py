@@ -1,6 +1,6 @@
-"""Which backends get an event: by its name, with one sampling draw for all of them.
+"""Route events to backends by name, with one sampling draw for all backends of an event.
 
-An exact name wins over every glob; among globs the highest priority wins, then the one mapped first.
+An exact name wins over every glob. Among globs the highest priority wins, then the one that was mapped first.
 """
 
 from __future__ import annotations
@@ -27,11 +27,12 @@ MAX_FOUND = 2_048
 
 @dataclass(frozen=True)
 class EventMapping:
-    """Events of one name, or of a glob of names, and who gets them.
+    """The backends for events of one name, or of a glob of names.
 
-    event_name: `*`, `?` and `[...]` make it a glob; `*` stands for dots too. backends: names, in this order.
-    enabled: whether anybody gets them. sampling_rate: how many of them, from 0 to 1. priority: among globs.
-    metadata: whatever you want to know of it.
+    event_name: `*`, `?` and `[...]` make it a glob; `*` also matches dots.
+    backends: names, called in this order.
+    enabled: False drops the events. sampling_rate: share of events to pass on, from 0 to 1.
+    priority: of a glob among globs. metadata: for your own use.
 
     Raises InvalidMetricError.
     """
@@ -44,35 +45,35 @@ class EventMapping:
     metadata: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
-        told = f"event mapping {self.event_name!r}"
+        subject = f"event mapping {self.event_name!r}"
         if not isinstance(self.event_name, str) or not self.event_name:
-            raise InvalidMetricError(f"{told}: give the name of an event, or a glob")
+            raise InvalidMetricError(f"{subject}: give the name of an event, or a glob")
         names = (self.backends,) if isinstance(self.backends, str) else tuple(self.backends)
         if not all(isinstance(name, str) and name for name in names):
-            raise InvalidMetricError(f"{told}: backends {self.backends!r}: give a list of names")
+            raise InvalidMetricError(f"{subject}: backends {self.backends!r}: give a list of names")
         if type(self.enabled) is not bool:
-            raise InvalidMetricError(f"{told}: enabled={self.enabled!r}: give True or False")
+            raise InvalidMetricError(f"{subject}: enabled={self.enabled!r}: give True or False")
         rate = self.sampling_rate
         if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0.0 <= rate <= 1.0:
-            raise InvalidMetricError(f"{told}: sampling_rate={rate!r}: give a number from 0 to 1")
+            raise InvalidMetricError(f"{subject}: sampling_rate={rate!r}: give a number from 0 to 1")
         if type(self.priority) is not int:
-            raise InvalidMetricError(f"{told}: priority={self.priority!r}: give a whole number")
+            raise InvalidMetricError(f"{subject}: priority={self.priority!r}: give a whole number")
         if not isinstance(self.metadata, Mapping):
-            raise InvalidMetricError(f"{told}: metadata={self.metadata!r}: give a mapping")
+            raise InvalidMetricError(f"{subject}: metadata={self.metadata!r}: give a mapping")
         object.__setattr__(self, "backends", tuple(dict.fromkeys(names)))
         object.__setattr__(self, "sampling_rate", float(rate))
 
     @property
     def exact(self) -> bool:
-        """Whether it is for one name, and no glob."""
+        """Whether it maps one name, not a glob."""
         return not any(character in self.event_name for character in "*?[")
 
 
 class EventRouter:
     """Passes events to the backends that their mapping names.
 
-    default_backends: who gets an event that no mapping is for; nobody if left out.
-    draw: gives a number from 0 to below 1; an event is passed on if that is below its sampling rate.
+    default_backends: the backends for events without a mapping; none if left out.
+    draw: returns a number in [0, 1); an event is passed on if it is below the sampling rate.
     """
 
     def __init__(self, default_backends: Iterable[str] = (), *, draw: Callable[[], float] = random.random) -> None:
@@ -87,14 +88,16 @@ class EventRouter:
         self._lock = RLock()  # a signal handler or a __del__ that publishes may come in on top
         _routers.add(self)
 
-    # -- who is there ---------------------------------------------------------------------------------------------
+    # -- backends -------------------------------------------------------------------------------------------------
 
     def register_backend(self, name: str, backend: Any) -> None:
-        """Have `backend` known by this name, in place of whoever was.
+        """Register `backend` under this name, replacing any other.
 
-        It has handle_event(event_name, payload), or is called with the two; it took the event unless it raises or
-        gives False. With handle_sampled_event(event_name, payload, sampling_rate) it is told of sampling.
-        Raises InvalidMetricError.
+        backend: has handle_event(event_name, payload), or is callable with these two. It has taken the event unless it
+            raises or returns False. If it has handle_sampled_event(event_name, payload, sampling_rate), sampled events
+            go there.
+
+        Raise InvalidMetricError.
         """
         if not isinstance(name, str) or not name:
             raise InvalidMetricError(f"backend name {name!r}: give text")
@@ -107,20 +110,20 @@ class EventRouter:
             self._taken.setdefault(name, {"taken": 0, "refused": 0, "failed": 0})
 
     def unregister_backend(self, name: str) -> None:
-        """Forget a backend; mappings that name it pass it over. Raises KeyError."""
+        """Remove a backend; mappings that name it skip it. Raise KeyError."""
         with self._lock:
             del self._backends[name]
 
     # -- mappings -------------------------------------------------------------------------------------------------
 
     def map(self, event_name: str | EventMapping, backends: Iterable[str] = ("metrics",), **options: Any) -> None:
-        """Map a name or glob, in place of what it was mapped to. options: the fields of EventMapping."""
+        """Map a name or glob, replacing its earlier mapping. options: the fields of EventMapping."""
         self._put(
             [event_name if isinstance(event_name, EventMapping) else EventMapping(event_name, backends, **options)]
         )
 
     def unmap(self, event_name: str) -> bool:
-        """Take the mapping of just this name or glob away; whether there was one."""
+        """Remove the mapping of exactly this name or glob; return whether there was one."""
         with self._lock:
             left = {**self._mappings}
             there = left.pop(event_name, None) is not None
@@ -128,29 +131,31 @@ class EventRouter:
             return there
 
     def configure(self, mappings: Any) -> None:
-        """Map many, or none if one of them is not valid.
+        """Add many mappings, or none if one of them is invalid.
 
         mappings: an EventMapping; a list of them, or of dicts of their fields; such a dict; or a dict of name ->
-        EventMapping, dict of the other fields, or list of backends. Raises InvalidMetricError.
+            EventMapping, dict of the other fields, or list of backends.
+
+        Raise InvalidMetricError.
         """
-        self._put(list(_told(mappings)))
+        self._put(list(_parsed(mappings)))
 
     def _put(self, mappings: list[EventMapping]) -> None:
         with self._lock:
             self._replace({**self._mappings, **{mapping.event_name: mapping for mapping in mappings}})
 
     def _replace(self, mappings: dict[str, EventMapping]) -> None:
-        # In this order: whoever looks meanwhile keeps what it found in the old dict, where nobody sees it.
+        # In this order: a concurrent lookup caches its result in the old dict, which is dropped.
         self._mappings = mappings
         self._found = {}
 
     @property
     def mappings(self) -> tuple[EventMapping, ...]:
-        """All, in the order in which they were mapped."""
+        """All mappings, in the order in which they were added."""
         return tuple(self._mappings.values())
 
     def mapping_for(self, event_name: str) -> EventMapping | None:
-        """The mapping for events of this name."""
+        """Return the mapping for events of this name, or None."""
         kept = self._found
         try:
             return kept[event_name]
@@ -167,13 +172,13 @@ class EventRouter:
         return found
 
     def events_for_backend(self, name: str) -> list[str]:
-        """The names and globs whose events this backend gets, sorted."""
+        """Return the names and globs whose events this backend gets, sorted."""
         return sorted(each.event_name for each in self.mappings if each.enabled and name in each.backends)
 
     # -- events ---------------------------------------------------------------------------------------------------
 
     def route(self, event_name: str, payload: Mapping[str, Any] | None = None) -> list[str]:
-        """Pass an event on; the names of the backends that took it. Raises nothing that is an Exception."""
+        """Pass an event on; return the names of the backends that took it. Never raises an Exception."""
         mapping = self.mapping_for(event_name) if isinstance(event_name, str) else None
         unmapped = mapping is None
         if mapping is None:
@@ -193,7 +198,7 @@ class EventRouter:
                         outcomes.append((name, outcome))
                     if outcome == "taken":
                         names.append(name)
-        finally:  # also of an event in whose middle Ctrl-C comes
+        finally:  # also when Ctrl-C interrupts
             with self._lock:
                 if unmapped:
                     self._counts["unmapped"] += 1
@@ -204,7 +209,7 @@ class EventRouter:
         return names
 
     def handle_event(self, event_name: str, payload: Mapping[str, Any] | None = None) -> bool:
-        """route(), for whoever publishes to anything with this method: whether somebody took it."""
+        """Route an event; return whether any backend took it. The interface that publishers expect."""
         return bool(self.route(event_name, payload))
 
     def _drawn(self, rate: float) -> bool:
@@ -215,7 +220,7 @@ class EventRouter:
             return False
 
     def _pass_on(self, name: str, event_name: str, payload: Any, rate: float) -> str:
-        """What became of it; nothing where there is no such backend."""
+        """Return the outcome at one backend: taken, refused or failed; "" if there is no such backend."""
         try:
             take, take_sampled = self._backends[name]
         except KeyError:
@@ -235,13 +240,15 @@ class EventRouter:
         if name in self._log_once:
             return
         text = what if isinstance(what, str) else short_repr(what)
-        self._log_once.warning(name, "shm_metrics: event backend %s: %s (it will not be told again)", name, text)
+        self._log_once.warning(
+            name, "shm_metrics: event backend %s: %s (further errors of it are suppressed)", name, text
+        )
 
     def routing_stats(self) -> dict[str, Any]:
-        """What this process' router did with its events.
+        """Return the counts of this router, in this process.
 
-        routed: somebody took it; unmapped: no mapping was for it; disabled, sampled_out: nobody was to get it.
-        backends: name -> how many it took, refused (by False), and failed at. mappings: how many there are.
+        routed: a backend took the event. unmapped: no mapping matched. disabled, sampled_out: it was not passed on.
+        backends: name -> events that it took, refused (by False) and failed at. mappings: their number.
         """
         with self._lock:
             backends = {name: dict(counts) for name, counts in self._taken.items()}
@@ -257,7 +264,7 @@ def _renew_locks() -> None:
         router._lock = RLock()
 
 
-def _told(mappings: Any) -> Iterable[EventMapping]:
+def _parsed(mappings: Any) -> Iterable[EventMapping]:
     if isinstance(mappings, EventMapping):
         yield mappings
     elif isinstance(mappings, Mapping):

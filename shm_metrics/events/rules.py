@@ -1,4 +1,4 @@
-"""The table from events to metrics, as plain data; the first rule whose pattern matches is the one.
+"""The table from events to metrics, as plain data. The first rule whose pattern matches applies.
 
 EventRule("order.shipped", [counts("orders_shipped_total"), observes("order_weight_kg", "weight")], ["carrier"])
 """
@@ -39,18 +39,20 @@ _NOT_IN_A_NAME = re.compile(r"[^a-zA-Z0-9_]")
 
 
 def entity_of(event_name: str) -> str:
-    """The text before the first dot as part of a metric name: what may not be in one becomes `_`, and a digit in front
-    gets a `_` before it. Empty where there is none."""
+    """Return the text before the first dot as part of a metric name; "" if there is none.
+
+    Invalid characters become `_`, and a leading digit gets a `_` before it.
+    """
     entity = _NOT_IN_A_NAME.sub("_", event_name.partition(".")[0])
     return "_" + entity if entity[:1].isdigit() else entity
 
 
 @dataclass(frozen=True)
 class Effect:
-    """One metric that an event moves; made by counts(), sets() and observes().
+    """One metric that an event updates; made by counts(), sets() and observes().
 
-    metric: its name, in which {entity} stands for the event's. fields: of the payload; the first that has a value.
-    mode: of a gauge. signed: whether a histogram takes numbers below 0, which are left out otherwise.
+    metric: its name; {entity} stands for that of the event. fields: of the payload; the first that has a value is used.
+    mode: of a gauge. signed: whether a histogram takes negative numbers, which are ignored otherwise.
     """
 
     kind: str
@@ -60,7 +62,7 @@ class Effect:
     signed: bool = False
 
     def family(self, entity: str, buckets: tuple[float, ...] | None) -> Family:
-        """What is counted in, for an event of this entity. Raises InvalidMetricError."""
+        """Return the family for an event of this entity. Raise InvalidMetricError."""
         options: dict[str, Any] = {}
         if self.kind == GAUGE and self.mode:
             options["multiprocess_mode"] = self.mode
@@ -70,31 +72,31 @@ class Effect:
 
 
 def counts(metric: str, amount: str = "") -> Effect:
-    """A counter, by 1; or by what the field `amount` of the payload says, where it says something."""
+    """Increment a counter by 1, or by the field `amount` of the payload if it has a value."""
     return Effect(COUNTER, metric, (amount,) if amount else ())
 
 
 def sets(metric: str, field: str, *, multiprocess_mode: str = "") -> Effect:
-    """A gauge, to what a field of the payload says, where it says something."""
+    """Set a gauge to a field of the payload, if it has a value."""
     return Effect(GAUGE, metric, (field,), multiprocess_mode)
 
 
 def observes(metric: str, *fields: str, signed: bool = False) -> Effect:
-    """A histogram, of the first of these fields that is a number (at least 0, unless signed)."""
+    """Observe the first of these fields that is a number (at least 0, unless signed) in a histogram."""
     return Effect(HISTOGRAM, metric, fields, signed=signed)
 
 
 @dataclass(frozen=True)
 class EventRule:
-    """What the events of one pattern do.
+    """The effects of events that match one pattern.
 
-    pattern: an event's name, or a glob of it (`*` stands for dots too); upper and lower case differ.
-    effects: what counts(), sets() and observes() give; none: such an event does nothing.
-    labels: label -> field of the payload, or a list of names that are both. Where a field is absent or None, so is the
-        label.
-    buckets: of the rule's histograms; prometheus_client's if left out.
-    max_label_values, max_label_sets: how many values a label, and how many series one of these metrics may have in the
-        segment; what comes after that is counted as `other`.
+    pattern: the name of an event, or a glob (`*` also matches dots); case-sensitive.
+    effects: made by counts(), sets() and observes(); without effects the events do nothing.
+    labels: label -> field of the payload, or a list of names that are both. The label is absent where the field is
+        absent or None.
+    buckets: of the rule's histograms; those of prometheus_client if left out.
+    max_label_values, max_label_sets: limits of the values of a label, and of the series of one of these metrics, in the
+        segment; further ones are counted as `other`.
 
     Raises InvalidMetricError.
     """
@@ -128,14 +130,14 @@ class EventRule:
             self._check(effect)
 
     def _pairs(self) -> tuple[tuple[str, str], ...]:
-        told = self.labels
-        if isinstance(told, str):
-            raise InvalidMetricError(f"event rule {self.pattern}: labels {told!r}: give a list or a mapping")
-        items: tuple[Any, ...] = tuple(told.items()) if isinstance(told, Mapping) else tuple(told)
+        declared = self.labels
+        if isinstance(declared, str):
+            raise InvalidMetricError(f"event rule {self.pattern}: labels {declared!r}: give a list or a mapping")
+        items: tuple[Any, ...] = tuple(declared.items()) if isinstance(declared, Mapping) else tuple(declared)
         pairs: tuple[Any, ...] = tuple([(each, each) if type(each) is str else tuple(each) for each in items])
         for pair in pairs:
             if len(pair) != 2 or not all(isinstance(each, str) for each in pair):
-                raise InvalidMetricError(f"event rule {self.pattern}: labels {told!r}: give label -> field")
+                raise InvalidMetricError(f"event rule {self.pattern}: labels {declared!r}: give label -> field")
         return pairs
 
     def _check(self, effect: Effect) -> None:
@@ -156,9 +158,9 @@ class EventRule:
 
 
 class EventRules:
-    """The rules of one backend, in order; the first that matches is the one.
+    """The rules of one backend, in order; the first that matches applies.
 
-    on_change: called after each change, so that nobody goes on with what was derived from the rules before.
+    on_change: called after each change, to drop what was derived from the rules before.
     """
 
     def __init__(self, rules: Iterable[EventRule], on_change: Callable[[], object] = lambda: None) -> None:
@@ -172,25 +174,25 @@ class EventRules:
         return len(self._rules)
 
     def match(self, event_name: str) -> EventRule | None:
-        """The rule for events of this name."""
+        """Return the rule for events of this name, or None."""
         return next((rule for rule in self._rules if rule.matches(event_name)), None)
 
     def add(self, rule: EventRule, *, last: bool = False) -> None:
-        """Put a rule in front of all others, so that it wins; or behind them."""
+        """Add a rule before all others, so that it wins; or after them."""
         self._set((*self._rules, _checked(rule)) if last else (_checked(rule), *self._rules))
 
     def replace(self, pattern: str, rule: EventRule) -> None:
-        """Put a rule where the one with this pattern is. Raises KeyError when there is none."""
+        """Replace the rule with this pattern. Raise KeyError when there is none."""
         place = self._place(pattern)
         self._set((*self._rules[:place], _checked(rule), *self._rules[place + 1 :]))
 
     def remove(self, pattern: str) -> None:
-        """Take the rule with this pattern away. Raises KeyError when there is none."""
+        """Remove the rule with this pattern. Raise KeyError when there is none."""
         place = self._place(pattern)
         self._set(self._rules[:place] + self._rules[place + 1 :])
 
     def clear(self) -> None:
-        """Take all rules away."""
+        """Remove all rules."""
         self._set(())
 
     def _place(self, pattern: str) -> int:

@@ -5,13 +5,13 @@ Lives here: the public names. May not: anything that would be loaded without bei
     registry                       names, plugins (entry-point group `shm_metrics.exporters`), register_exporter
     documents                      text, openmetrics, json, jsonl, csv
     pushgateway, statsd, otlp      those that send; http_request is what two of them send with
-    options                        what several of them may be told
-    otlp_environment               what OpenTelemetry's variables say
-    flow                           families -> additive and absolute samples                     [pure]
+    options                        checks of options that several of them share
+    otlp_environment               options from OpenTelemetry's environment variables
+    classify                       families -> additive and absolute samples                     [pure]
     statsd_lines                   samples -> StatsD lines and packets                           [pure]
     otlp_mapping                   families -> OTLP metrics
-    pushed_totals                  what was sent of each total, kept beside the segment
-    schedule                       one thread a worker, of which the leader's pushes
+    pushed_totals                  how much of each total was sent, in a file beside the segment
+    schedule                       one thread per worker; that of the leader pushes
 """
 
 from shm_metrics.exporters.registry import Exporter, exporter, exporters, register_exporter

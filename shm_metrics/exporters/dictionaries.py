@@ -26,11 +26,11 @@ QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
 
 
 def series_name(name: str, labels: LabelPairs) -> str:
-    """`name{label="value",...}`, labels sorted by name: the same text for the same series, always."""
+    """Return `name{label="value",...}`, labels sorted by name: one text for each series."""
     if not labels:
         return name
-    told = ",".join(f"{label}={_quoted(value)}" for label, value in labels)
-    return f"{name}{{{told}}}"
+    text = ",".join(f"{label}={_quoted(value)}" for label, value in labels)
+    return f"{name}{{{text}}}"
 
 
 def _quoted(value: str) -> str:
@@ -39,7 +39,7 @@ def _quoted(value: str) -> str:
 
 
 def metrics_of(families: Iterable[FamilySnapshot]) -> dict[str, dict[str, Any]]:
-    """key -> what export() says of a series."""
+    """Return key -> what export() returns for a series."""
     metrics = {}
     for found in families:
         shown = found.family.name + ("_total" if found.family.type == COUNTER else "")
@@ -79,7 +79,7 @@ def _figures(found: FamilySnapshot, position: int) -> dict[str, Any]:
 
 
 def _exemplars(found: FamilySnapshot, position: int) -> dict[str, Any]:
-    """A counter's `exemplar`, a histogram's `exemplars` by bucket; nothing where there is none."""
+    """Return a counter's `exemplar` or a histogram's `exemplars` by bucket; {} if there is none."""
     if not found.exemplars:
         return {}
     if found.family.type == COUNTER:
@@ -98,7 +98,7 @@ def _exemplar(exemplar: Exemplar) -> dict[str, Any]:
 
 
 def _whole(count: float) -> float:
-    """An int, unless the segment is damaged and it is no number at all."""
+    """Return an int, unless the segment is damaged and the count is not finite."""
     return int(count) if math.isfinite(count) else float(count)
 
 
@@ -107,7 +107,7 @@ def _bound(bound: float) -> str:
 
 
 def stats_of(snapshot: Snapshot, figures: EngineFigures, created_at: float, now: float) -> dict[str, Any]:
-    """What stats() says."""
+    """Return the dictionary of stats()."""
     by_type: dict[str, int] = {}
     for found in snapshot.families:
         by_type[found.family.type] = by_type.get(found.family.type, 0) + len(found.labels)

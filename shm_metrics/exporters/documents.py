@@ -1,4 +1,4 @@
-"""The exporters that give a document: text, openmetrics, json, jsonl and csv."""
+"""The exporters that return a document: text, openmetrics, json, jsonl and csv."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from shm_metrics.exposition.samples import Renderable
 if TYPE_CHECKING:
     from shm_metrics.backend import MetricsBackend
 
-__all__ = ["DocumentExporter", "chosen", "csv", "json", "jsonl", "openmetrics", "text", "told_of"]
+__all__ = ["DocumentExporter", "chosen", "csv", "describe_dropped", "json", "jsonl", "openmetrics", "text"]
 
 
 class DocumentExporter:
-    """render: an exposition's. names: the families or samples to show, as `name[]` of a scrape; all if left out.
+    """Renders a document.
 
-    partial: leave a family out that cannot be shown beside the others, as a scrape does, instead of failing.
+    render: of an exposition format. names: families or samples to show, as `name[]` of a scrape; all if left out.
+    partial: leave out families that cannot be shown, as a scrape does, instead of failing.
     """
 
     def __init__(
@@ -30,38 +31,38 @@ class DocumentExporter:
         self._partial = check_flag("partial", partial)
 
     def export(self, backend: MetricsBackend) -> bytes:
-        """The document. Raises ExportError for a family that cannot be shown."""
+        """Return the document. Raise ExportError for a family that cannot be shown."""
         document, dropped = self.render(backend)
         if dropped and not self._partial:
-            raise ExportError(f"{told_of(dropped)}; say partial=True to get the others")
+            raise ExportError(f"{describe_dropped(dropped)}; say partial=True to get the others")
         return document
 
     def render(self, backend: MetricsBackend) -> tuple[bytes, list[Dropped]]:
-        """The document without the families that cannot be shown, and these."""
+        """Return the document without the families that cannot be shown, and these families."""
         dropped: list[Dropped] = []
         return self._render(chosen(backend, self._names), on_dropped=dropped.append), dropped
 
 
 def chosen(backend: MetricsBackend, names: frozenset[str] | None) -> Sequence[Renderable]:
-    """What a scrape shows, or the part of it that `names` ask for."""
+    """Return what a scrape shows, or the part of it that `names` select."""
     families = backend.collect()
     return families if names is None else filter_families(families, names)
 
 
-def told_of(dropped: Iterable[Dropped]) -> str:
-    """A sentence on what was left out."""
+def describe_dropped(dropped: Iterable[Dropped]) -> str:
+    """Return a sentence on what was left out."""
     return "not all families can be shown: " + "; ".join(f"{each.name}: {each.reason}" for each in dropped)
 
 
 def text(*, names: Iterable[str] | None = None, created: bool = False, partial: bool = False) -> DocumentExporter:
-    """Prometheus text 0.0.4. created: also when each series began."""
+    """Prometheus text 0.0.4. created: also the creation time of each series."""
     return DocumentExporter(_with_created("text", created), names=names, partial=partial)
 
 
 def openmetrics(
     *, names: Iterable[str] | None = None, created: bool = False, partial: bool = False
 ) -> DocumentExporter:
-    """OpenMetrics 1.0.0, with exemplars. created: also when each series began."""
+    """OpenMetrics 1.0.0, with exemplars. created: also the creation time of each series."""
     return DocumentExporter(_with_created("openmetrics", created), names=names, partial=partial)
 
 

@@ -1,7 +1,7 @@
-"""One HTTP request that is answered in time with a success, or an ExportError.
+"""One HTTP request that succeeds within a time limit, or raises ExportError.
 
-A socket's own time-out begins anew with each byte that comes or goes, so that a receiver that drips one a second would
-hold a push for as long as it likes. Hence each step here gets what is left of the whole.
+The time-out of a socket restarts with each byte, so a receiver that sends one byte a second could delay a push for
+ever. Here each step gets what is left of the time for the whole request.
 """
 
 from __future__ import annotations
@@ -20,15 +20,17 @@ from shm_metrics.errors import ExportError
 __all__ = ["send"]
 
 _MOST_READ = 1 << 20
-_MOST_TOLD = 500
+_MOST_QUOTED = 500
 _MOST_AT_ONCE = 1 << 16
 
 
 def send(method: str, url: str, body: bytes, headers: Mapping[str, str], timeout: float) -> bytes:
-    """The body of the answer. timeout: seconds for all of it together, but for the look-up of the host's name.
+    """Send a request and return the body of the response.
 
-    Raises ExportError when there is no answer in time, it is not 2xx, or it is not whole: one that was cut off, or is
-    longer than 1 MiB, does not say that all is well.
+    timeout: seconds for the whole request, except for the resolution of the host's name.
+
+    Raise ExportError when there is no response in time, its status is not 2xx, or it is incomplete. Success requires a
+    complete response: one that is cut off or longer than 1 MiB fails.
     """
     parts = urlsplit(url)
     host = parts.hostname or ""
@@ -52,7 +54,7 @@ def send(method: str, url: str, body: bytes, headers: Mapping[str, str], timeout
         try:
             connection.request(method, parts.path or "/", body, {**headers, "Connection": "close"})
             answer = connection.getresponse()
-            told, whole = _read(answer)
+            content, whole = _read(answer)
         finally:
             connection.close()
             connected.end()
@@ -61,15 +63,17 @@ def send(method: str, url: str, body: bytes, headers: Mapping[str, str], timeout
     except (OSError, HTTPException, UnicodeError) as error:  # UnicodeError: a host that can be no name
         raise ExportError(f"{method} {url}: {error!r}") from error
     if not 200 <= answer.status < 300:
-        text = told[:_MOST_TOLD].decode("utf-8", "replace").strip()
+        text = content[:_MOST_QUOTED].decode("utf-8", "replace").strip()
         raise ExportError(f"{method} {url}: {answer.status} {answer.reason}: {text}")
     if not whole:
-        raise ExportError(f"{method} {url}: {answer.status}, but the answer is not whole: {len(told)} bytes of it came")
-    return told
+        raise ExportError(
+            f"{method} {url}: {answer.status}, but the answer is not whole: {len(content)} bytes were received"
+        )
+    return content
 
 
 def _connected(found: list[tuple[Any, ...]], deadline: float) -> socket.socket:
-    """A socket to the first of the host's addresses that takes it."""
+    """Return a socket connected to the first of the host's addresses that accepts it."""
     failed: OSError | None = None
     for family, kind, protocol, _, address in found:
         made = socket.socket(family, kind, protocol)
@@ -96,7 +100,7 @@ def _left(deadline: float) -> float:
 
 
 class _InTime:
-    """What http.client needs of a socket, each step of which ends by the deadline."""
+    """The part of a socket that http.client uses; each step ends by the deadline."""
 
     def __init__(self, made: socket.socket, deadline: float) -> None:
         self.socket = made
@@ -116,7 +120,7 @@ class _InTime:
         return _WholeLines(_Reading(self))
 
     def close(self) -> None:
-        """http.client's end of it, when it knows the length of the answer; the answer may still be on its way."""
+        """Do nothing: http.client calls this once it knows the length of the response, which may still arrive."""
 
     def end(self) -> None:
         self.socket.close()
@@ -134,7 +138,7 @@ class _Reading(io.RawIOBase):
 
 
 class _WholeLines(io.BufferedReader):
-    """http.client takes headers that are cut off for their end, and what there is of an answer for a success."""
+    """Raises on lines that are cut off, which http.client would accept as the end of the headers."""
 
     def readline(self, size: int | None = -1, /) -> bytes:
         line = super().readline(size)
@@ -144,9 +148,9 @@ class _WholeLines(io.BufferedReader):
 
 
 def _read(answer: HTTPResponse) -> tuple[bytes, bool]:
-    """The body, or the first MiB of it; and whether that is all of it, as far as the answer says how much it is."""
+    """Return the body, or its first MiB, and whether it is complete, as far as the response states its length."""
     try:
-        told = answer.read(_MOST_READ)
+        content = answer.read(_MOST_READ)
     except IncompleteRead as error:  # in chunks, and the last of them did not come
         return error.partial, False
-    return told, not answer.length and len(told) < _MOST_READ
+    return content, not answer.length and len(content) < _MOST_READ

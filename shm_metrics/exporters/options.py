@@ -1,7 +1,7 @@
-"""What an exporter may be told, looked at when it is made: a bad option is an error there, and not in a push at night.
+"""Checks of the options of exporters. An invalid option fails when the exporter is made, not at its first push.
 
-Each gives the value as it is used, or raises InvalidMetricError with the option, the value and what to give. What may
-be a secret is not in the message.
+Each check returns the value in the form that is used, or raises InvalidMetricError, which names the option, the value
+and what to give. Messages leave out what may be a secret.
 """
 
 from __future__ import annotations
@@ -50,13 +50,13 @@ def check_flag(name: str, value: Any) -> bool:
 
 
 def check_names(names: Iterable[str] | None) -> frozenset[str] | None:
-    """`names` as documents.chosen() takes them; one name may stand alone."""
+    """Return `names` as documents.chosen() takes them. A single name need not be in a list."""
     if names is None:
         return None
-    told = [names] if isinstance(names, str) else list(names) if isinstance(names, Iterable) else []
-    if not told or not all(isinstance(name, str) and name for name in told):
+    wanted = [names] if isinstance(names, str) else list(names) if isinstance(names, Iterable) else []
+    if not wanted or not all(isinstance(name, str) and name for name in wanted):
         raise InvalidMetricError(f"names={names!r}: give one or more names of families or samples; all if left out")
-    return frozenset(told)
+    return frozenset(wanted)
 
 
 def check_seconds(name: str, value: float) -> float:
@@ -66,7 +66,7 @@ def check_seconds(name: str, value: float) -> float:
 
 
 def check_url(name: str, url: Any) -> str:
-    """An http(s) URL as it is. name: the option, or the environment variable that said so."""
+    """Return an http(s) URL unchanged. name: of the option or environment variable, for the message."""
     try:
         parts = urlsplit(url if isinstance(url, str) else "")
         parts.port  # noqa: B018  # raises for what is no port
@@ -88,15 +88,15 @@ def check_url(name: str, url: Any) -> str:
 
 
 def check_headers(name: str, value: Any) -> dict[str, str]:
-    """Headers as HTTP can carry them. Their values are not shown."""
+    """Return headers that HTTP can carry. Messages do not show their values."""
     if value is not None and not isinstance(value, Mapping):
         raise InvalidMetricError(f"{name}: give a mapping of text to text")
     headers = dict(value or {})
-    for header, told in headers.items():
+    for header, text in headers.items():
         if not isinstance(header, str) or not _HEADER.fullmatch(header):
             raise InvalidMetricError(f"{name}: {header!r} is no name of a header")
         if header.lower() in _HEADERS_OF_OURS:
             raise InvalidMetricError(f"{name}: leave {header!r} out, the exporter says that itself")
-        if not isinstance(told, str) or not _IN_A_HEADER.fullmatch(told):
+        if not isinstance(text, str) or not _IN_A_HEADER.fullmatch(text):
             raise InvalidMetricError(f"{name}[{header!r}]: give text in one line, of Latin-1")
     return headers

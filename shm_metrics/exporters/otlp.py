@@ -13,10 +13,14 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from shm_metrics.errors import ExportError, InvalidMetricError
-from shm_metrics.exporters.documents import chosen, told_of
+from shm_metrics.exporters.documents import chosen, describe_dropped
 from shm_metrics.exporters.http_request import send
 from shm_metrics.exporters.options import check_flag, check_headers, check_names, check_seconds, check_texts, check_url
-from shm_metrics.exporters.otlp_environment import endpoint_told, headers_told, resource_told
+from shm_metrics.exporters.otlp_environment import (
+    endpoint_from_environment,
+    headers_from_environment,
+    resource_from_environment,
+)
 from shm_metrics.exposition.names import Dropped
 
 if TYPE_CHECKING:
@@ -50,15 +54,15 @@ class OtlpExporter:
         except ImportError as error:
             raise InvalidMetricError(f"exporter 'otlp': {error}; pip install 'shm_metrics[otlp]'") from error
         self._mapping = otlp_mapping
-        self.endpoint = check_url("endpoint", endpoint) if endpoint is not None else endpoint_told()
-        self._headers = check_headers("headers", headers) if headers is not None else headers_told()
-        self._resource = {**resource_told(), **check_texts("resource", resource)}
+        self.endpoint = check_url("endpoint", endpoint) if endpoint is not None else endpoint_from_environment()
+        self._headers = check_headers("headers", headers) if headers is not None else headers_from_environment()
+        self._resource = {**resource_from_environment(), **check_texts("resource", resource)}
         self._names = check_names(names)
         self._compress = check_flag("compress", compress)
         self._timeout = check_seconds("timeout", timeout)
 
     def export(self, backend: MetricsBackend) -> bytes:
-        """Send now; the request that was taken, uncompressed. Raises ExportError, also when a part was refused."""
+        """Send now; return the request that was taken, uncompressed. Raise ExportError, also if a part was refused."""
         dropped: list[Dropped] = []
         resource = {
             "service.name": os.path.basename(backend.place.path),
@@ -81,5 +85,5 @@ class OtlpExporter:
         if refused:
             raise ExportError(f"POST {self.endpoint}: {refused}", partly=True)
         if dropped:
-            raise ExportError(f"{told_of(dropped)}; the others were sent", partly=True)
+            raise ExportError(f"{describe_dropped(dropped)}; the others were sent", partly=True)
         return request

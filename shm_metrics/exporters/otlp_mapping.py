@@ -23,8 +23,8 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.metrics.v1 import metrics_pb2 as pb
 
-from shm_metrics.exporters.flow import BUCKET, COUNT, SUM, Point, Series, series_of
-from shm_metrics.exposition.names import Dropped, OnDropped, settle
+from shm_metrics.exporters.classify import BUCKET, COUNT, SUM, Point, Series, classify
+from shm_metrics.exposition.names import Dropped, OnDropped, resolve_conflicts
 from shm_metrics.exposition.samples import MetricLike, Renderable, as_samples, one_by_one
 from shm_metrics.model.families import COUNTER, HISTOGRAM, SUMMARY, LabelPairs
 
@@ -33,40 +33,40 @@ __all__ = ["refused", "request"]
 _SCOPE = "shm_metrics"
 
 _UNITS = {"seconds": "s", "bytes": "By", "ratio": "1", "celsius": "Cel", "meters": "m", "volts": "V", "amperes": "A"}
-"""Prometheus' base units as UCUM has them; others go as they are."""
+"""Prometheus' base units as UCUM codes; other units are passed on unchanged."""
 
 
 def request(
     families: Iterable[Renderable], resource: Mapping[str, str], *, began: float, now: float, on_dropped: OnDropped
 ) -> bytes:
-    """An ExportMetricsServiceRequest. began: Unix seconds at which the segment was made; now: of the scan."""
-    told = ExportMetricsServiceRequest()
-    of_resource = told.resource_metrics.add()
+    """Return an ExportMetricsServiceRequest. began: Unix seconds of the segment's creation; now: of the scan."""
+    message = ExportMetricsServiceRequest()
+    of_resource = message.resource_metrics.add()
     of_resource.resource.attributes.extend(_attributes(tuple(sorted(resource.items()))))
     scope = of_resource.scope_metrics.add()
     scope.scope.name = _SCOPE
-    for item in one_by_one(settle(families, on_dropped)[0]):
+    for item in one_by_one(resolve_conflicts(families, on_dropped)[0]):
         metric = as_samples(item, created=True, openmetrics=True)
         try:
             scope.metrics.extend(_metrics(metric, began, _nanoseconds(now)))
         except (AttributeError, TypeError, ValueError, OverflowError) as error:  # of a custom collector
             on_dropped(Dropped(metric.name, f"OTLP cannot carry it: {error}"))
-    return bytes(told.SerializeToString())
+    return bytes(message.SerializeToString())
 
 
 def refused(answer: bytes) -> str:
-    """What a collector that took the request says it did not take of it, or nothing."""
+    """Return what a collector rejected of the request that it took, or ""."""
     try:
-        told = ExportMetricsServiceResponse.FromString(answer)
-    except Exception as error:  # protobuf's own error has no base that may be imported from everywhere
+        message = ExportMetricsServiceResponse.FromString(answer)
+    except Exception as error:  # protobuf's error has no base class that every version exports
         return f"the answer is no ExportMetricsServiceResponse: {error}"
-    points = told.partial_success.rejected_data_points
-    return f"{points} data points were rejected: {told.partial_success.error_message}" if points else ""
+    points = message.partial_success.rejected_data_points
+    return f"{points} data points were rejected: {message.partial_success.error_message}" if points else ""
 
 
 def _metrics(metric: MetricLike, began: float, now: int) -> list[Any]:
-    """What becomes of a family: all of it, or an error."""
-    all_series = [series for series in series_of(metric) if series.points]
+    """Return the metrics of a family: all of them, or raise."""
+    all_series = [series for series in classify(metric) if series.points]
     if not all_series:
         return []
     unit = _UNITS.get(metric.unit, metric.unit)
@@ -171,7 +171,7 @@ def _nanoseconds(seconds: float) -> int:
 
 
 def _attributes(labels: LabelPairs) -> list[Any]:
-    # A lone surrogate, which a label value may hold, is no text that protobuf can carry.
+    # protobuf cannot carry a lone surrogate, which a label value may hold.
     return [
         KeyValue(key=name, value=AnyValue(string_value=value.encode("utf-8", "replace").decode()))
         for name, value in labels

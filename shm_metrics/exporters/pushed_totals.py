@@ -1,16 +1,16 @@
-"""How much of each total was sent already: a file beside the segment, because the next to send is another process.
+"""How much of each total was sent: a file beside the segment, because another process may send next.
 
-The rule is that nothing is sent twice, whatever dies. So the lock is held for the whole of a push, and the file says
-that something was sent before it is:
+Nothing is sent twice, whatever dies. So a push holds the lock throughout, and the file records increments as sent
+before they are:
 
-    1. the leader A takes the lock, reads the file, makes the differences
-    2. A replaces the file: all of that is sent
-    3. A sends, and is killed in the middle                    the kernel drops the lock
-    4. the next leader B reads the file, and goes on from it   what A did not get to is lost, nothing is sent twice
+    1. the leader A takes the lock, reads the file and computes the increments
+    2. A replaces the file: it records all of them as sent
+    3. A sends, and is killed                                  the kernel releases the lock
+    4. the next leader B reads the file and goes on from it    what A did not send is lost; nothing is sent twice
 
-When A lives and is told that a packet was not taken, it takes that packet's differences back out of the file.
+If A survives and a packet was not taken, A removes the increments of that packet from the file.
 
-Whoever pushes, the files belong to the segment's owner, lest a push of root's shut out the workers for good.
+The files belong to the owner of the segment, so that a push by root does not lock the workers out.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 from shm_metrics.errors import ExportError
-from shm_metrics.exporters.flow import LEVEL, SUM, Series
+from shm_metrics.exporters.classify import LEVEL, SUM, Series
 from shm_metrics.runtime import forks
 from shm_metrics.runtime.atomic_file import replace_file
 from shm_metrics.segment.file_locks import FileLocks
@@ -36,7 +36,7 @@ _LOCK = 0
 
 
 class Kept(NamedTuple):
-    """When the series began, and how much was sent. own: it is one of the segment's, which knows when it is gone."""
+    """When the series was created, and how much was sent. own: the series is in the segment, not a collector's."""
 
     created: float | None
     sent: float
@@ -44,18 +44,18 @@ class Kept(NamedTuple):
 
 
 Change = tuple[str, Kept | None, Kept]
-"""The key of a total, and what the file says of it before and after."""
+"""The key of a total, and its entry in the file before and after."""
 
 
 def growth(
     series: Series, kept: dict[str, Kept], keys: list[str], *, own: bool = False
 ) -> Iterator[tuple[int, float, Change]]:
-    """(place of the point, how much it grew, what to keep once that is sent) for each total of a series that grew.
+    """Yield (position of the point, increment, change of the file) for each total of a series that grew.
 
-    keys: the key of each point. A series that began anew, which its `created` tells or any of its numbers but the sum
-    that fell, has been sent to nobody: `kept` says so at once, for all of its totals together, lest a push that ends in
-    the middle leave some that look as if it began anew again.
-    A sum that fell alone, of observations below 0, has not grown until it is above what it was.
+    keys: the key of each point. A series that started from zero again (its `created` changed, or a number other than
+    the sum fell) has sent nothing: `kept` is updated at once for all of its totals, so that a push that ends half-way
+    leaves none that look like another restart.
+    A sum that fell alone, by negative observations, has no increment until it exceeds its earlier value.
     """
     totals = [(place, point) for place, point in enumerate(series.points) if point.meaning != LEVEL]
     for place, point in totals:
@@ -73,9 +73,9 @@ def growth(
 
 
 class PushedTotals:
-    """path: of the file. wait: seconds for the lock. segment: the path of the one whose totals these are.
+    """The file at `path`. wait: seconds to wait for the lock. segment: path of the segment whose totals these are.
 
-    shared: whether another segment might be told to use the same file; that is refused then.
+    shared: whether another segment may be configured to use the same file, which is refused.
     """
 
     def __init__(self, path: str, wait: float, *, segment: str, shared: bool) -> None:
@@ -86,14 +86,14 @@ class PushedTotals:
 
     @contextmanager
     def locked(self, incarnation: str) -> Iterator[dict[str, Kept]]:
-        """What was sent of this incarnation's totals; nobody else sends meanwhile. Raises ExportError."""
+        """Lock the file and yield what was sent of this incarnation's totals. Raise ExportError."""
         locks = FileLocks(self._open_lock())
         _taken.add(locks)
         try:
             if not locks.wait_exclusive(_LOCK, self._wait):
                 raise ExportError(f"{self.path}: another process has been sending for more than {self._wait:g} s")
             yield self._read(incarnation)
-            # Said, not left to close(): a child forked meanwhile has the same description open.
+            # Explicitly, not by close(): a child forked meanwhile has the same file description open.
             locks.release(_LOCK)
         finally:
             _taken.discard(locks)
@@ -117,7 +117,7 @@ class PushedTotals:
                 raise ExportError(f"{path}: cannot be opened: {error.strerror}") from error
 
     def _made(self, path: str) -> int:
-        """A new file, of the segment's owner. It is new for sure: what is given away may be nobody else's file."""
+        """Create a file of the segment's owner. It must be new: a file of another user must not be given away."""
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         if os.geteuid() == 0:
             try:
@@ -173,11 +173,11 @@ def _remove(path: str) -> None:
 
 
 def _whose(error: OSError) -> str:
-    """What people need to know when it is a matter of rights."""
+    """Return the owner and mode of the file, for a message about missing permissions."""
     if not isinstance(error, PermissionError):
         return ""
-    told = [os.fsdecode(path) for path in (error.filename2, error.filename) if path is not None]
-    for path in [*told, *(os.path.dirname(each) for each in told)]:
+    paths = [os.fsdecode(path) for path in (error.filename2, error.filename) if path is not None]
+    for path in [*paths, *(os.path.dirname(each) for each in paths)]:
         try:
             found = os.lstat(path)
         except OSError:
@@ -194,7 +194,7 @@ _taken: set[FileLocks] = set()
 
 @forks.in_child(forks.STATE)
 def _after_fork_in_child() -> None:
-    # A thread of the parent may be in the middle of a push: with the parent dead, this child would hold its lock on.
+    # A thread of the parent may be pushing: if the parent dies, this child would keep its lock.
     for locks in list(_taken):
         locks.close()
     _taken.clear()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from shm_metrics.errors import ExportError, InvalidMetricError
-from shm_metrics.exporters.documents import text, told_of
+from shm_metrics.exporters.documents import describe_dropped, text
 from shm_metrics.exporters.http_request import send
 from shm_metrics.exporters.options import check_headers, check_seconds, check_text, check_texts, check_url
 from shm_metrics.exposition import CONTENT_TYPE_TEXT
@@ -61,15 +61,15 @@ class PushgatewayExporter:
         self._timeout = check_seconds("timeout", timeout)
 
     def export(self, backend: MetricsBackend) -> bytes:
-        """Push now; the page that was taken. Raises ExportError, of a family that cannot be shown after the others."""
+        """Push now; return the page that was taken. Raise ExportError; a family that cannot be shown raises last."""
         page, dropped = self._page.render(backend)
         send(self._method, self.url, page, {**self._headers, "Content-Type": CONTENT_TYPE_TEXT}, self._timeout)
         if dropped:
-            raise ExportError(f"{told_of(dropped)}; the others were pushed", partly=True)
+            raise ExportError(f"{describe_dropped(dropped)}; the others were pushed", partly=True)
         return page
 
     def delete(self) -> None:
-        """Remove the group; the gateway says yes, and does it a moment later. Raises ExportError."""
+        """Remove the group; the gateway accepts this and acts a moment later. Raise ExportError."""
         send("DELETE", self.url, b"", self._headers, self._timeout)
 
 

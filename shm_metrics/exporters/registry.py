@@ -1,6 +1,6 @@
-"""Which exporters there are: ours, those of installed packages, and those that the application registers.
+"""The exporters by name: built-in ones, those of installed packages, and those that the application registers.
 
-A name that the application registers goes before ours, ours before a package's. A package offers one by an entry point:
+Registered names override built-in ones, which override those of packages. A package offers one by an entry point:
 
     [project.entry-points."shm_metrics.exporters"]
     carbon = "my_package:CarbonExporter"
@@ -28,10 +28,10 @@ GROUP = "shm_metrics.exporters"
 
 
 class Exporter(Protocol):
-    """What a factory makes. It must be usable in a child of fork, and from one thread at a time."""
+    """The interface of exporters. It must be usable in a child of fork, and from one thread at a time."""
 
     def export(self, backend: MetricsBackend) -> bytes:
-        """The document, or what was sent and taken. Raises ExportError when not all of it was delivered."""
+        """Return the document, or what was sent. Raise ExportError when not all of it was delivered."""
         ...
 
 
@@ -49,13 +49,13 @@ _OURS = {
 }
 _registered: dict[str, Factory] = {}
 _broken: dict[str, str] = {}
-"""Entry points that could not be loaded, each told once."""
+"""Entry points that could not be loaded -> the error; each is logged once."""
 
 
 def register_exporter(name: str, factory: Factory, *, replace: bool = False) -> None:
     """Offer `factory(**options)` as the exporter `name`, in this process.
 
-    Raises InvalidMetricError when the name is taken and `replace` was not said.
+    Raises InvalidMetricError when the name is taken and `replace` is False.
     """
     if not isinstance(name, str) or not name or not callable(factory):
         raise InvalidMetricError(f"register_exporter({name!r}, {factory!r}): give a name, and a callable")
@@ -65,12 +65,12 @@ def register_exporter(name: str, factory: Factory, *, replace: bool = False) -> 
 
 
 def exporters() -> tuple[str, ...]:
-    """The names of all exporters that can be had. A package's that cannot be loaded is left out, and logged once."""
+    """Return the names of all exporters. Those of packages that fail to load are left out, and logged once."""
     return tuple(sorted(name for name in _names() if name in _registered or name in _OURS or _loaded(name)))
 
 
 def exporter(name: str, **options: Any) -> Exporter:
-    """A new exporter. Raises InvalidMetricError for a name or an option that there is not."""
+    """Return a new exporter. Raise InvalidMetricError for an unknown name or option."""
     factory = _factory(name)
     _check_options(name, factory, options)
     try:
@@ -83,7 +83,7 @@ def _check_options(name: str, factory: Factory, options: dict[str, Any]) -> None
     try:
         parameters = inspect.signature(factory).parameters.values()
     except (TypeError, ValueError):
-        return  # of a callable that does not say; then it refuses what it does not know
+        return  # a callable without a signature checks its options itself
     known = [each.name for each in parameters if each.kind in (each.KEYWORD_ONLY, each.POSITIONAL_OR_KEYWORD)]
     there_are = f"there are {', '.join(known)}" if known else "it has none"
     if not any(each.kind is each.VAR_KEYWORD for each in parameters):
@@ -126,7 +126,7 @@ def _loaded(name: str) -> Factory | None:
         factory: Factory = point.load()
         if not callable(factory):
             raise TypeError(f"{factory!r} is not callable")
-    except Exception as error:  # whatever a module of somebody else's does when it is loaded
+    except Exception as error:  # a foreign module may raise anything on import
         if name not in _broken:
             log.warning("shm_metrics: exporter %s of %s cannot be loaded: %r", name, point.value, error)
         _broken[name] = repr(error)

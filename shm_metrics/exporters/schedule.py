@@ -1,8 +1,8 @@
-"""PushSchedule: what in each worker pushes now and then, if this worker leads its segment.
+"""PushSchedule: the background task of each worker that pushes periodically while the worker leads its segment.
 
-All workers of a segment ask; one leads, and that one pushes. With a cache the leader is whoever holds the segment's
-lease (sync/agent.py); without, whoever has the segment's leader byte, which the kernel drops when its holder dies.
-It is asked again before each push: a worker that no longer leads does not push.
+One worker of a segment leads and pushes. With a cache the leader is the holder of the segment's lease
+(cluster/agent.py). Without one it is the holder of the segment's leader lock, which the kernel releases when its
+holder dies. Leadership is checked before each push: a worker that no longer leads does not push.
 """
 
 from __future__ import annotations
@@ -30,13 +30,16 @@ _STOP_SECONDS = 15.0
 
 
 class PushSchedule(PeriodicTask):
-    """backend: whose metrics; it must be able to count, for only a worker can lead. exporter: see exporter().
+    """Pushes the metrics of a backend periodically, from the leading worker of its segment.
 
-    The default backend is followed: when configure() replaces it, its successor is pushed, as declared metrics count
-    there too. One of your own that is closed is pushed no more.
-    interval: seconds between two pushes. Make it in every worker, or before the fork; start() begins its thread, and
-    in a child of fork the thread begins by itself. It ends when nobody has this object any more. When the process ends
-    in good order, a leader pushes once more. Raises InvalidMetricError.
+    backend: not read-only, for only a worker can lead. If it is the default backend and configure() replaces it, the
+        new default backend is pushed. A closed backend is no longer pushed.
+    exporter: see exporter().
+    interval: seconds between two pushes.
+
+    Make it in every worker, or before the fork. start() starts the thread; in a child of fork the thread starts by
+    itself. It ends when the object is garbage-collected. When the process exits normally, a leader pushes once more.
+    Raises InvalidMetricError.
     """
 
     thread_name = "shm_metrics-push"
@@ -62,7 +65,7 @@ class PushSchedule(PeriodicTask):
         super().__init__()
 
     def _begin(self) -> None:
-        """The parent's lead is the parent's."""
+        """Start without leadership: that of a parent stays with the parent."""
         self.pushed = 0
         self._due = self._now()
         self._led = False
@@ -75,7 +78,7 @@ class PushSchedule(PeriodicTask):
     # -- the thread -----------------------------------------------------------------------------------------------
 
     def start(self) -> PushSchedule:
-        """Begin the thread, if it does not run; with a cache also the one that asks for the lease."""
+        """Start the thread if it is not running; with a cache also the one that contends for the lease."""
         with self._lock:
             self._follow()
             self._backend.start_sync()
@@ -83,9 +86,9 @@ class PushSchedule(PeriodicTask):
         return self
 
     def stop(self, *, push: bool = False) -> None:
-        """End the thread, and lead no more. push: once more before, if this worker leads. Never raises.
+        """End the thread and give up leadership. push: push once more before, if this worker leads. Never raises.
 
-        A push that hangs is waited for no longer than 15 s; it gives the lead up when it comes back.
+        A push that hangs is waited for at most 15 s; it gives up leadership when it returns.
         """
         if self._end(_STOP_SECONDS):
             try:
@@ -99,7 +102,7 @@ class PushSchedule(PeriodicTask):
         self._lock_handle.release()
 
     def _kind(self, error: Exception) -> str:
-        """A receiver that is gone is another matter than a family that it has never taken."""
+        """Return the kind of an error: a missing receiver is another kind than a family that it never accepts."""
         return super()._kind(error) + (" in part" if isinstance(error, ExportError) and error.partly else "")
 
     def _worth_once_more(self) -> bool:
@@ -115,17 +118,17 @@ class PushSchedule(PeriodicTask):
         self._led = False
         self._led = self.leads()
         if not self._led:
-            # The next one to lead pushes at once: nobody knows when the last one did.
+            # The next leader pushes at once: the time of the last push is unknown.
             self._due = self._now()
         elif self._now() >= self._due:
             try:
                 self._push()
             except Exception:
-                if not self._backend.closed:  # else it was closed in the middle, and nothing is wrong
+                if not self._backend.closed:  # a backend closed during the push is no error
                     raise
 
     def _follow(self) -> None:
-        """Go on with the default backend of now, if it was the one of then."""
+        """Switch to the current default backend, if the schedule was made for the default one."""
         current = current_backend()
         if not self._follows or current is None or current is self._backend:
             return
@@ -154,17 +157,17 @@ class PushSchedule(PeriodicTask):
         return sent
 
     def leads(self) -> bool:
-        """Whether this worker is the one that pushes, at this moment; it becomes that if nobody else is."""
+        """Whether this worker leads now; it becomes the leader if there is none."""
         with self._lock:
             self._follow()
             if self._backend.closed or self._backend.read_only:
                 return False
             if self._backend.has_cache:
                 return self._backend.sync_agent.leads
-            return self._lock_handle.acquire(self._backend._segment.leader)
+            return self._lock_handle.acquire(self._backend.segment.leader)
 
     def push_now(self) -> bytes:
-        """Push now, due or not; what export() gave. Raises ExportError, also when another worker leads."""
+        """Push now, due or not; return the result of export(). Raise ExportError, also when another worker leads."""
         with self._lock:
             if not self.leads():
                 raise ExportError(

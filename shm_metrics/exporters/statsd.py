@@ -1,4 +1,4 @@
-"""The exporter `statsd`: what totals grew by since the last push, and gauges as they are, as StatsD datagrams."""
+"""The exporter `statsd`: increments of totals since the last push, and gauges, as StatsD datagrams."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from shm_metrics.errors import ExportError, InvalidMetricError
-from shm_metrics.exporters.documents import chosen, told_of
-from shm_metrics.exporters.flow import BUCKET, LEVEL, SUM, Series, series_of
+from shm_metrics.exporters.classify import BUCKET, LEVEL, SUM, Series, classify
+from shm_metrics.exporters.documents import chosen, describe_dropped
 from shm_metrics.exporters.options import check_flag, check_names, check_seconds, check_text, check_texts
 from shm_metrics.exporters.pushed_totals import Change, Kept, PushedTotals, growth
 from shm_metrics.exporters.statsd_lines import DIALECTS, counter_line, gauge_line, name_of, packets
-from shm_metrics.exposition.names import Dropped, settle
+from shm_metrics.exposition.names import Dropped, resolve_conflicts
 from shm_metrics.exposition.samples import Renderable, as_samples, one_by_one
 from shm_metrics.model.families import FamilySnapshot
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["StatsdExporter"]
 
 _UDP_BYTES = 1432
-"""What fits an Ethernet frame of 1500 with the headers of IP, UDP and a tunnel; StatsD's own advice."""
+"""Fits an Ethernet frame of 1500 bytes with the headers of IP, UDP and a tunnel, as StatsD recommends."""
 _UNIX_BYTES = 8192
 _SHORTEST_WAIT = 0.001
 _LONGEST_PATH = 107
@@ -84,25 +84,25 @@ class StatsdExporter:
 
     @property
     def where(self) -> str:
-        """The address, for people."""
+        """The address, for messages."""
         return self._path if self._path is not None else f"{self._address[0]} port {self._address[1]}"
 
     def state_path(self, backend: MetricsBackend) -> str:
-        """The file that says what was sent: one for each receiver, prefix and dialect."""
+        """Return the path of the state file: one for each receiver, prefix and dialect."""
         if self._state is not None:
             return self._state
-        told = repr((self._path, self._address, self._dialect, self._prefix, self._tags)).encode()
+        receiver = repr((self._path, self._address, self._dialect, self._prefix, self._tags)).encode()
         directory, name = os.path.split(backend.place.path)
-        # Hidden: in /dev/shm what begins as segments do is taken for one, by people and by `dump`.
-        return os.path.join(directory, f".{name}.statsd-{blake2b(told, digest_size=6).hexdigest()}")
+        # Hidden: in /dev/shm a file with the prefix of segments looks like one, to people and to `dump`.
+        return os.path.join(directory, f".{name}.statsd-{blake2b(receiver, digest_size=6).hexdigest()}")
 
     def export(self, backend: MetricsBackend) -> bytes:
-        """Push now; the datagrams, one after another, that the socket took.
+        """Push now; return the datagrams that the socket took, joined by newlines.
 
-        Raises ExportError. What was not taken is sent by the next push.
+        Raise ExportError. What was not taken is sent by the next push.
         """
         if backend.detached:
-            # Each process has totals of its own then, and the next one would take the file for that of an earlier life.
+            # Each process has private totals then, and the next one would read the file as that of an earlier life.
             raise ExportError(f"{backend.place.path}: there is no segment, and so nothing that says what was sent")
         totals = PushedTotals(
             self.state_path(backend), self._timeout, segment=backend.place.path, shared=self._state is not None
@@ -110,7 +110,7 @@ class StatsdExporter:
         incarnation, dropped = backend.instance_id, list[Dropped]()
         with self._connected() as connection, totals.locked(incarnation) as kept:
             # Scanned under the lock: an older scan than the one in the file would look like totals that fell.
-            families, _ = settle(chosen(backend, self._names), dropped.append)
+            families, _ = resolve_conflicts(chosen(backend, self._names), dropped.append)
             shown = set[str]()
             ready = list(packets(self._all_lines(families, kept, shown, dropped), self._most))
             self._forget(backend, kept, shown)
@@ -124,7 +124,7 @@ class StatsdExporter:
                 partly=True,
             )
         if dropped:
-            raise ExportError(f"{told_of(dropped)}; the others were sent", partly=True)
+            raise ExportError(f"{describe_dropped(dropped)}; the others were sent", partly=True)
         return sent
 
     def _all_lines(
@@ -132,7 +132,7 @@ class StatsdExporter:
     ) -> Iterator[tuple[str, Change | None]]:
         for item in one_by_one(families):
             try:
-                found = [series for series in series_of(as_samples(item, created=True)) if series.points]
+                found = [series for series in classify(as_samples(item, created=True)) if series.points]
                 named = [self._named(series) for series in found]
             except (AttributeError, TypeError, ValueError, OverflowError) as error:  # of a custom collector
                 dropped.append(
@@ -167,9 +167,9 @@ class StatsdExporter:
                 yield gauge_line(name, point.value), None
 
     def _forget(self, backend: MetricsBackend, kept: dict[str, Kept], shown: set[str]) -> None:
-        """Take series out of `kept` that are gone from the segment: one that comes back there begins anew.
+        """Remove series from `kept` that are gone from the segment: if they return, they start from zero.
 
-        One that is only hidden would come back with its whole total, and so would a collector's.
+        Hidden series and those of collectors stay: they would return with their whole totals.
         """
         missing = {key for key, (_, _, own) in kept.items() if own and key not in shown}
         if not missing:
@@ -178,7 +178,7 @@ class StatsdExporter:
         if snapshot.shadowed_series or snapshot.damaged_records:
             return
         for item in one_by_one(snapshot.items):
-            for series in series_of(as_samples(item, created=True)):
+            for series in classify(as_samples(item, created=True)):
                 missing.difference_update(map("".join, self._named(series)))
         for key in missing:
             del kept[key]
@@ -216,12 +216,12 @@ class StatsdExporter:
                     else:
                         kept[key] = before
             why = "time-out" if isinstance(error, TimeoutError) else error.strerror
-            told = f"{self.where}: {why}; {sent} of {len(ready)} datagrams were sent"
+            outcome = f"{self.where}: {why}; {sent} of {len(ready)} datagrams were sent"
             try:
                 totals.write(incarnation, kept)
             except ExportError as unwritten:
-                raise ExportError(f"{told}, and what the others held is lost: {unwritten}") from error
-            raise ExportError(told) from error
+                raise ExportError(f"{outcome}, and what the others held is lost: {unwritten}") from error
+            raise ExportError(outcome) from error
         return b"\n".join(data for data, _ in ready)
 
     @contextmanager

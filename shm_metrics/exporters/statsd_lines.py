@@ -24,11 +24,11 @@ What = TypeVar("What")
 
 
 def name_of(name: str, labels: LabelPairs, *, dialect: str, prefix: str = "", tags: LabelPairs = ()) -> tuple[str, str]:
-    """What stands before the number of a line, and what behind the type. prefix: goes as it is."""
+    """Return what precedes the number of a line, and what follows its type. prefix: used unchanged."""
     whole = prefix + _NOT_IN_A_NAME.sub("_", name)
     if dialect == "dogstatsd":
-        told = ",".join(f"{_tag(label)}:{_tag(value)}" for label, value in (*labels, *tags))
-        return f"{whole}:", f"|#{told}" if told else ""
+        text = ",".join(f"{_tag(label)}:{_tag(value)}" for label, value in (*labels, *tags))
+        return f"{whole}:", f"|#{text}" if text else ""
     parts = "".join(f".{_part(label)}.{_part(value)}" for label, value in (*labels, *tags))
     return f"{whole}{parts}:", ""
 
@@ -38,7 +38,7 @@ def _tag(text: str) -> str:
 
 
 def _part(text: str) -> str:
-    """A part of a name: a dot within would make two of it, and no text none."""
+    """Return text as one part of a name: without dots, and not empty."""
     return _NOT_IN_A_PART.sub("_", text) or "_"
 
 
@@ -48,12 +48,12 @@ def counter_line(named: tuple[str, str], delta: float) -> str:
 
 def gauge_line(named: tuple[str, str], value: float) -> str:
     line = f"{named[0]}{_number(value)}|g{named[1]}"
-    # To StatsD, and to many that read tags too, a sign says that the gauge changes; so below 0 it is a change of 0.
+    # To StatsD and many compatible receivers a sign means a change of the gauge; so a negative value is a change of 0.
     return f"{named[0]}0|g{named[1]}\n{line}" if value < 0 else line
 
 
 def _number(value: float) -> str:
-    """Without an exponent, which not every receiver reads."""
+    """Return the number without an exponent, which some receivers cannot read."""
     if value == int(value):
         return str(int(value))
     text = repr(value)
@@ -61,9 +61,9 @@ def _number(value: float) -> str:
 
 
 def packets(lines: Iterable[tuple[str, What]], most: int) -> Iterator[tuple[bytes, list[What]]]:
-    """Datagrams of at most `most` bytes, each with what came along with its lines.
+    """Yield datagrams of at most `most` bytes, each with what came along with its lines.
 
-    A line that is longer comes as a packet of its own.
+    A longer line becomes a packet of its own.
     """
     packet: list[bytes] = []
     along: list[What] = []

@@ -5,7 +5,7 @@ Lives here: pure functions of what they are given. May not: os, mmap, sockets, c
     negotiate                      which format
     selection                      which families and samples
     text, openmetrics              the two text formats, over page (the walk), dialect (what differs),
-                                   block (the fast path) and names (one owner a name)
+                                   line_cache (the fast path) and names (one owner a name)
     json_document, json_lines, csv_table
                                    the others
     samples, lines, run            families in other forms: sample by sample, number by number, many in one

@@ -33,7 +33,9 @@ _OPENMETRICS_TYPES = {*_TEXT_NAMES}
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """key: names what a renderer keeps for this format.
+    """One of the two text formats.
+
+    key: its name in caches.
 
     head: (name, type, documentation, unit) -> the lines before a family's samples.
     openmetrics: exemplars and timestamps in seconds; `_created`, `_gcount` and `_gsum` stay among the samples.

@@ -14,7 +14,7 @@ _MAX_CHARACTERS = 128
 
 
 def exemplar_text(exemplar: Any) -> str:
-    """` # {trace_id="1"} 0.5 1700000000.0`; nothing where the standard forbids it, which would cost the page."""
+    """Return ` # {trace_id="1"} 0.5 1700000000.0`, or "" for an exemplar that would make the page invalid."""
     labels = {label_name(name): str(value) for name, value in exemplar.labels.items()}
     if len(labels) < len(exemplar.labels) or sum(map(len, (*labels, *labels.values()))) > _MAX_CHARACTERS:
         return ""

@@ -21,7 +21,7 @@ from typing import Any
 
 from shm_metrics.exposition.escaping import utf8
 from shm_metrics.exposition.floats import go_text
-from shm_metrics.exposition.names import OnDropped, ignore, settle
+from shm_metrics.exposition.names import OnDropped, ignore, resolve_conflicts
 from shm_metrics.exposition.samples import MetricLike, Renderable, as_samples, base_name, one_by_one
 from shm_metrics.model.families import STATESET, SUMMARY
 
@@ -39,8 +39,8 @@ _FIELDS = {
 
 
 def render_json(families: Iterable[Renderable], *, on_dropped: OnDropped = ignore) -> bytes:
-    """All families as one JSON document (drawn above)."""
-    parts = one_by_one(settle(families, on_dropped)[0])
+    """Render all families as one JSON document (drawn above)."""
+    parts = one_by_one(resolve_conflicts(families, on_dropped)[0])
     return utf8(json.dumps({"families": [json_family(as_samples(part)) for part in parts]}, ensure_ascii=False))
 
 
@@ -50,7 +50,7 @@ def _number(value: Any) -> float | str:
 
 
 def json_family(metric: MetricLike) -> dict[str, Any]:
-    """One family of the document."""
+    """Return one family of the document."""
     name = base_name(metric.name, metric.type)
     series: dict[Any, dict[str, Any]] = {}
     for sample in metric.samples:
@@ -72,7 +72,7 @@ def json_family(metric: MetricLike) -> dict[str, Any]:
 
 
 def _place(sample: str, name: str, type: str, labels: dict[str, str]) -> tuple[str, str | None]:
-    """The field of a series that a sample fills, and its key there: a label, which is taken out of `labels`."""
+    """Return the field that a sample fills and its key there: a label, which is removed from `labels`."""
     suffix = sample[len(name) :] if sample.startswith(name) else ""
     if suffix == "_bucket" and "le" in labels:
         return "buckets", labels.pop("le")

@@ -7,8 +7,8 @@ A page is its lines, each a prefix that never changes and a number:
     b'# HELP b ..\\n# TYPE b gauge\\nb '                               b'0.25\\n'
 
 The head of a family is part of its first prefix, so that a family costs no more than a series.
-What is kept is replaced as one tuple and never changed in place, so that concurrent scrapes each start from
-numbers and texts that belong together.
+The cache is one tuple, replaced as a whole and never changed in place: concurrent scrapes each start from numbers and
+texts that belong together.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from shm_metrics.model.arrays import FloatArray
 from shm_metrics.model.families import Exemplar, Exemplars, Family, LabelPairs, SeriesLabels
 from shm_metrics.model.line_shape import LineShape, line_shape
 
-__all__ = ["Block", "LargeBlock", "SmallBlock", "make_block"]
+__all__ = ["LargeLineCache", "LineCache", "SmallLineCache", "make_line_cache"]
 
 _SMALL = 32
 """Up to so many lines a loop in Python is faster than numpy's fixed costs."""
 
 
 class _ExemplarTexts:
-    """The texts of a block's exemplars, kept for as long as they are the same objects."""
+    """The texts of the exemplars of one line cache, kept for as long as they are the same objects."""
 
     __slots__ = ("_kept", "_lines")
 
@@ -53,8 +53,8 @@ class _ExemplarTexts:
         self._kept = kept
 
 
-class SmallBlock:
-    """A few lines: the whole text is kept, and made anew when any number changed."""
+class SmallLineCache:
+    """The lines of a small page: the whole text is cached, and rendered again when a number has changed."""
 
     __slots__ = ("_exemplars", "_kept", "_prefixes", "_shape", "_tail")
 
@@ -90,8 +90,8 @@ class SmallBlock:
         return b"".join([line + b"\n" for line in lines]) + self._tail
 
 
-class LargeBlock:
-    """Many lines: the texts of the numbers are kept, and those of the changed ones replaced."""
+class LargeLineCache:
+    """The lines of a large page: the texts of numbers are cached, and only those of changed numbers replaced."""
 
     __slots__ = ("_exemplars", "_kept", "_shape", "_tail")
 
@@ -106,7 +106,7 @@ class LargeBlock:
         self._kept: tuple[FloatArray, ObjectArray] = (zeros, page)
 
     def render(self, values: FloatArray, sums: FloatArray | None, exemplars: Exemplars | None = None) -> bytes:
-        """As SmallBlock.render."""
+        """As SmallLineCache.render."""
         numbers = self._shape.array(values, sums)
         kept, page = self._kept
         if len(numbers) != len(kept):
@@ -125,11 +125,11 @@ class LargeBlock:
         return b"".join(page.ravel().tolist()) + self._tail
 
 
-Block = SmallBlock | LargeBlock
+LineCache = SmallLineCache | LargeLineCache
 
 
-def make_block(families: Iterable[tuple[Family, SeriesLabels]], dialect: Dialect) -> Block:
-    """The block of families of one shape, in this order."""
+def make_line_cache(families: Iterable[tuple[Family, SeriesLabels]], dialect: Dialect) -> LineCache:
+    """Return the line cache of families of one shape, in this order."""
     shape = LineShape("", 1)
     prefixes: list[bytes] = []
     head = b""
@@ -142,14 +142,14 @@ def make_block(families: Iterable[tuple[Family, SeriesLabels]], dialect: Dialect
             prefixes += own[1:]
             head = b""
     # A family without series has no line that its head could be part of: the next family's first line takes it too.
-    kind = SmallBlock if len(prefixes) <= _SMALL else LargeBlock
+    kind = SmallLineCache if len(prefixes) <= _SMALL else LargeLineCache
     return kind(prefixes, head, shape)
 
 
 def _family_prefixes(
     family: Family, labels: SeriesLabels, shape: LineShape, dialect: Dialect
 ) -> tuple[bytes, list[bytes]]:
-    """A family's head and prefixes; kept, so that a new series in one family of a run costs that family only."""
+    """Return a family's head and prefixes, from a cache: a new series in a family of a run renders that family only."""
     key = (dialect.key, family.name)
     kept: tuple[Family, bytes, list[bytes]] | None = labels.cache.get(key)
     if kept is None or kept[0] != family:

@@ -6,12 +6,12 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple, TypeAlias
 
-from shm_metrics.exposition.line_cache import Block
+from shm_metrics.exposition.line_cache import LineCache
 from shm_metrics.exposition.samples import MetricLike, Renderable, as_samples, base_name, one_by_one, sample_names
 from shm_metrics.model.families import Family, FamilySnapshot, Sample, SampleFamily, SeriesLabels
 from shm_metrics.model.family_run import FamilyRun
 
-__all__ = ["Dropped", "Kept", "OnDropped", "Settled", "ignore", "kept_of", "settle"]
+__all__ = ["Dropped", "OnDropped", "PageEntry", "Resolved", "ignore", "page_entry", "resolve_conflicts"]
 
 
 class Dropped(NamedTuple):
@@ -25,83 +25,83 @@ OnDropped: TypeAlias = Callable[[Dropped], object]
 
 
 def ignore(dropped: Dropped) -> None:
-    """The default: whoever wants to know passes `on_dropped`, for example the `append` of a list."""
+    """Do nothing: the default of `on_dropped`, which can be the `append` of a list."""
 
 
-class Kept:
-    """What is kept for one set of series: the names they take, a block for each dialect, and the page they were on."""
+class PageEntry:
+    """What one set of series keeps between scrapes: its names, a line cache for each dialect, and its last page."""
 
-    __slots__ = ("blocks", "families", "names", "page", "within")
+    __slots__ = ("clashes", "families", "line_caches", "names", "page")
 
     def __init__(self, families: Iterable[tuple[Family, SeriesLabels]]) -> None:
         self.families = tuple(families)
         taken = [sample_names(family.name, family.type) for family, _ in self.families]
         self.names: frozenset[str] = frozenset().union(*taken)
-        self.within = len(self.names) < sum(map(len, taken))
+        self.clashes = len(self.names) < sum(map(len, taken))
         """Whether two of the families clash with each other."""
-        self.blocks: dict[str, Block] = {}
-        self.page: tuple[list[Kept], frozenset[str]] | None = None
+        self.line_caches: dict[str, LineCache] = {}
+        self.page: tuple[list[PageEntry], frozenset[str]] | None = None
         """Set on the first of a page: all of that page, which had no clash, and their names."""
 
 
-def kept_of(item: FamilySnapshot | FamilyRun) -> Kept:
-    """The Kept of `item`, from the cache that its series carry."""
-    kept: Kept | None
+def page_entry(item: FamilySnapshot | FamilyRun) -> PageEntry:
+    """Return the PageEntry of `item`, from the cache that its series carry."""
+    entry: PageEntry | None
     if isinstance(item, FamilyRun):
-        kept = item.families.cache.get("kept")
-        if kept is None:
-            kept = item.families.cache["kept"] = Kept(item.families)
-        return kept
+        entry = item.families.cache.get("kept")
+        if entry is None:
+            entry = item.families.cache["kept"] = PageEntry(item.families)
+        return entry
     family = item.family
-    kept = item.labels.cache.get(family.name)
+    entry = item.labels.cache.get(family.name)
     # Compared by identity first: equality of two families compares all their fields.
-    if kept is None or (kept.families[0][0] is not family and kept.families[0][0] != family):
-        kept = item.labels.cache[family.name] = Kept(((family, item.labels),))
-    return kept
+    if entry is None or (entry.families[0][0] is not family and entry.families[0][0] != family):
+        entry = item.labels.cache[family.name] = PageEntry(((family, item.labels),))
+    return entry
 
 
 def _names(item: Renderable) -> frozenset[str]:
     if isinstance(item, FamilySnapshot | FamilyRun):
-        return kept_of(item).names
+        return page_entry(item).names
     return sample_names(item.name, item.type)
 
 
-Settled: TypeAlias = tuple[list[Renderable], list[Kept | None]]
-"""The items and, side by side with them, the Kept of each; a family of samples has none."""
+Resolved: TypeAlias = tuple[list[Renderable], list[PageEntry | None]]
+"""The items and, side by side with them, the PageEntry of each; a family of samples has none."""
 
 
-def settle(families: Iterable[Renderable], on_dropped: OnDropped = ignore) -> Settled:
-    """`families` with every name taken once.
+def resolve_conflicts(families: Iterable[Renderable], on_dropped: OnDropped = ignore) -> Resolved:
+    """Return `families` with every name taken once, and the PageEntry of each.
 
-    Families of the same name and type become one (of two samples with the same name and labels the first stays).
+    Families of the same name and type become one; of two samples with the same name and labels the first stays.
     Of families that differ in type, or take each other's sample names (a counter `x` and a gauge `x_total`), the
-    first stays.
+    first stays, and the others are reported to `on_dropped`.
     """
     items = list(families)
-    kept = _all_kept(items)
-    names = _page_names([each for each in kept if each is not None])
+    entries = _entries(items)
+    names = _page_names([each for each in entries if each is not None])
     if names is not None:
-        others = [_names(item) for item, each in zip(items, kept, strict=True) if each is None]
+        others = [_names(item) for item, each in zip(items, entries, strict=True) if each is None]
         together = frozenset().union(*others)
         if len(together) == sum(map(len, others)) and names.isdisjoint(together):
-            return items, kept
+            return items, entries
     items = list(_merged(items, on_dropped))
-    return items, _all_kept(items)
+    return items, _entries(items)
 
 
-def _all_kept(items: list[Renderable]) -> list[Kept | None]:
-    return [kept_of(item) if isinstance(item, FamilySnapshot | FamilyRun) else None for item in items]
+def _entries(items: list[Renderable]) -> list[PageEntry | None]:
+    return [page_entry(item) if isinstance(item, FamilySnapshot | FamilyRun) else None for item in items]
 
 
-def _page_names(page: list[Kept]) -> frozenset[str] | None:
+def _page_names(page: list[PageEntry]) -> frozenset[str] | None:
     """The names of all, or None where two clash. A page of the same series as the last is not looked at again."""
     if not page:
         return frozenset()
     before = page[0].page
     if before is not None and before[0] == page:
         return before[1]
-    names = frozenset().union(*[kept.names for kept in page])
-    if len(names) < sum(len(kept.names) for kept in page) or any(kept.within for kept in page):
+    names = frozenset().union(*[entry.names for entry in page])
+    if len(names) < sum(len(entry.names) for entry in page) or any(entry.clashes for entry in page):
         return None
     page[0].page = (page, names)
     return names

@@ -64,7 +64,7 @@ class _Range(NamedTuple):
 
 
 def negotiate(accept_header: str | None, offers: Offers = SCRAPED) -> Format:
-    """The format with the highest quality; text 0.0.4 where the header is missing or accepts nothing that we have.
+    """Return the format with the highest quality; text 0.0.4 if the header is missing or accepts no offered format.
 
     The quality of a format is that of the most specific range matching it (RFC 9110, 12.5.1), so that
     `text/plain;q=0, */*` means anything but text. A range for another version matches nothing. Equal qualities go to

@@ -20,9 +20,9 @@ CONTENT_TYPE_OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset
 def render_openmetrics(
     families: Iterable[Renderable], *, on_dropped: OnDropped = ignore, created: bool = False
 ) -> bytes:
-    """The families in OpenMetrics 1.0.0, in the order given, ending in `# EOF`.
+    """Render the families in OpenMetrics 1.0.0, in the order given, ending in `# EOF`.
 
     on_dropped: called for each family that could not be shown (see names.Dropped).
-    created: also show when each series began, as `x_created`; the fast path is not taken then.
+    created: also show the creation time of each series, as `x_created`; this bypasses the line caches.
     """
     return b"".join([*render_page(families, OPENMETRICS, on_dropped, created), b"# EOF\n"])

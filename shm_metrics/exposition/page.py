@@ -9,8 +9,8 @@ from shm_metrics.exposition.dialect import Dialect
 from shm_metrics.exposition.escaping import label_text, metric_name, utf8
 from shm_metrics.exposition.exemplar_text import exemplar_text
 from shm_metrics.exposition.floats import go_text
-from shm_metrics.exposition.line_cache import make_block
-from shm_metrics.exposition.names import Dropped, OnDropped, settle
+from shm_metrics.exposition.line_cache import make_line_cache
+from shm_metrics.exposition.names import Dropped, OnDropped, resolve_conflicts
 from shm_metrics.exposition.samples import MetricLike, Renderable, as_samples, base_name, one_by_one
 from shm_metrics.model.families import COUNTER, GAUGE, FamilySnapshot
 from shm_metrics.model.family_run import FamilyRun
@@ -22,18 +22,18 @@ _TRAILING = ("_created", "_gsum", "_gcount")
 
 
 def render_page(families: Iterable[Renderable], dialect: Dialect, on_dropped: OnDropped, created: bool) -> list[bytes]:
-    """The text of each item; a family of samples that cannot be rendered is dropped and reported, the rest served."""
+    """Return the text of each item. A family of samples that cannot be rendered is dropped and reported."""
     if created:
         families = [as_samples(item, created=True, openmetrics=dialect.openmetrics) for item in one_by_one(families)]
     page: list[bytes] = []
-    for item, kept in zip(*settle(families, on_dropped), strict=True):
+    for item, entry in zip(*resolve_conflicts(families, on_dropped), strict=True):
         if isinstance(item, FamilySnapshot | FamilyRun):
-            assert kept is not None
-            block = kept.blocks.get(dialect.key)
-            if block is None:
-                block = kept.blocks[dialect.key] = make_block(kept.families, dialect)
+            assert entry is not None
+            line_cache = entry.line_caches.get(dialect.key)
+            if line_cache is None:
+                line_cache = entry.line_caches[dialect.key] = make_line_cache(entry.families, dialect)
             exemplars = item.exemplars if dialect.openmetrics else None
-            page.append(block.render(item.values, item.sums, exemplars))
+            page.append(line_cache.render(item.values, item.sums, exemplars))
             continue
         try:
             page.append(utf8(_sample_family(item, dialect)))
@@ -47,7 +47,7 @@ def _sample_family(metric: MetricLike, dialect: Dialect) -> str:
     lines = [dialect.head(name, metric.type, metric.documentation, metric.unit)]
     trailing: dict[str, list[str]] = {}
     for sample in metric.samples:
-        # None is a native histogram, or a gauge histogram without a sum: neither format can write it.
+        # None is a native histogram, or a gauge histogram without a sum; neither format supports them.
         if sample.value is None:
             continue
         line = _sample_line(sample, metric, dialect)
@@ -74,7 +74,7 @@ def _sample_line(sample: Any, metric: MetricLike, dialect: Dialect) -> str:
 
 
 def _exemplar(sample: Any, type: str) -> str:
-    """The exemplar, or nothing where the standard does not allow one: a wrong one would cost the whole page."""
+    """Return the exemplar, or "" where the standard allows none: it would make the whole page invalid."""
     allowed = (type == COUNTER and sample.name.endswith("_total")) or (
         type in ("histogram", "gaugehistogram") and sample.name.endswith("_bucket")
     )

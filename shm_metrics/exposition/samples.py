@@ -41,18 +41,18 @@ _SUFFIXES = {
 
 
 def base_name(name: str, type: str) -> str:
-    """The family's name; a counter that was named with its `_total` is forgiven."""
+    """Return the family's name, without the `_total` that a counter may have."""
     return name.removesuffix("_total") if type == COUNTER else name
 
 
 def sample_names(name: str, type: str) -> frozenset[str]:
-    """Every name that a family and its samples may have; no two families of a page may have one in common."""
+    """Return every name that a family and its samples may have. Families of a page must not share any."""
     name = base_name(name, type)
     return frozenset((name, *(name + suffix for suffix in _SUFFIXES.get(type, ()))))
 
 
 def one_by_one(families: Iterable[Renderable]) -> Iterator[FamilySnapshot | MetricLike]:
-    """`families` with every run split."""
+    """Yield the families, with every run split."""
     for item in families:
         if isinstance(item, FamilyRun):
             yield from item.split()
@@ -61,7 +61,7 @@ def one_by_one(families: Iterable[Renderable]) -> Iterator[FamilySnapshot | Metr
 
 
 def as_samples(item: FamilySnapshot | MetricLike, *, created: bool = False, openmetrics: bool = False) -> MetricLike:
-    """`item` as a family of samples.
+    """Return `item` as a family of samples.
 
     created: add the `_created` sample of each series, where a snapshot knows it and its type has one.
     openmetrics: leave out what OpenMetrics forbids.

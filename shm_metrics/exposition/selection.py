@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from shm_metrics.exposition.lines import line_keys
-from shm_metrics.exposition.names import kept_of
+from shm_metrics.exposition.names import page_entry
 from shm_metrics.exposition.samples import MetricLike, Renderable, as_samples, base_name, one_by_one
 from shm_metrics.model.families import FamilySnapshot, SampleFamily
 from shm_metrics.model.family_run import FamilyRun
@@ -15,7 +15,7 @@ __all__ = ["filter_families"]
 
 
 def filter_families(families: Iterable[Renderable], names: Iterable[str]) -> list[Renderable]:
-    """The part of `families` that `names` ask for; no names, no families.
+    """Return the part of `families` that `names` select; nothing for no names.
 
     A sample name (`x_total`, `x_bucket`, `x_info`) keeps the samples of that name, as in prometheus_client's
     restricted_registry. A family name (`x`) keeps the whole family; there, prometheus_client shows gauges only, and
@@ -24,7 +24,7 @@ def filter_families(families: Iterable[Renderable], names: Iterable[str]) -> lis
     wanted = frozenset(names)
     chosen: list[Renderable] = []
     for item in families:
-        if isinstance(item, FamilyRun) and wanted.isdisjoint(kept_of(item).names):
+        if isinstance(item, FamilyRun) and wanted.isdisjoint(page_entry(item).names):
             continue
         for part in one_by_one((item,)):
             kept = _kept_part(part, wanted)

@@ -18,9 +18,9 @@ CONTENT_TYPE_TEXT = "text/plain; version=0.0.4; charset=utf-8"
 
 
 def render_text(families: Iterable[Renderable], *, on_dropped: OnDropped = ignore, created: bool = False) -> bytes:
-    """The families in format 0.0.4, in the order given.
+    """Render the families in format 0.0.4, in the order given.
 
     on_dropped: called for each family that could not be shown (see names.Dropped).
-    created: also show when each series began, as gauges `x_created`; the fast path is not taken then.
+    created: also show the creation time of each series, as gauges `x_created`; this bypasses the line caches.
     """
     return b"".join(render_page(families, TEXT, on_dropped, created))

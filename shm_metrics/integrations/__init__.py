@@ -1,4 +1,4 @@
 """Hooks and signals of the programs that run workers: gunicorn, uWSGI, Celery, Django, blinker.
 
-Counting does not depend on any module here; without them it is as exact.
+Lives here: hooks that add names and presence. May not: anything that counting depends on; it is exact without them.
 """

@@ -7,13 +7,13 @@ The events are task.started; task.completed and task.failed with the duration in
 was revoked or ignored; task.retried and task.rejected, which the default rules ignore. handler_class is the task's
 name; `queue` is available for rules of your own.
 
-The end of a run is reported by:
+Which process reports the end of a run:
 
     it returned, failed, retried, was ignored or rejected     the process that ran it, with the duration
     its child was killed, or left by SystemExit; revoked      the worker, without; the child may get as far as postrun,
                                                               with no state, and must not report it too
     a hard time limit                                         the worker; of prefork, twice
-    a child that was killed, and the message requeued         no process; the task starts again
+    a child that was killed, and the message requeued         none; the task runs again
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ def connect(*, entity: str = "task", to: Any = None) -> Callable[[], None]:
     began: WeakKeyDictionary[Any, float] = WeakKeyDictionary()
     """When each run under way in this process began. By its request: a task that is retried has one id for its runs."""
     timed_out: dict[Any, None] = {}
-    """Ids of tasks whose failure at a hard time limit was reported, and will be reported once more."""
+    """Ids of tasks whose failure at a hard time limit was reported once, and will be reported again."""
 
     def fields(task: Any, request: Any = None, **more: Any) -> dict[str, Any]:
         request = getattr(task, "request", None) if request is None else request
-        told = getattr(request, "delivery_info", None) or {}
-        return {"handler_class": getattr(task, "name", None), "queue": told.get("routing_key"), **more}
+        delivery = getattr(request, "delivery_info", None) or {}
+        return {"handler_class": getattr(task, "name", None), "queue": delivery.get("routing_key"), **more}
 
     def since(task: Any) -> float | None:
         start = began.pop(task.request, None)
@@ -58,7 +58,7 @@ def connect(*, entity: str = "task", to: Any = None) -> Callable[[], None]:
     @guarded
     def started(sender: Any = None, task_id: Any = None, task: Any = None, **_: Any) -> None:
         began[task.request] = perf_counter()
-        timed_out.pop(task_id, None)  # of an earlier run, in a pool of one process, which is told once
+        timed_out.pop(task_id, None)  # of an earlier run in a pool of one process, which is reported only once
         emit(f"{entity}.started", fields(task))
 
     @guarded
@@ -104,6 +104,6 @@ def connect(*, entity: str = "task", to: Any = None) -> Callable[[], None]:
 
 
 def _in_a_child() -> bool:
-    """Return whether this is a child of the pool `prefork`, whose worker reports its loss."""
+    """Whether this is a child of the pool `prefork`, whose worker reports its loss."""
     billiard: Any = sys.modules.get("billiard")
     return billiard is not None and billiard.current_process().name != "MainProcess"

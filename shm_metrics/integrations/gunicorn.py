@@ -4,18 +4,18 @@
 
     metrics.setup(globals())                  # the last line, if the file has hooks of its own: they are kept
 
-or, by the names under which gunicorn looks for them in that file:
+or, by the names that gunicorn looks for in that file:
 
     from shm_metrics.integrations.gunicorn import on_exit, on_reload, on_starting, post_fork, post_worker_init
 
 Counting works without the hooks. They add:
 
-    on_starting, on_reload   the master is present at the segment: its workers may all die at once, and the next ones
-                             continue their totals; a rolling reload (HUP) and a new binary (USR2) keep the totals, too
-    post_fork                the worker table and per-worker metrics say `gunicorn worker 3`
-    post_worker_init         with a cache, start the thread that publishes to the cluster; warn if the application
-                             counts in another segment than the one the master holds
-    on_exit                  with a cache, publish what was counted since the last publish: all workers are gone
+    on_starting, on_reload   the master attaches to the segment: if all workers die at once, the next ones continue from
+                             their counts; a rolling reload (HUP) and a new binary (USR2) keep the counters too
+    post_fork                the worker table and per-worker metrics show `gunicorn worker 3`
+    post_worker_init         with a cache, the thread that publishes to the cluster; and a warning if the application
+                             counts in another segment than the master's
+    on_exit                  with a cache, a last publish of what the workers have counted
 
 With SHM_METRICS_PROMETHEUS=1 in the environment, on_starting also installs the drop-in for prometheus_client, in the
 master, so that every worker has it before its application is loaded.
@@ -77,14 +77,14 @@ def setup(
     cache, sync_interval, namespace, sync_options: options of the cluster; see MetricsBackend. They become environment
         variables (SHM_METRICS_CACHE and related), and the workers publish by themselves. The cache must be a URL here.
 
-    Raises InvalidMetricError for invalid options. Invalid cluster variables of the environment are logged, and the
-    application continues without a cluster.
+    Invalid options raise InvalidMetricError. Invalid cluster settings in the environment are logged, and the
+    application runs without a cluster.
     """
     global _options
     if not isinstance(conf, dict):
         raise InvalidMetricError(f"setup({conf!r}): give globals() first, and then the segment")
-    Layout(rows, slots)  # what cannot be meant is said now, not by a hook later
-    master.tell(segment, cache, sync_interval, namespace, sync_options)
+    Layout(rows, slots)  # raises for invalid sizes now, not in a hook later
+    master.publish_settings(segment, cache, sync_interval, namespace, sync_options)
     _options = _Options(rows, slots, keep)
     for hook in (on_starting, on_reload, post_fork, post_worker_init, on_exit):
         conf[hook.__name__] = _chained(conf.get(hook.__name__), hook)
@@ -106,7 +106,7 @@ def _chained(theirs: Callable[..., Any] | None, ours: Callable[..., Any]) -> Cal
 
 
 def on_starting(server: Any) -> None:
-    """Be present, in the master, before its first worker."""
+    """In the master, before its first worker: attach to the segment."""
     set_process_role("gunicorn master")
     _hold(server)
     with _acting_as(server.cfg):
@@ -114,45 +114,42 @@ def on_starting(server: Any) -> None:
 
 
 def on_reload(server: Any) -> None:
-    """Be present at the segment of the new configuration, in the master, before the new workers."""
+    """In the master, before the new workers: attach to the segment of the new configuration."""
     _hold(server)
 
 
 def post_fork(server: Any, worker: Any) -> None:
-    """Set the worker's role, before it has the application."""
+    """In the worker, before it has the application: set its role."""
     set_process_role(f"gunicorn worker {worker.age}")
 
 
 def post_worker_init(worker: Any) -> None:
-    """Start publishing to the cluster, in the worker, with the application loaded.
-
-    Warn if the application counts in another segment than the one the master holds.
-    """
-    # Where the environment names a cache every worker has the thread, also one that has met no metric yet: its segment
-    # is the others', and whoever holds the lease publishes for all.
+    """In the worker, with the application loaded: start publishing, and compare its segment with the master's."""
+    # If the environment names a cache, every worker has the thread, also one without a metric yet: all share a segment,
+    # and the holder of the lease publishes for all.
     master.start_sync(lambda: get_backend() if cluster_wanted() else current_backend(), worker.log)
     backend = current_backend()
     if backend is not None and _held_path and backend.place.path != _held_path:
         worker.log.warning(
             "shm_metrics: the application counts in %s, and the master is present at %s: when all workers die at once, "
-            "the counters begin anew; give both the same name, in SHM_METRICS_SEGMENT or setup(globals(), NAME)",
+            "the counters start from zero; give both the same name, in SHM_METRICS_SEGMENT or setup(globals(), NAME)",
             backend.place.path,
             _held_path,
         )
 
 
 def on_exit(server: Any) -> None:
-    """Publish the last counts, in the master, when its workers are gone: no other process will."""
+    """In the master, when its workers are gone: publish what they counted last."""
     if not cluster_wanted() or _held is None or _held.segment is None or _held.segment.abandoned:
         return
     try:
         backend = MetricsBackend(path=_held_path, read_only=True, **cluster_options())
         try:
             agent = backend.sync_agent
-            # A file is this host's, and written by whoever counts: the worker that led did so when it ended.
-            # Refused: another master with the same segment has workers; they publish.
+            # Without a cache the leading worker has written the file when it ended.
+            # If the lease is refused, another master of the same segment has workers, which publish.
             if agent.store.strategy != LOCAL_ONLY and agent.member.segment_lease.tick():
-                with _acting_as(server.cfg):  # what is kept beside the segment is the workers' own
+                with _acting_as(server.cfg):  # files beside the segment belong to the workers' user
                     agent.member.publish()
         finally:
             backend.close()
@@ -172,7 +169,7 @@ def _hold(server: Any) -> None:
         with _acting_as(server.cfg):
             new = Presence(place, Layout(_options.rows, _options.slots), keep=_options.keep)
     except (SegmentError, InvalidMetricError, OSError) as error:  # invalid: the name that the variable says
-        # The application must not suffer: its workers count all the same, if they can.
+        # The application must not fail: its workers can count without the master.
         server.log.error("shm_metrics: the master cannot be present: %s", error)
         return
     previous, _held, _held_path = _held, new, place.path
@@ -181,7 +178,7 @@ def _hold(server: Any) -> None:
 
 
 def _hand_over(cfg: Any) -> SegmentLocation:
-    """Where the workers will count. A segment that the preloaded application made as root is given to their user."""
+    """Return where the workers will count. Give a segment that the preloaded application made as root to their user."""
     backend = current_backend()
     if backend is None:
         return locate_segment(uid=_workers_uid(cfg))
@@ -191,14 +188,14 @@ def _hand_over(cfg: Any) -> SegmentLocation:
 
 
 def _workers_uid(cfg: Any) -> int:
-    """Return the user that workers become; only root's workers can become another."""
+    """Return the user of the workers; only workers of root can have another."""
     euid = os.geteuid()
     return int(cfg.uid) if euid == 0 else euid
 
 
 @contextmanager
 def _acting_as(cfg: Any) -> Iterator[None]:
-    """Act as the workers' user, so that new files belong to it from the start."""
+    """Create files as the workers' user."""
     uid, gid = os.geteuid(), os.getegid()
     if _workers_uid(cfg) == uid:
         yield

@@ -1,4 +1,4 @@
-"""The steps that are common to servers: of the master for its workers, and of a worker at its start.
+"""What the master of any server does for its workers, and a worker at its start.
 
 Nothing here stops an application: failures are logged.
 """
@@ -16,7 +16,7 @@ from shm_metrics.environment import cluster_options, ignore_cluster, tell_worker
 from shm_metrics.errors import InvalidMetricError, MetricsError
 from shm_metrics.segment.location import SEGMENT_VARIABLE, locate_segment
 
-__all__ = ["install_drop_in", "start_sync", "tell"]
+__all__ = ["install_drop_in", "publish_settings", "start_sync"]
 
 log = logging.getLogger("shm_metrics")
 
@@ -29,36 +29,36 @@ class Log(Protocol):
         ...
 
 
-def tell(
+def publish_settings(
     segment: str | os.PathLike[str] | None,
     cache: str | os.PathLike[str] | None,
     sync_interval: float | None,
     namespace: str | None,
     sync_options: Mapping[str, Any] | None,
 ) -> None:
-    """Put the arguments of setup() into the environment, where the workers find them; None leaves a variable as it is.
+    """Put the options of setup() into the environment, where the workers find them; None leaves a variable unchanged.
 
-    Raises InvalidMetricError for invalid arguments. Invalid cluster variables that the environment itself has are
-    logged, here and not by every worker, and the application continues without a cluster.
+    Invalid options raise InvalidMetricError. Invalid cluster settings in the environment are logged here, once, and the
+    application runs without a cluster.
     """
     if segment is not None:
-        told = os.fspath(segment)
-        if "/" not in told:
-            locate_segment(told)
-        os.environ[SEGMENT_VARIABLE] = told
+        name = os.fspath(segment)
+        if "/" not in name:
+            locate_segment(name)
+        os.environ[SEGMENT_VARIABLE] = name
     tell_workers(cache, sync_interval, namespace, sync_options)
     try:
         cluster_options()
     except InvalidMetricError as error:
-        log.error("shm_metrics: %s; until that is put right the workers take part in no cluster", error)
+        log.error("shm_metrics: %s; until this is corrected the workers take part in no cluster", error)
         ignore_cluster()
 
 
 def install_drop_in(log: Log) -> None:
     """Install the drop-in for prometheus_client, if SHM_METRICS_PROMETHEUS is set.
 
-    Call this once the master is present: the segment then has the options of setup(). With a preloaded application the
-    metrics exist already, and their counts move along.
+    Call it once the master is present, so that the segment is made with the options of setup(). With a preloaded
+    application the metrics exist already, and their counts are carried over.
     """
     if not prometheus.is_wanted():
         return
@@ -69,7 +69,7 @@ def install_drop_in(log: Log) -> None:
 
 
 def start_sync(find: Callable[[], MetricsBackend | None], log: Log) -> None:
-    """Start publishing to the cluster, in a worker, if `find()` returns a backend and it has a cache. Never raises."""
+    """In a worker, publish the counts of the backend to the cluster, if there is one and it has a cache."""
     try:
         backend = find()
         if backend is not None:

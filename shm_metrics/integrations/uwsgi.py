@@ -10,11 +10,11 @@
 Counting works without it. It adds:
 
     drop-in    with SHM_METRICS_PROMETHEUS=1 in the environment it is installed in the master, before the application
-    presence   the master is present at the segment: its workers may all die at once, and the next ones continue their
-               totals; a chain reload keeps them, too. (A preloaded application makes the master present by itself.)
-    cluster    with a cache (setup(cache=...) or SHM_METRICS_CACHE) each worker has the thread that publishes to
-               the cluster; uWSGI runs threads only with `enable-threads = true`
-    roles      the worker table and per-worker metrics say `uwsgi worker 3`, `uwsgi mule 1`, `uwsgi spooler`
+    presence   the master attaches to the segment: if all workers die at once, the next ones continue from their counts,
+               also after a chain reload. (A preloaded application attaches the master by itself.)
+    cluster    with a cache (setup(cache=...) or SHM_METRICS_CACHE) each worker has the thread that publishes to the
+               cluster; uWSGI runs threads only with `enable-threads = true`
+    roles      the worker table and per-worker metrics show `uwsgi worker 3`, `uwsgi mule 1`, `uwsgi spooler`
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def setup(
     namespace: str | None = None,
     sync_options: Mapping[str, Any] | None = None,
 ) -> None:
-    """Set up the master; call this in a file that `shared-import` names. Outside uWSGI only set the segment's variable.
+    """Set up the master; call it from a file that `shared-import` names. Outside uWSGI it only sets the environment.
 
     segment: the segment's name, or a path if it has a slash; becomes SHM_METRICS_SEGMENT, which the application reads.
         Default: that variable, else "default".
@@ -61,18 +61,18 @@ def setup(
     cache, sync_interval, namespace, sync_options: options of the cluster; see MetricsBackend. They become environment
         variables (SHM_METRICS_CACHE and related), and the workers publish by themselves. The cache must be a URL here.
 
-    Raises InvalidMetricError for invalid options. Invalid variables of the environment are logged, and the application
-    continues without a cluster.
+    Invalid options raise InvalidMetricError. Invalid cluster settings in the environment are logged, and the
+    application runs without a cluster.
     """
     global _held
-    master.tell(segment, cache, sync_interval, namespace, sync_options)
+    master.publish_settings(segment, cache, sync_interval, namespace, sync_options)
     if "uwsgi" not in sys.modules:
         return
     _say_who_it_is()
     try:
         _held = Presence(locate_segment(), Layout(rows, slots), keep=keep)
     except (SegmentError, InvalidMetricError, OSError) as error:  # invalid: the name that the variable says
-        # The application must not suffer: its workers count all the same, if they can.
+        # The application must not fail: its workers can count without the master.
         log.error("shm_metrics: the uWSGI master cannot be present: %s", error)
     master.install_drop_in(log)
 

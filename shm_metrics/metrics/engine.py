@@ -124,6 +124,21 @@ class Engine(lookup.Getters):
         return self._writer_or_none
 
     @property
+    def writer(self) -> Writer:
+        """This process as a writer of the segment. Raise SegmentError when it is read-only."""
+        return self._writer
+
+    @property
+    def segment(self) -> Segment:
+        """The segment that this process has mapped."""
+        return self._segment
+
+    @property
+    def scraper(self) -> Scraper:
+        """What reads the segment for scrapes."""
+        return self._scraper
+
+    @property
     def instance_id(self) -> str:
         """32 hex digits that no other life of the segment has."""
         return self._segment.header.incarnation.hex()

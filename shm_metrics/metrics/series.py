@@ -79,6 +79,16 @@ class SeriesMethods:
             mine: type = type(self)
             self.__class__ = _overflow_variant(mine) if self.overflowed else mine.__mro__[1]
 
+    @property
+    def handle(self) -> FamilyHandle:
+        """The handle of the series' family."""
+        return self._handle
+
+    @property
+    def pairs(self) -> LabelPairs:
+        """The labels of the series, sorted by name."""
+        return self._pairs
+
     def rebind(self) -> None:
         """Take a new place, with what was counted since the last one was lost to another series.
 
@@ -300,7 +310,7 @@ class ObservingMethods(SeriesMethods, HistogramCell):
     _hot: tuple[str, ...] = ("observe",)
 
     def start(self, handle: FamilyHandle, pairs: LabelPairs, *, move: bool = False) -> None:
-        self.divide(handle.bounds)
+        self.set_bounds(handle.bounds)
         super().start(handle, pairs, move=move)
 
     @property
@@ -366,7 +376,7 @@ class InfoMethods(SeriesMethods):
         said = getattr(self, "_said", None)
         self._said, self._cell = None, None
         if said is not None:
-            self._say(said)
+            self._set_labels(said)
 
     def info(self, val: Mapping[str, str]) -> None:
         """Say these labels of it; what was said before, by any worker, is replaced. Raises InvalidMetricError."""
@@ -380,9 +390,9 @@ class InfoMethods(SeriesMethods):
         for label, value in val.items():
             if value is None:
                 raise InvalidMetricError(f"{name}: info {label!r} is None; give text")
-        self._say(label_pairs(val))
+        self._set_labels(label_pairs(val))
 
-    def _say(self, payload: LabelPairs) -> None:
+    def _set_labels(self, payload: LabelPairs) -> None:
         if payload != self._said:
             cell = InfoCell()
             cell.handle, cell.pairs, cell.payload = self._handle, self._pairs, payload or EMPTY_INFO

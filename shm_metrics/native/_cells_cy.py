@@ -563,7 +563,7 @@ class HistogramCell(Cell):
         """Return how many slots the series has."""
         return self.buckets + 3
 
-    def divide(self, bounds):
+    def set_bounds(self, bounds):
         """Set the upper bounds of the buckets: float64, ascending, the last one +Inf."""
         self.bounds = bounds
         self.buckets = len(bounds)

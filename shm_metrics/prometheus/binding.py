@@ -41,10 +41,10 @@ __all__ = [
     "function_of",
     "gauge_mode",
     "keep_function",
+    "log_left_out",
     "pairs_of",
     "remember",
     "series_of",
-    "tell_left_out",
 ]
 
 log = logging.getLogger("shm_metrics")
@@ -55,7 +55,7 @@ _FUNCTION = "_child_samples"  # in an instance, where set_function() of promethe
 _TAKEN_OUT = "_shm_taken_out"
 
 KINDS = (COUNTER, GAUGE, HISTOGRAM, SUMMARY, INFO, STATESET)
-"""What a segment keeps. A class of somebody else may say another type of itself."""
+"""The types that a segment keeps. Foreign metric classes may have others."""
 
 MULTIPROCESS_VARIABLES = ("PROMETHEUS_MULTIPROC_DIR", "prometheus_multiproc_dir")
 
@@ -85,26 +85,28 @@ def family_of(metric: Any) -> Family:
     )
 
 
-def gauge_mode(told: str) -> str:
-    """The mode of a gauge, by what prometheus_client was told; a value that was made by hand may say none."""
-    mode = told or "all"
+def gauge_mode(declared: str) -> str:
+    """Return the mode of a gauge from the declared one, which may be "" for a value that was made by hand."""
+    mode = declared or "all"
     return SHARED if mode == "all" and not any(name in os.environ for name in MULTIPROCESS_VARIABLES) else mode
 
 
 def _documentation_of(metric: Any) -> str:
-    """As much of it as a segment keeps. Anything will do for prometheus_client until a page is made: a lazy
-    translation, the text of a file."""
+    """Return the documentation, cut to what a segment keeps.
+
+    prometheus_client accepts any object until a page is rendered: a lazy translation, the text of a file.
+    """
     text = str(metric._documentation)[:MAX_DOCUMENTATION]
     return text if is_unicode(text) else text.encode("utf-8", "backslashreplace").decode()
 
 
 def pairs_of(metric: Any) -> LabelPairs:
-    """The labels of a child, sorted by name; none for a metric without labels."""
+    """Return the labels of a child, sorted by name; () for a metric without labels."""
     return tuple(sorted(zip(metric._labelnames, metric._labelvalues, strict=True))) if metric._labelvalues else ()
 
 
 def series_of(backend: MetricsBackend, family: Family, pairs: LabelPairs) -> Any:
-    """The series in `backend`. Raises MetricConflictError when this process has the name for something else."""
+    """Return the series in `backend`. Raise MetricConflictError if the name has another definition in this process."""
     return backend.families.handle(family, None, bool(pairs)).child(pairs)
 
 
@@ -117,16 +119,17 @@ def declares(metric: Any, handle: FamilyHandle) -> bool:
 
 
 def bind(metric: Any, backend: MetricsBackend, handle_for: Callable[..., FamilyHandle]) -> Any:
-    """Have a metric count in its series; the series, or None when it cannot have one, which is told.
+    """Make a metric count in its series and return the series; return None, and log it, if it cannot have one.
 
-    handle_for: gives the hold on the family, which has as many arguments as Registry.handle and before them `backend`.
-    The name may be taken in this process, or the labels may be more than a segment keeps.
+    The name may be taken in this process, or the labels may exceed the limits of a segment.
+
+    handle_for: returns the handle of the family; takes `backend` and the arguments of Registry.handle.
     """
     try:
         pairs = pairs_of(metric)
         series = handle_for(backend, metric._shm_family, tuple(metric._labelnames), bool(pairs)).child(pairs)
     except (MetricConflictError, InvalidMetricError) as error:
-        tell_left_out(metric, error)
+        log_left_out(metric, error)
         return None
     setattr(metric, SERIES, series)
     return series
@@ -135,7 +138,7 @@ def bind(metric: Any, backend: MetricsBackend, handle_for: Callable[..., FamilyH
 _log_once = LogOnce(log)
 
 
-def tell_left_out(metric: Any, error: MetricsError) -> None:
+def log_left_out(metric: Any, error: MetricsError) -> None:
     """Say, once for each name, that the metric counts for its own process only."""
     _log_once.error(
         metric._name,
@@ -149,7 +152,7 @@ def tell_left_out(metric: Any, error: MetricsError) -> None:
 
 
 def counted(metric: Any) -> Carried:
-    """What prometheus_client's own values of a metric hold."""
+    """Return what prometheus_client's own values of a metric hold."""
     kind = metric._type
     if kind in (COUNTER, GAUGE):
         return metric._value.get()
@@ -161,12 +164,12 @@ def counted(metric: Any) -> Carried:
 
 
 def remember(metric: Any, instance_id: str, carried: Carried) -> None:
-    """Note what a metric takes out of a segment, of which that segment keeps its own."""
+    """Note what a metric takes out of a segment, which keeps the same totals."""
     setattr(metric, _TAKEN_OUT, (instance_id, carried))
 
 
 def counted_since(metric: Any, instance_id: str) -> Carried:
-    """What a metric counted that this segment does not have: all, unless it was taken out of that one."""
+    """Return what a metric counted that the segment does not have: all, less what was taken out of that segment."""
     now = counted(metric)
     segment, then = vars(metric).pop(_TAKEN_OUT, ("", None))
     if segment != instance_id:
@@ -181,7 +184,7 @@ def counted_since(metric: Any, instance_id: str) -> Carried:
 
 
 def function_of(metric: Any) -> Callable[[], float] | None:
-    """What set_function() of prometheus_client made the gauge call, if it did."""
+    """Return the function that set_function() of prometheus_client gave the gauge, or None."""
     bound = vars(metric).get(_FUNCTION) if metric._type == GAUGE else None
     if not isinstance(bound, MethodType):
         return None
@@ -190,8 +193,8 @@ def function_of(metric: Any) -> Callable[[], float] | None:
 
 
 def keep_function(metric: Any, series: Any, set_function: Callable[..., None]) -> None:
-    """Have a gauge that leaves its segment go on calling its function."""
-    function = series._handle.backend.functions.get(series)
+    """Make a gauge that leaves its segment keep its function."""
+    function = series.handle.backend.functions.get(series)
     if function is not None and function_of(metric) is None:
         set_function(metric, function)
 
@@ -218,7 +221,7 @@ def carry(metric: Any, series: Any, before: Carried) -> None:
 def _carry_observations(series: Any, buckets: list[float], total: float) -> None:
     """Through private memory, from which a cell moves bucket by bucket, each of them whole."""
     cell = cells.HistogramCell()
-    cell.divide(series._handle.bounds)
+    cell.set_bounds(series.handle.bounds)
     private = cells.private_row(len(buckets) + 3)
     cell.bind(private, 0)
     for position, n in enumerate(buckets, 1):
@@ -228,9 +231,9 @@ def _carry_observations(series: Any, buckets: list[float], total: float) -> None
 
 
 def begun_by_another(metrics: list[Any]) -> bool:
-    """Whether metrics are older than this process: it was forked from one that had them, and their counts are its.
+    """Whether metrics are older than this process: its parent made them and reports their counts.
 
-    prometheus_client notes the time of birth of all but gauges, infos and enums.
+    prometheus_client records the creation time of all but gauges, infos and enums.
     """
     born = [metric._created for metric in metrics if hasattr(metric, "_created")]
     ticks = own_start_ticks()

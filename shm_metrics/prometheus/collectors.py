@@ -1,7 +1,7 @@
-"""What prometheus_client's platform and GC collectors tell, of all workers.
+"""The metrics of prometheus_client's platform and GC collectors, for all workers.
 
-A worker's garbage collector can be asked by that worker only, so each worker counts its own collections as they happen,
-from install() on. The callback runs inside the collector: it takes no lock and keeps nothing.
+A process can only examine its own garbage collector, so each worker counts its collections as they happen, from
+install() on. The callback runs inside the collector: it takes no lock and allocates nothing that stays.
 """
 
 from __future__ import annotations
@@ -59,13 +59,13 @@ class RuntimeCollectors:
                 for what, (name, text) in GC_FAMILIES.items()
             }
 
-    def _collected(self, phase: str, told: dict[str, int]) -> None:
+    def _collected(self, phase: str, info: dict[str, int]) -> None:
         if phase != "stop":
             return
-        generation = told["generation"]
+        generation = info["generation"]
         cells = self._cells
         cells["collections"][generation].inc()
-        if told["collected"]:
-            cells["collected"][generation].inc(told["collected"])
-        if told["uncollectable"]:
-            cells["uncollectable"][generation].inc(told["uncollectable"])
+        if info["collected"]:
+            cells["collected"][generation].inc(info["collected"])
+        if info["uncollectable"]:
+            cells["uncollectable"][generation].inc(info["uncollectable"])

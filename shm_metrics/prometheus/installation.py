@@ -15,12 +15,11 @@ from shm_metrics.errors import MetricConflictError, MetricsError
 from shm_metrics.metrics.default_backend import follow_default, get_backend
 from shm_metrics.metrics.family_handle import FamilyHandle
 from shm_metrics.model.families import Family
-from shm_metrics.prometheus import binding, workers
-from shm_metrics.prometheus import patched_methods as methods
+from shm_metrics.prometheus import binding, patched_methods, workers
 from shm_metrics.prometheus.collectors import RuntimeCollectors
-from shm_metrics.prometheus.patching import Replacements
+from shm_metrics.prometheus.patching import Patches
 from shm_metrics.prometheus.values import SegmentValue, value_class
-from shm_metrics.prometheus.weak_identity_set import Living
+from shm_metrics.prometheus.weak_identity_set import WeakIdentitySet
 from shm_metrics.prometheus.workers import IdentifiedWorker, Worker
 from shm_metrics.runtime import forks
 
@@ -33,7 +32,7 @@ _lock = RLock()
 
 
 def current() -> Installation:
-    """What is installed. Raises MetricsError when nothing is."""
+    """Return the current installation. Raise MetricsError when there is none."""
     if _installed is None:
         raise MetricsError("shm_metrics.prometheus is not installed; call shm_metrics.prometheus.install()")
     return _installed
@@ -70,7 +69,10 @@ def uninstall() -> None:
 
 
 class Installation:
-    """backend: where metrics count. follows_default: and go along when another backend becomes the default one."""
+    """The installed drop-in.
+
+    backend: where metrics count. follows_default: whether they move when another backend becomes the default one.
+    """
 
     def __init__(self, backend: MetricsBackend, *, follows_default: bool) -> None:
         if backend.read_only:
@@ -81,19 +83,19 @@ class Installation:
             raise MetricsError("prometheus_client is not installed; pip install prometheus_client") from error
         self.client: Any = prometheus_client
         self.worker = Worker(backend)
-        self.metrics = Living()
+        self.metrics = WeakIdentitySet()
         """All that count in the segment: metrics without labels, and children."""
-        self.parents = Living()
+        self.parents = WeakIdentitySet()
         """Metrics with labels."""
         self.hidden: set[str] = set()
         """Families that were unregistered from the default registry in this process."""
-        self._given_up = Living()
+        self._given_up = WeakIdentitySet()
         """Metrics that were unregistered, and are in no registry that is known."""
         self._registries: weakref.WeakSet[Any] = weakref.WeakSet([prometheus_client.REGISTRY])
         self._handles: weakref.WeakSet[FamilyHandle] = weakref.WeakSet()
         """Families that this process knows by their metrics, and not by the engine's own API."""
         self._follows_default = follows_default
-        self._replacements = Replacements()
+        self._patches = Patches()
         self._runtime = RuntimeCollectors()
 
     @property
@@ -103,14 +105,13 @@ class Installation:
     # -- in place -------------------------------------------------------------------------------------------------
 
     def put_in_place(self) -> None:
-        """Replace what is to be replaced, and adopt the metrics that exist."""
+        """Patch prometheus_client, and adopt the existing metrics."""
         from prometheus_client import exposition, metrics, multiprocess, registry, values
         from prometheus_client.openmetrics import exposition as openmetrics
 
-        from shm_metrics.prometheus import pages
-        from shm_metrics.prometheus import registry_views as reading
+        from shm_metrics.prometheus import pages, registry_views
 
-        put = self._replacements
+        put = self._patches
         self._original_value_class = values.ValueClass
         put.attribute(values, "ValueClass", value_class(self.worker))
         put.function(values.MultiProcessValue, lambda _: self._identified_value_class)
@@ -122,28 +123,28 @@ class Installation:
             *[(getattr(metrics, owner), name, method) for owner, name, method in _methods()],
             (metrics.MetricWrapperBase, "__init__", _init),
             (metrics.Enum, "__init__", _enum_init),
-            (metrics.MetricWrapperBase, "collect", reading.metric_collect),
-            (registry.CollectorRegistry, "collect", reading.registry_collect),
-            (registry.CollectorRegistry, "register", reading.registry_register),
-            (registry.CollectorRegistry, "unregister", reading.registry_unregister),
-            (registry.RestrictedRegistry, "collect", reading.restricted_collect),
-            (multiprocess.MultiProcessCollector, "__init__", reading.multiprocess_init),
-            (multiprocess.MultiProcessCollector, "collect", reading.multiprocess_collect),
-            (multiprocess.MultiProcessCollector, "describe", reading.multiprocess_describe),
-            (self.client.ProcessCollector, "collect", reading.process_collect),
+            (metrics.MetricWrapperBase, "collect", registry_views.metric_collect),
+            (registry.CollectorRegistry, "collect", registry_views.registry_collect),
+            (registry.CollectorRegistry, "register", registry_views.registry_register),
+            (registry.CollectorRegistry, "unregister", registry_views.registry_unregister),
+            (registry.RestrictedRegistry, "collect", registry_views.restricted_collect),
+            (multiprocess.MultiProcessCollector, "__init__", registry_views.multiprocess_init),
+            (multiprocess.MultiProcessCollector, "collect", registry_views.multiprocess_collect),
+            (multiprocess.MultiProcessCollector, "describe", registry_views.multiprocess_describe),
+            (self.client.ProcessCollector, "collect", registry_views.process_collect),
         ):
             before = put.attribute(owner, name, method)
             if before is not None:
-                methods.originals[owner.__name__, name] = before
+                patched_methods.originals[owner.__name__, name] = before
         self._runtime.start(self.backend, self.client)
         self._adopt(existing(metrics.MetricWrapperBase))
         if self._follows_default:
             follow_default(self)
 
     def take_out(self) -> None:
-        """Put everything back; each metric goes on in its process' memory from what this worker's row holds."""
+        """Restore everything; each metric continues in process memory from what this worker's row holds."""
         self._runtime.stop()
-        self._replacements.restore()
+        self._patches.restore()
         for metric in self.metrics:
             self._give_back(metric)
         for metric in self.parents:
@@ -163,15 +164,15 @@ class Installation:
     # -- metrics --------------------------------------------------------------------------------------------------
 
     def take_in(self, metric: Any) -> None:
-        """A metric has just been made: have it count in the segment."""
+        """Make a new metric count in the segment."""
         if metric._type not in binding.KINDS:
-            return  # its values count there, and what it says of them is its own
+            return  # a foreign type: its values count in the segment, and it renders them itself
         if not metric._is_observable():
             self._take_in_parent(metric)
             return
         values = _values_of(metric)
         if not all(isinstance(value, SegmentValue) for value in values):
-            return  # somebody chose another value class
+            return  # the application chose another value class
         metric._shm_family = binding.family_of(metric)
         for value in values:
             value.family = metric._shm_family
@@ -186,9 +187,9 @@ class Installation:
     def _handle(
         self, backend: MetricsBackend, family: Family, labelnames: tuple[str, ...], labelled: bool
     ) -> FamilyHandle:
-        """This process' hold on a family. One that all its metrics of this process have given up gives way to it.
+        """Return this process' handle of a family. It replaces one whose metrics were all unregistered.
 
-        Raises MetricConflictError.
+        Raise MetricConflictError.
         """
         families = backend.families
         before = families.handles.get(family.name)
@@ -203,7 +204,7 @@ class Installation:
         return handle
 
     def _is_wanted(self, handle: FamilyHandle) -> bool:
-        """Whether a metric of this definition is living that was not unregistered."""
+        """Whether a metric of this definition exists that was not unregistered."""
         return any(
             metric._name == handle.family.name
             and not metric._labelvalues
@@ -213,14 +214,14 @@ class Installation:
         )
 
     def registered(self, registry: Any, collector: Any, name: str) -> None:
-        """A collector is in a registry now. name: of its family, if it is a metric."""
+        """Note that a collector was registered. name: of its family, if it is a metric."""
         self._registries.add(registry)
         self._given_up.discard(collector)
         if registry is self.client.REGISTRY:
             self.hidden.discard(name)
 
     def unregistered(self, registry: Any, collector: Any, name: str) -> None:
-        """A collector is not in a registry any more."""
+        """Note that a collector was unregistered."""
         if name and not any(collector in each._collector_to_names for each in self._registries):
             self._given_up.add(collector)
         if name and registry is self.client.REGISTRY:
@@ -232,7 +233,7 @@ class Installation:
         self.parents.add(metric)
 
     def _give_back(self, metric: Any) -> None:
-        """Have a metric count in its process' own memory, from what this worker's row holds."""
+        """Make a metric count in process memory again, from what this worker's row holds."""
         from prometheus_client import values
 
         numbers = _numbers(metric) if metric in self.metrics else []
@@ -249,12 +250,12 @@ class Installation:
         for value, number in zip(_values_of(metric), numbers, strict=False):
             value.set(number)
         if series is not None:
-            binding.remember(metric, series._handle.backend.instance_id, binding.counted(metric))
-            binding.keep_function(metric, series, methods.originals["Gauge", "set_function"])
+            binding.remember(metric, series.handle.backend.instance_id, binding.counted(metric))
+            binding.keep_function(metric, series, patched_methods.originals["Gauge", "set_function"])
 
     def _adopt(self, metrics: list[Any]) -> None:
         inherited = binding.begun_by_another(metrics)
-        # Of two definitions of one name, the one that the default registry has is the one that is wanted.
+        # Of two definitions of one name, that of the default registry wins.
         registered = {id(collector) for collector in self.client.REGISTRY._collector_to_names}
         known = [metric for metric in metrics if id(metric) in registered]
         wanted = {id(each) for metric in known for each in (metric, *getattr(metric, "_metrics", {}).values())}
@@ -288,7 +289,7 @@ class Installation:
     # -- following ------------------------------------------------------------------------------------------------
 
     def attach(self, backend: MetricsBackend, *, move: bool = False) -> None:
-        """Count in `backend` from now on; move: and take along what this process counted so far."""
+        """Count in `backend` from now on. move: also move what this process has counted so far."""
         self.worker.backend = backend
         started: set[int] = set()  # two metrics of one name have one series, which moves once
         for metric in self.metrics:
@@ -296,41 +297,41 @@ class Installation:
             if series is None or id(series) in started:
                 continue
             try:
-                handle = self._handle(backend, series._handle.family, tuple(metric._labelnames), bool(series._pairs))
+                handle = self._handle(backend, series.handle.family, tuple(metric._labelnames), bool(series.pairs))
             except MetricConflictError as error:
-                binding.tell_left_out(metric, error)
+                binding.log_left_out(metric, error)
                 self._give_back(metric)
                 continue
-            series.start(handle, series._pairs, move=move)
-            handle.series.setdefault(series._pairs, series)
+            series.start(handle, series.pairs, move=move)
+            handle.series.setdefault(series.pairs, series)
             started.add(id(series))
         self._runtime.attach(backend)
 
     def after_fork(self) -> None:
-        """In the child: locks of metrics may be held by threads that are not here."""
+        """In the child, renew the locks of metrics: threads of the parent may have held them."""
         for metric in (*self.metrics, *self.parents):
-            methods.renew_locks(metric)
+            patched_methods.renew_locks(metric)
 
 
 def _methods() -> Iterator[tuple[str, str, Callable[..., Any]]]:
-    for owner, replaced in methods.METHODS.items():
+    for owner, replaced in patched_methods.METHODS.items():
         for name, method in replaced.items():
             yield owner, name, method
 
 
 def _init(self: Any, *args: Any, **kwargs: Any) -> None:
-    methods.originals["MetricWrapperBase", "__init__"](self, *args, **kwargs)
+    patched_methods.originals["MetricWrapperBase", "__init__"](self, *args, **kwargs)
     if self._type != "stateset":  # which does not know its states yet
         current().take_in(self)
 
 
 def _enum_init(self: Any, *args: Any, **kwargs: Any) -> None:
-    methods.originals["Enum", "__init__"](self, *args, **kwargs)
+    patched_methods.originals["Enum", "__init__"](self, *args, **kwargs)
     current().take_in(self)
 
 
 def _values_of(metric: Any) -> list[Any]:
-    """The values of a metric, in a fixed order; none of those that prometheus_client keeps in another way."""
+    """Return the values of a metric, in a fixed order; [] for types without value objects."""
     if metric._type in ("info", "stateset"):
         return []
     found = [getattr(metric, name) for name in ("_value", "_count", "_sum") if hasattr(metric, name)]
@@ -342,7 +343,7 @@ def _numbers(metric: Any) -> list[float]:
     try:
         return [value.get() for value in _values_of(metric)]
     except MetricsError as error:
-        log.warning("shm_metrics: %s begins anew in its process' memory: %s", metric._name, error)
+        log.warning("shm_metrics: %s starts from zero in its process' memory: %s", metric._name, error)
         return []
 
 
@@ -354,7 +355,7 @@ def _renew_values(metric: Any) -> None:
 
 
 def existing(base: type) -> list[Any]:
-    """All metrics of this process, whoever holds them; those too that gc.freeze() hid before a fork."""
+    """Return all metrics of this process, also those that gc.freeze() hid before a fork."""
     # freeze() takes all there is: while the class itself is not frozen, none of its instances is. The count says less,
     # since CPython 3.12 begins with some frozen objects of its own.
     if id(base) in map(id, gc.get_objects()):

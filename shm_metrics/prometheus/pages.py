@@ -1,7 +1,7 @@
 """generate_latest, of the text format and of OpenMetrics.
 
-The engine writes names that are not Prometheus' with underscores. Where somebody asks for another escaping and such a
-name is there, prometheus_client writes the page itself, from the same families.
+The engine writes underscores for characters that are invalid in names. If another escaping is requested and such a name
+exists, prometheus_client renders the page itself, from the same families.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def text(original: Callable[..., bytes]) -> Callable[..., bytes]:
 
         registry = REGISTRY if registry is None else registry
         families = _families(registry, unasked or escaping)
-        return original(registry, *_told(escaping)) if families is None else render_text(families)
+        return original(registry, *_escaping_arguments(escaping)) if families is None else render_text(families)
 
     return generate_latest
 
@@ -49,24 +49,24 @@ def openmetrics(original: Callable[..., bytes]) -> Callable[..., bytes]:
         if families is not None and any(_is_native(family) for family in families):
             families = None  # later versions of the format have native histograms; prometheus_client writes them
         if families is None:
-            return original(registry, *_told(escaping), *version, **more)
+            return original(registry, *_escaping_arguments(escaping), *version, **more)
         return render_openmetrics(families)
 
     return generate_latest
 
 
 def _escaping_unasked(original: Callable[..., bytes]) -> str:
-    """What a release does with names that cannot be told: 0.22 puts them in quotes. Empty where it can be told."""
+    """Return the fixed escaping of a release without the parameter (0.22 quotes names), or ""."""
     return "" if "escaping" in inspect.signature(original).parameters else "allow-utf-8"
 
 
-def _told(escaping: str) -> tuple[str, ...]:
-    """The argument, where it says something: earlier releases do not have it."""
+def _escaping_arguments(escaping: str) -> tuple[str, ...]:
+    """Return the argument unless it is the default: earlier releases do not have it."""
     return () if escaping == UNDERSCORES else (escaping,)
 
 
 def _families(registry: Any, escaping: str) -> Iterable[Any] | None:
-    """What the engine is to render, or None when prometheus_client is to."""
+    """Return what the engine is to render, or None when prometheus_client is to."""
     from prometheus_client.registry import RestrictedRegistry
 
     restricted = isinstance(registry, RestrictedRegistry)

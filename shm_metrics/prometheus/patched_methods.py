@@ -1,7 +1,7 @@
-"""What stands in prometheus_client's metric classes while the drop-in is installed.
+"""The methods of prometheus_client's metric classes while the drop-in is installed.
 
-An update is one call of the series' own method, found in the instance. Everything else is off that way: a parent
-without labels, a metric whose worker is told apart at each update, an amount that prometheus_client takes and the
+An update is one call of the series' own method, found in the instance. Everything else takes the slow path: a parent
+without labels, a metric whose worker is identified at each update, an amount that prometheus_client accepts and the
 series does not (True, text of a number).
 """
 
@@ -31,11 +31,11 @@ _log_once = LogOnce(log)
 
 
 def _warn_once(metric: Any, message: str) -> None:
-    _log_once.warning(metric._name, "shm_metrics: %s %s: %s; said once", metric._type, metric._name, message)
+    _log_once.warning(metric._name, "shm_metrics: %s %s: %s (logged once)", metric._type, metric._name, message)
 
 
 def _series(metric: Any) -> Any:
-    """The series of a metric, or None: then prometheus_client's own value counts."""
+    """Return the series of a metric, or None if prometheus_client's own value counts."""
     series = metric.__dict__.get("_shm_series")
     if series is not None:
         return series
@@ -47,7 +47,7 @@ def _series(metric: Any) -> Any:
 
 
 def _slowly(metric: Any, name: str, amount: Any, *more: Any) -> None:
-    """An update by the long way. more: an exemplar."""
+    """Update a metric by the slow path. more: an exemplar."""
     series = _series(metric)
     if series is None:
         originals[_class_of(metric), name](metric, amount, *more)
@@ -61,7 +61,7 @@ def _slowly(metric: Any, name: str, amount: Any, *more: Any) -> None:
         called = f"{metric._type} {series.display_name()}: {name}({short_repr(amount)})"
         raise type(error)(f"{called}: give a number") from None
     if metric._type != GAUGE and (math.isnan(number) or (metric._type == COUNTER and math.isinf(number))):
-        # It would make the total of all workers worthless for ever, and raising would break an application that runs.
+        # It would spoil the total of all workers for good, and raising could break a running application.
         _warn_once(metric, f"{name}({number}) was left out")
         return
     try:
@@ -80,7 +80,7 @@ def _class_of(metric: Any) -> str:
 
 
 def _check_exemplar(exemplar: Any) -> None:
-    """By prometheus_client's rules, which somebody may have set to the old names only; the series has its own."""
+    """Check by prometheus_client's rules, which may allow legacy names only; the series has its own check."""
     from prometheus_client import metrics
 
     metrics._validate_exemplar(exemplar)  # type: ignore[attr-defined, no-untyped-call]
@@ -169,7 +169,7 @@ def _info_info(self: Any, val: Any) -> None:
     if series is None:
         return
     try:
-        series._say(label_pairs(val))  # any names, as prometheus_client has them: pages escape them
+        series._set_labels(label_pairs(val))  # any names, as prometheus_client has them: pages escape them
     except InvalidMetricError as error:
         _warn_once(self, f"{error}; pages of all workers do not show it")
 
@@ -207,7 +207,7 @@ def _in_order(metric: Any, labelkwargs: dict[str, Any]) -> tuple[Any, ...]:
 
 
 def _handle(metric: Any) -> FamilyHandle | None:
-    """The family's hold, for removal; None when it does not count in the segment."""
+    """Return the handle of a metric's family, for removal; None when it does not count in the segment."""
     from shm_metrics.prometheus.installation import current
 
     handle = current().backend.families.handles.get(metric._name)
@@ -261,7 +261,7 @@ def _clear(self: Any) -> None:
 
 
 def renew_locks(metric: Any) -> None:
-    """After fork: another thread of the parent may have held them, and is not here to let go."""
+    """Renew the locks of a metric after a fork: a thread of the parent may have held them."""
     if "_lock" in metric.__dict__:
         metric._lock = Lock()
 

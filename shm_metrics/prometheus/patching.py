@@ -1,7 +1,7 @@
-"""Replacing what a foreign module has, so that it can be put back.
+"""Patches of a foreign module that can be undone.
 
-A function is replaced in place, by its code: `from prometheus_client import generate_latest` has the function itself,
-and whoever imported it before us must get the new one too. The old one lives on as a function of its own.
+A function is replaced in place, by its code object: a module that has done `from prometheus_client import
+generate_latest` holds the function itself and must get the new behaviour too. The original survives as a new function.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Callable
 from types import FunctionType
 from typing import Any
 
-__all__ = ["Replacements"]
+__all__ = ["Patches"]
 
 _MISSING = object()
 
@@ -19,14 +19,14 @@ _replaced: dict[str, Callable[..., Any]] = {}
 """key -> what a function replaced in place calls."""
 
 
-class Replacements:
-    """Put back in the opposite order by restore()."""
+class Patches:
+    """A list of patches, which restore() undoes in reverse order."""
 
     def __init__(self) -> None:
         self._undo: list[Callable[[], None]] = []
 
     def attribute(self, owner: Any, name: str, value: Any) -> Any:
-        """Set `owner.name`; what it was, or None where the owner had nothing of this name."""
+        """Set `owner.name`; return its previous value, or None if there was none."""
         before = getattr(owner, name, None)
         own = vars(owner).get(name, _MISSING)  # a class must get back the descriptor, or stop to have one of its own
         setattr(owner, name, value)
@@ -34,7 +34,7 @@ class Replacements:
         return before
 
     def function(self, function: Any, make: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
-        """Have every call of `function` go to `make(what it was)` instead."""
+        """Redirect every call of `function` to `make(original)`."""
         code, defaults, kwdefaults = function.__code__, function.__defaults__, function.__kwdefaults__
         before = FunctionType(code, function.__globals__, function.__name__, defaults, function.__closure__)
         before.__kwdefaults__ = kwdefaults
@@ -57,7 +57,7 @@ class Replacements:
         self._undo.append(undo)
 
     def restore(self) -> None:
-        """Put everything back."""
+        """Undo all patches."""
         while self._undo:
             self._undo.pop()()
 

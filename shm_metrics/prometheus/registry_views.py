@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from copy import copy
 from typing import Any
 
-from shm_metrics.exposition.names import kept_of, settle
+from shm_metrics.exposition.names import page_entry, resolve_conflicts
 from shm_metrics.exposition.samples import as_samples, one_by_one
 from shm_metrics.exposition.selection import filter_families
 from shm_metrics.model.families import GAUGE, HISTOGRAM, INFO, AnyFamily, FamilySnapshot
@@ -44,9 +44,9 @@ def _has_all_workers(registry: Any) -> bool:
 
 
 def whole_families(registry: Any = None) -> list[AnyFamily]:
-    """Everything: the segment, processes and engine figures, and the custom collectors of this process.
+    """Return everything: the segment, processes and engine figures, and the custom collectors of this process.
 
-    registry: whose page it is; its custom collectors come in beside those of the default registry.
+    registry: of the page; its custom collectors are shown beside those of the default registry.
     """
     installation = current()
     client, backend = installation.client, installation.backend
@@ -68,9 +68,9 @@ def whole_families(registry: Any = None) -> list[AnyFamily]:
 
 
 def _unregistered(registry: Any) -> set[str]:
-    """Families that the page of this registry leaves out, as they were taken out of it.
+    """Return the families that the page of this registry leaves out because they were unregistered.
 
-    A MultiProcessCollector never knew what is registered anywhere: it shows whatever was counted.
+    A MultiProcessCollector is independent of registrations: it shows everything that was counted.
     """
     installation = current()
     of_its_own = registry is installation.client.REGISTRY and not _has_all_workers(registry)
@@ -103,7 +103,7 @@ def _is_process(family: Any) -> bool:
 
 def _without(item: Any, hidden: set[str]) -> Iterable[Any]:
     if isinstance(item, FamilyRun):
-        if kept_of(item).names.isdisjoint(hidden):
+        if page_entry(item).names.isdisjoint(hidden):
             return [item]
         return [part for part in item.split() if part.family.name not in hidden]
     name = item.family.name if isinstance(item, FamilySnapshot) else item.name
@@ -193,7 +193,7 @@ class _View:
         self._families = {found.family.name: found for found in backend.snapshot().families}
 
     def of(self, metric: Any, *, sum_first: bool = False) -> Any:
-        """A metric's family, over all workers, with what it shows before anybody counts."""
+        """Return a metric's family, over all workers, with what it shows before its first update."""
         from prometheus_client import metrics
 
         found = self._families.get(metric._name)
@@ -211,7 +211,7 @@ class _View:
 
 
 def first_samples(metric: Any, samples: list[Any]) -> Iterator[Any]:
-    """What prometheus_client shows of a new gauge or info: 0, and nothing said."""
+    """Yield what prometheus_client shows of a new gauge or info: 0, and no labels of its own."""
     from prometheus_client.samples import Sample
 
     labels = dict(zip(metric._labelnames, metric._labelvalues, strict=False))
@@ -221,7 +221,7 @@ def first_samples(metric: Any, samples: list[Any]) -> Iterator[Any]:
             backend = metric._value.worker.living
             if backend is None:
                 return
-            labels = {**labels, "pid": str(backend._writer.pid)}
+            labels = {**labels, "pid": str(backend.writer.pid)}
         if not any(sample.labels == labels for sample in samples):
             yield Sample(metric._name, labels, 0.0)
     elif metric._type == INFO and not any(labels.items() <= sample.labels.items() for sample in samples):
@@ -229,10 +229,11 @@ def first_samples(metric: Any, samples: list[Any]) -> Iterator[Any]:
 
 
 def whole_metrics(registry: Any = None) -> list[Any]:
-    """Everything, with what the metrics of this process show before anybody counts."""
-    settled, _ = settle(whole_families(registry))
+    """Return everything, with what the metrics of this process show before their first update."""
+    resolved, _ = resolve_conflicts(whole_families(registry))
     made = {
-        metric.name: metric for metric in (_metric(item, created=False, sum_first=True) for item in one_by_one(settled))
+        metric.name: metric
+        for metric in (_metric(item, created=False, sum_first=True) for item in one_by_one(resolved))
     }
     hidden = _unregistered(registry)
     for metric in current().metrics:
@@ -319,7 +320,7 @@ def _family_name(collector: Any) -> str:
 
 
 def multiprocess_init(self: Any, registry: Any, path: str | None = None) -> None:
-    """MultiProcessCollector.__init__; a path is checked as ever, and not needed."""
+    """MultiProcessCollector.__init__; a path is checked, and not needed."""
     if path is not None and not os.path.isdir(path):
         raise ValueError(f"MultiProcessCollector path {path!r} is not a directory; leave it out")
     self._path = path

@@ -1,7 +1,7 @@
-"""What stands where prometheus_client's ValueClass stands: one number of a series.
+"""The replacement of prometheus_client's ValueClass: one number of a series.
 
-A histogram is one series and many of these. Moved one by one, as a metric class of somebody else may do it, bucket and
-sum are two steps; moved by observe() they are one.
+A histogram is one series and many of these. A foreign metric class that updates them one by one updates bucket and sum
+in two steps; observe() updates both in one.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _total: ContextVar[bool] = ContextVar("shm_metrics_total", default=False)
 
 @contextmanager
 def of_all_workers() -> Iterator[None]:
-    """Meanwhile get() gives the total over all workers: for a class that makes its samples out of its values."""
+    """Make get() return totals over all workers, for a class that makes its samples from its values."""
     token = _total.set(True)
     try:
         yield
@@ -32,14 +32,14 @@ def of_all_workers() -> Iterator[None]:
 
 
 def value_class(worker: Worker | IdentifiedWorker) -> type[SegmentValue]:
-    """A class with ValueClass' constructor, whose values `worker` counts."""
+    """Return a class with the constructor of ValueClass whose values count for `worker`."""
     return type("SegmentValue", (SegmentValue,), {"__slots__": (), "worker": worker})
 
 
 class SegmentValue:
-    """prometheus_client's arguments: of the family, the sample's whole name, and its labels.
+    """One number of a series; takes the arguments of prometheus_client's values.
 
-    It has no place in the segment before somebody counts: the metric it is made for may yet turn out to be refused.
+    It takes no place in the segment before its first update: its metric may still be refused.
     """
 
     __slots__ = ("_labels", "_le", "_sample", "family")
@@ -79,7 +79,7 @@ class SegmentValue:
     def _cell(self, series: Any) -> tuple[Any, int]:
         """(row, slot of this number)."""
         row, slot = series.place()
-        family = series._handle.family
+        family = series.handle.family
         if family.type == COUNTER:
             return row, slot
         if family.type == GAUGE:
@@ -91,14 +91,14 @@ class SegmentValue:
     def inc(self, amount: float) -> None:
         """Add `amount` to this number."""
         series = self.series
-        if series._handle.family.type in (COUNTER, GAUGE):
+        if series.handle.family.type in (COUNTER, GAUGE):
             series.inc(amount)
         else:
             self._add(series, amount)
 
     def _add(self, series: Any, amount: float) -> None:
         row, slot = self._cell(series)
-        counts = series._handle.family.type in (HISTOGRAM, SUMMARY) and self._sample != "_sum"
+        counts = series.handle.family.type in (HISTOGRAM, SUMMARY) and self._sample != "_sum"
         if counts and int(amount) & 1:
             # The count decides which of the two sums counts: the one that comes to count must hold the sum.
             now, then = _sums(series)
@@ -108,7 +108,7 @@ class SegmentValue:
     def set(self, value: float, timestamp: float | None = None) -> None:
         """Make this worker's number `value`; of a gauge, by its mode."""
         series = self.series
-        if series._handle.family.type == GAUGE:
+        if series.handle.family.type == GAUGE:
             series.set(value)
         else:
             row, slot = self._cell(series)
@@ -117,7 +117,7 @@ class SegmentValue:
     def get(self) -> float:
         """What this worker's row holds, which goes on from what dead workers counted in it; a shared gauge's value."""
         series = self.series
-        family = series._handle.family
+        family = series.handle.family
         if family.mode == SHARED or (_total.get() and _adds_up(family)):
             return float(self._of_all(series, family))
         row, slot = self._cell(series)
@@ -128,7 +128,7 @@ class SegmentValue:
             return float(series.value)
         if self._sample == "_sum":
             return float(series.sum)
-        columns = series._handle.columns(series._pairs)
+        columns = series.handle.columns(series.pairs)
         return float(columns[0 if self._le is None else family.bounds.index(self._le)])
 
     def set_exemplar(self, exemplar: Any) -> None:
@@ -140,7 +140,7 @@ class SegmentValue:
         return self.series.exemplar(bucket=self._bucket())
 
     def _bucket(self) -> int | None:
-        return None if self._le is None else self.series._handle.family.bounds.index(self._le)
+        return None if self._le is None else self.series.handle.family.bounds.index(self._le)
 
 
 def _adds_up(family: Family) -> bool:
@@ -151,6 +151,6 @@ def _adds_up(family: Family) -> bool:
 def _sums(series: Any) -> tuple[int, int]:
     """The slot of the sum that counts, and that of the other one."""
     row, slot = series.place()
-    first = slot + 1 + max(1, len(series._handle.family.bounds))
+    first = slot + 1 + max(1, len(series.handle.family.bounds))
     odd = int(sum(row.read(bucket) for bucket in range(slot + 1, first))) & 1
     return first + odd, first + 1 - odd

@@ -1,7 +1,7 @@
-"""Objects that are known for as long as somebody else holds them.
+"""A set of weak references, by identity.
 
-By identity: a subclass of a metric may say anything of equality. And not a WeakSet, which cannot be gone through while
-another thread adds to it, as a request that meets a new label does during a scrape.
+By identity: a subclass of a metric may define equality in any way. Not a WeakSet, which cannot be iterated while
+another thread adds to it, as a request with a new label does during a scrape.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ import weakref
 from collections.abc import Iterator
 from typing import Any
 
-__all__ = ["Living"]
+__all__ = ["WeakIdentitySet"]
 
 
-class Living:
+class WeakIdentitySet:
     """A set, by identity, that keeps nothing alive."""
 
     def __init__(self) -> None:

@@ -1,7 +1,7 @@
-"""Who counts: this process, or one of several workers in it that prometheus_client's process_identifier tells apart.
+"""The worker that counts: this process, or one of several in it that prometheus_client's process_identifier names.
 
-`MultiProcessValue(process_identifier=uwsgi.worker_id)` names workers in its own way, and a test may name two of them in
-one process. Each name is then a worker with a row of its own in the same segment.
+`MultiProcessValue(process_identifier=uwsgi.worker_id)` names workers by other ids than the pid, and a test may name two
+of them in one process. Each name is then a worker with its own row in the segment.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ class Worker:
     @property
     def living(self) -> MetricsBackend | None:
         """The backend, if the worker has begun and was not ended."""
-        return None if self.backend._writer.closed else self.backend
+        return None if self.backend.writer.closed else self.backend
 
 
 class IdentifiedWorker:
-    """Whoever `identify()` says counts, asked at each update."""
+    """The worker that `identify()` names, which is called at each update."""
 
     identified = True
 
@@ -54,7 +54,7 @@ class IdentifiedWorker:
 
 
 def mark_dead(identifier: object) -> None:
-    """End the worker of this name, if it is one of this process. Of others the kernel knows."""
+    """End the worker of this name, if it is in this process. The kernel detects the end of other processes."""
     for name in [name for name in _identified if str(name) == str(identifier)]:
         _identified.pop(name).close()
 

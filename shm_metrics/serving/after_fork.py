@@ -1,4 +1,4 @@
-"""Renew objects in the child of a fork."""
+"""Objects that are renewed in the child of a fork."""
 
 from __future__ import annotations
 
@@ -7,27 +7,27 @@ from typing import Protocol
 
 from shm_metrics.runtime import forks
 
-__all__ = ["ForkAware", "tell_in_child"]
+__all__ = ["ForkAware", "renew_in_child"]
 
 
 class ForkAware(Protocol):
-    """Something that holds what a child must not share: a thread that is gone, a listening socket."""
+    """An object that holds what a child must not share: a thread that is gone, a listening socket."""
 
     def after_fork_in_child(self) -> None:
         """Drop or renew what the child must not share."""
         ...
 
 
-# The hook is registered once; objects come and go through a weak set.
+# One fork hook serves all objects, which are held weakly.
 _living: weakref.WeakSet[ForkAware] = weakref.WeakSet()
 
 
-def tell_in_child(thing: ForkAware) -> None:
+def renew_in_child(thing: ForkAware) -> None:
     """Call `thing.after_fork_in_child()` in every child forked while `thing` lives, before the child's own code."""
     _living.add(thing)
 
 
 @forks.in_child(forks.STATE)
-def _tell_all() -> None:
+def _renew_all() -> None:
     for thing in list(_living):
         thing.after_fork_in_child()

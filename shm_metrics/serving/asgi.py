@@ -19,7 +19,7 @@ POLICY_VIOLATION = 1008  # RFC 6455, section 7.4.1
 
 
 def make_asgi_app(source: Source) -> ASGIApplication:
-    """Return an ASGI 3.0 application that answers every path with the metrics of `source`, rendered in a thread."""
+    """Return an ASGI application that answers every path with the metrics of `source`, rendered in a thread."""
     endpoint = Endpoint(source)
 
     async def metrics_app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -31,7 +31,7 @@ def make_asgi_app(source: Source) -> ASGIApplication:
             await receive()
             await send({"type": "websocket.close", "code": POLICY_VIOLATION})
         else:
-            # What ASGI asks of an application: an error tells the server that the protocol is not spoken here.
+            # Required by ASGI: the exception shows the server that the protocol is not supported.
             raise ValueError(f"the metrics application does not speak ASGI scope {scope['type']!r}, only http")
 
     return metrics_app

@@ -6,10 +6,9 @@ __all__ = ["accepts_gzip"]
 
 
 def accepts_gzip(header: str | None) -> bool:
-    """Return whether the response should be gzip: the client accepts it (q > 0) and does not prefer identity.
+    """Whether the response should be gzip: the client accepts it (q > 0) and does not prefer identity.
 
-    header: the Accept-Encoding field, None when absent. An invalid part counts as absent: an uncompressed response is
-    always valid.
+    A malformed part counts as absent: an uncompressed response is always valid.
     """
     weights: dict[str, float] = {}
     for part in (header or "").split(","):

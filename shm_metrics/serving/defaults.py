@@ -16,46 +16,34 @@ __all__ = ["generate_latest", "make_asgi_app", "make_wsgi_app", "start_http_serv
 
 
 class _DefaultSource:
-    """The backend that is the default one when the scrape arrives."""
+    """The default backend at the time of the scrape."""
 
     def collect(self) -> Any:
         return get_backend().collect()
 
 
 def generate_latest(backend: Source | None = None, openmetrics: bool = False) -> bytes:
-    """Return the page of `backend` as bytes: Prometheus text 0.0.4, or OpenMetrics 1.0 with `openmetrics=True`.
-
-    backend: any source with collect(); default: the default backend. Raises what its collect() raises.
-    """
+    """Return the exposition of `backend` (the default one if left out): Prometheus text 0.0.4, or OpenMetrics 1.0."""
     families = (backend or get_backend()).collect()
     return render_openmetrics(families) if openmetrics else render_text(families)
 
 
 def make_wsgi_app(backend: Source | None = None) -> Any:
-    """Return a WSGI application that answers scrapes of `backend`.
-
-    backend: any source with collect(); default: the backend that is the default one when the scrape arrives.
-    """
+    """Return a WSGI application that answers scrapes of `backend` (the default one if left out)."""
     return serving.make_wsgi_app(backend or _DefaultSource())
 
 
 def make_asgi_app(backend: Source | None = None) -> Any:
-    """Return an ASGI application that answers scrapes of `backend`, rendered off the event loop.
-
-    backend: any source with collect(); default: the backend that is the default one when the scrape arrives.
-    """
+    """Return an ASGI application that answers scrapes of `backend`, rendered off the event loop."""
     return serving.make_asgi_app(backend or _DefaultSource())
 
 
 def start_http_server(
     port: int, addr: str = "127.0.0.1", backend: Source | None = None, **tls: Any
 ) -> tuple[MetricsServer, Thread]:
-    """Serve scrapes of `backend` on a port of its own, in a daemon thread; return (server, thread).
+    """Answer scrapes of `backend` on a port of its own, in a daemon thread; return (server, thread).
 
-    port: 0 for any free one; `server.server_port` is the one in use. addr: the address; default: this machine only.
-    backend: any source with collect(); default: the backend that is the default one when the scrape arrives.
-    tls: certfile, keyfile, client_cafile, client_capath, client_auth_required, as in prometheus_client.
-
-    Raises OSError when the port is taken, ValueError for an invalid port.
+    port: 0 takes a free one; see `server.server_port`. addr: to listen on; only this machine by default.
+    tls: certfile, keyfile, client_cafile, client_capath, client_auth_required, as prometheus_client has them.
     """
     return serving.start_http_server(port, addr, source=backend or _DefaultSource(), **tls)

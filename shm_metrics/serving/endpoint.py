@@ -1,9 +1,8 @@
-"""Answer a scrape, in the same way over WSGI, ASGI and the built-in server.
+"""The response to a scrape, the same over WSGI, ASGI and the built-in server.
 
-A scrape is answered in full or fails: a source that raises gives status 500 and the reason as text (503 for
-FileNotFoundError: there is no segment yet), never a 200 with part of the families. Prometheus then shows `up == 0` with
-that reason instead of series that silently end. Only a family whose name another family already has is omitted from an
-answer, and the log says so.
+A scrape succeeds in full or fails. If the source raises, the response is status 500 with the reason as text (503 for
+FileNotFoundError: no segment yet), never a 200 with some of the families. Prometheus then shows `up == 0` with that
+reason instead of series that silently end. Only a family whose name is already taken is left out, with a log message.
 """
 
 from __future__ import annotations
@@ -23,13 +22,13 @@ __all__ = ["Endpoint", "Response", "Source", "names_in_query"]
 
 logger = logging.getLogger(__name__)
 
-# Of 1.6 MB of exposition zlib's level 1 makes 12% in 4.8 ms, level 6 9% in 11.5 ms, level 9 9% in 48 ms: the
-# last 3% are not worth making every scrape wait longer for the compressing than for the rendering.
+# zlib compresses 1.6 MB of exposition to 12% in 4.8 ms at level 1, to 9% in 11.5 ms at level 6, and to 9% in 48 ms at
+# level 9. The last 3% would take longer than rendering.
 GZIP_LEVEL = 1
 
 ALLOWED_METHODS = "GET, HEAD, OPTIONS"
 
-# A source whose messages differ each time (an address, a counter in them) must not fill the memory with them.
+# Messages that differ each time (an address, a counter in them) must not fill the memory.
 MOST_MESSAGES_REMEMBERED = 100
 
 PLAIN_TEXT = "text/plain; charset=utf-8"
@@ -60,7 +59,7 @@ class Response(NamedTuple):
 
 
 class Answering(Protocol):
-    """The interface that a server calls: an Endpoint, or several behind one port."""
+    """The interface that servers use: an Endpoint, or several behind one port."""
 
     def answer(
         self,
@@ -124,7 +123,7 @@ class Endpoint:
         method: str = "GET",
         path: str = "/",
     ) -> Response:
-        """Do the same from an event loop, which continues while a thread collects, renders and compresses."""
+        """Answer one request from an event loop; a thread collects, renders and compresses meanwhile."""
         short = _answer_without_rendering(method, path)
         if short is not None:
             return short
@@ -138,13 +137,13 @@ class Endpoint:
     def _rendering(
         self, accept: str | None, accept_encoding: str | None, names: Sequence[str]
     ) -> tuple[tuple[str, bool, tuple[str, ...]], Callable[[], Response]]:
-        """Return the key by which concurrent requests share a rendering, and the rendering."""
+        """Return the key of concurrent requests that share a response, and the work that produces it."""
         chosen = negotiate(accept, self._offers)
         compress = accepts_gzip(accept_encoding)
         wanted = tuple(sorted(set(names)))
 
         def work() -> Response:
-            # Caught in here and not by each caller, so that a failure shared by fifty scrapes is logged as one.
+            # Caught here and not by each caller, so that a failure shared by fifty scrapes is logged once.
             try:
                 families: Iterable[Any] = self._source.collect()
                 if wanted:
@@ -163,13 +162,13 @@ class Endpoint:
         return (chosen.content_type, compress, wanted), work
 
     def _nothing_yet(self, error: FileNotFoundError) -> Response:
-        # An exporter that started before its application: no fault, and no traceback in the log.
+        # An exporter that started before its application: no error, and no traceback in the log.
         self._log_once(logging.WARNING, f"nothing to scrape: {error}")
         text = f"There are no metrics: {error}\n".encode("utf-8", "backslashreplace")
         return _response(HTTPStatus.SERVICE_UNAVAILABLE, [("Content-Type", PLAIN_TEXT)], text)
 
     def _failure(self, error: Exception) -> Response:
-        # Surrogates (from undecodable file names) would make the answer and the log fail in their turn.
+        # Surrogates (from undecodable file names) would make the response and the log fail too.
         reason = f"{type(error).__name__}: {error}".encode("utf-8", "backslashreplace").decode()
         self._log_once(logging.ERROR, f"a scrape failed: {reason}", error)
         text = f"The metrics could not be collected: {reason}\n".encode()
@@ -189,7 +188,7 @@ class Endpoint:
 
 def names_in_query(query: str) -> list[str]:
     """Return the values of `name[]` in a URL's query string, percent-decoded."""
-    # Prometheus scrapes without a query, and parse_qs is slow for saying so.
+    # Prometheus scrapes without a query, and parse_qs is slow even then.
     return parse_qs(query).get("name[]", []) if query else []
 
 
@@ -202,7 +201,7 @@ def _answer_without_rendering(method: str, path: str) -> Response | None:
             HTTPStatus.METHOD_NOT_ALLOWED, [("Allow", ALLOWED_METHODS), ("Content-Type", PLAIN_TEXT)], text
         )
     if path == "/favicon.ico":
-        # A person looking at the page in a browser would otherwise cost a second rendering.
+        # A browser would otherwise cause a second rendering.
         return _response(HTTPStatus.OK, [("Content-Type", PLAIN_TEXT)], b"")
     return None
 
@@ -212,5 +211,5 @@ def _response(status: HTTPStatus, headers: list[tuple[str, str]], body: bytes) -
 
 
 def _for_method(response: Response, method: str) -> Response:
-    """Drop the body for HEAD, which has the header of GET, its Content-Length too."""
+    """Return the response without its body for HEAD; the header fields are those of GET."""
     return response._replace(body=b"") if method == "HEAD" else response

@@ -1,12 +1,12 @@
-"""A small HTTP/1.1 server of its own thread, for programs that have no web server.
+"""A small HTTP/1.1 server in a thread of its own, for programs without a web server.
 
-What is dealt with here because metrics servers run unwatched for months:
+Metrics servers run unattended for months, so:
 
-- a client that connects and sends nothing (not even its TLS handshake) holds one thread for IDLE_SECONDS, and never
-  the loop that accepts;
-- after `shutdown()` and the thread's end the port is free, and no kept-alive connection is served any more;
-- a child of fork closes the sockets it inherited: else the port stays taken after the parent has died, and
-  connections wait in the queue of a server that has no thread.
+- a client that connects and sends nothing (not even its TLS handshake) occupies one thread for IDLE_SECONDS, and never
+  the accepting loop;
+- after `shutdown()` and the end of the thread the port is free, and no kept-alive connection is served;
+- a child of fork closes the sockets that it inherited. Otherwise the port would stay in use after the parent's death,
+  and connections would wait in the queue of a server without a thread.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from http.server import BaseHTTPRequestHandler
 from socketserver import TCPServer, ThreadingMixIn
 from typing import Any
 
-from shm_metrics.serving.after_fork import tell_in_child
+from shm_metrics.serving.after_fork import renew_in_child
 from shm_metrics.serving.endpoint import Answering, Endpoint, Source, names_in_query
 
 __all__ = ["MAX_PORT", "MetricsServer", "start_http_server"]
@@ -68,7 +68,7 @@ def start_http_server(
 class MetricsServer(ThreadingMixIn, TCPServer):
     """An HTTP server that listens from its construction on, with a daemon thread for each connection.
 
-    It is not http.server's HTTPServer, which looks up the host's own name and may wait for seconds.
+    Not http.server's HTTPServer, which looks up the host's name and may wait for seconds.
     """
 
     allow_reuse_address = True
@@ -83,13 +83,13 @@ class MetricsServer(ThreadingMixIn, TCPServer):
         self.address_family, _, _, _, address = found[0]
         super().__init__(address, _Handler)  # type: ignore[arg-type]  # typeshed knows no IPv6 address of four fields
         if context is not None:
-            # The handshake is left to the connection's thread (its first read): here it would stop the accepting.
+            # The connection's thread does the handshake, at its first read: here it would block accepting.
             self.socket = context.wrap_socket(self.socket, server_side=True, do_handshake_on_connect=False)
-        tell_in_child(self)
+        renew_in_child(self)
 
     @property
     def server_port(self) -> int:
-        """The port that the server listens on; for port 0, the chosen one."""
+        """The port that is listened on."""
         return int(self.server_address[1])
 
     def serve_until_shutdown(self) -> None:
@@ -100,10 +100,10 @@ class MetricsServer(ThreadingMixIn, TCPServer):
             self.server_close()
 
     def shutdown(self) -> None:
-        """Stop accepting; finish responses under way and close idle connections."""
+        """Stop accepting. Responses under way are finished; idle connections are closed."""
         if self._inherited:
-            return  # the loop runs in the parent; here is nobody who could say that it has ended
-        # Wakes the loop at once; it would look for the request to stop only every half second.
+            return  # the loop runs in the parent; waiting for its end here would block for ever
+        # Wakes the loop at once; otherwise it checks for the request to stop every half second.
         with contextlib.suppress(OSError):
             socket.socket.shutdown(self.socket, socket.SHUT_RDWR)
         super().shutdown()
@@ -120,7 +120,7 @@ class MetricsServer(ThreadingMixIn, TCPServer):
         """Close the inherited descriptors."""
         self._inherited = True
         for inherited in (self.socket, *self._connections):
-            # detach and not close: the files of handler threads that are gone would keep the descriptor open.
+            # detach(), not close(): the files of handler threads that are gone would keep the descriptor open.
             with contextlib.suppress(OSError):
                 os.close(inherited.detach())
         self._connections.clear()
@@ -137,8 +137,8 @@ class MetricsServer(ThreadingMixIn, TCPServer):
         super().close_request(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Log an error of a connection: at DEBUG if the connection broke, else at ERROR."""
-        # Broken connections and failed handshakes are the client's affair; anything else is a fault of ours.
+        """Log what ended a connection."""
+        # Broken connections and failed handshakes are client errors; anything else is a bug here.
         level = logging.DEBUG if isinstance(sys.exc_info()[1], OSError) else logging.ERROR
         logger.log(level, "the connection from %s ended with an error", client_address, exc_info=True)
 
@@ -150,8 +150,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     protocol_version = "HTTP/1.1"
     timeout = IDLE_SECONDS
-    # Header and body leave in few segments and at once: with Nagle's algorithm the second would wait for the
-    # client's delayed acknowledgement, up to 40 ms.
+    # Header and body are sent in few segments and at once: with Nagle's algorithm the second would wait up to 40 ms for
+    # the client's delayed acknowledgement.
     wbufsize = 1 << 16
     disable_nagle_algorithm = True
 
@@ -164,7 +164,7 @@ class _Handler(BaseHTTPRequestHandler):
         for name, value in response.headers:
             self.send_header(name, value)
         if "Content-Length" in self.headers or "Transfer-Encoding" in self.headers:
-            # The request has a body, which nobody reads here: what follows would be taken for a next request.
+            # The body of the request is not read, and would be parsed as the next request.
             self.send_header("Connection", "close")
         self.end_headers()
         if self.command != "HEAD":
@@ -178,10 +178,10 @@ class _Handler(BaseHTTPRequestHandler):
         return ", ".join(values) if values else None
 
     def version_string(self) -> str:
-        return "shm_metrics"  # and not the version of the interpreter, which is nobody's business
+        return "shm_metrics"  # without the version of the interpreter
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Write nothing: a line on stderr for every scrape is what people turn off first."""
+        """Write nothing: a line on stderr for every scrape is noise."""
 
 
 def _tls_context(

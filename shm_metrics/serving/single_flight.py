@@ -30,7 +30,7 @@ from collections.abc import Callable, Hashable
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
-from shm_metrics.serving.after_fork import tell_in_child
+from shm_metrics.serving.after_fork import renew_in_child
 
 __all__ = ["InterruptedFlightError", "SingleFlight"]
 
@@ -38,7 +38,7 @@ T = TypeVar("T")
 
 
 class InterruptedFlightError(RuntimeError):
-    """The run that this caller waited for ended by an exception for its thread only: KeyboardInterrupt, SystemExit."""
+    """The shared run was ended by an exception for its thread only: KeyboardInterrupt, SystemExit."""
 
 
 class _Flight:
@@ -61,7 +61,7 @@ class SingleFlight:
 
     def __init__(self) -> None:
         self._flights: dict[Hashable, _Flight] = {}
-        tell_in_child(self)
+        renew_in_child(self)
 
     def after_fork_in_child(self) -> None:
         """Forget the runs whose threads exist only in the parent."""
@@ -81,9 +81,9 @@ class SingleFlight:
         return result
 
     async def do_async(self, key: Hashable, work: Callable[[], T]) -> T:
-        """Do the same from an event loop: the work runs in a thread, and callers that join it use no thread.
+        """Run or join from an event loop: the work runs in a thread, and joining takes no thread.
 
-        The thread is a new one and not the loop's executor, which a busy application may keep occupied.
+        The thread is not from the loop's executor, which may be busy just when metrics are needed.
         """
         import asyncio
 
@@ -95,7 +95,7 @@ class SingleFlight:
             )
             try:
                 thread.start()
-            except RuntimeError as error:  # no more threads: nobody would ever land this flight
+            except RuntimeError as error:  # no more threads: this flight would never land
                 self._land(key, mine)
                 mine.outcome.set_exception(error)
         result: T = await asyncio.wrap_future(flight.outcome)
@@ -112,7 +112,7 @@ class SingleFlight:
             flight.outcome.set_exception(InterruptedFlightError(f"the shared run ended with {error!r}; ask again"))
             raise
         else:
-            # Off the table first: who calls after a result is out must never be given that result.
+            # Removed from the table first: a caller that comes after the result must not get that result.
             self._land(key, flight)
             flight.outcome.set_result(result)
 
@@ -120,10 +120,10 @@ class SingleFlight:
         flight.pilot = threading.get_ident()
         try:
             self._fly(key, flight, work)
-        except BaseException:  # the joiners have it as InterruptedFlightError; this thread has nobody to tell
+        except BaseException:  # the joiners get an InterruptedFlightError; this thread has no caller
             return
 
     def _land(self, key: Hashable, flight: _Flight) -> None:
-        # In a child whose fork came from inside the work, the table is new and the key may be another's by now.
+        # In a child that was forked by the work itself, the table is new, and the key may belong to another flight.
         if self._flights.get(key) is flight:
             del self._flights[key]

@@ -14,7 +14,7 @@ __all__ = ["make_wsgi_app"]
 
 
 def make_wsgi_app(source: Source) -> WSGIApplication:
-    """Return a WSGI application (PEP 3333) that answers every path with the metrics of `source`."""
+    """Return a WSGI application that answers every path with the metrics of `source`."""
     endpoint = Endpoint(source)
 
     def metrics_app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:

@@ -72,7 +72,7 @@ def exercise(store: Any) -> None:
     fold = store.acquire(CLUSTER, "one", TTL)
     assert store.commit_fold(fold, 0, b"\xfe\0record", 1, {INSTANCE: b"\xff\0blob"}, {INSTANCE: 1})
     assert store.retired() == b"\xfe\0record"
-    assert store.tombs({INSTANCE: 1}) == {INSTANCE: b"\xff\0blob"}
+    assert store.tombstones({INSTANCE: 1}) == {INSTANCE: b"\xff\0blob"}
     assert store.instances() == {}
     assert store.release(fold)
     assert store.release(grant)

@@ -1,4 +1,4 @@
-"""What came from the cache -> blobs and the record, as far as they can be read."""
+"""Bytes from the cache -> blobs and the retired record; what cannot be read is left out and reported."""
 
 from __future__ import annotations
 
@@ -10,25 +10,29 @@ from shm_metrics.cluster.model.blob import Blob, Retired
 from shm_metrics.cluster.stores.protocol import CLUSTER
 from shm_metrics.errors import WireFormatError
 
-__all__ = ["Decoder"]
+__all__ = ["BlobDecoder"]
 
-_TOMB = "tomb:"
+_TOMBSTONE = "tomb:"
 
 log = logging.getLogger("shm_metrics")
 
 
-class Decoder:
-    """damaged: what cannot be read, and why: an instance's blob; its tomb (tomb:<instance>); the record (CLUSTER)."""
+class BlobDecoder:
+    """Decodes what a store returns.
+
+    damaged: why something cannot be read, by key: an instance for its blob, tomb:<instance> for its tombstone, CLUSTER
+    for the retired record.
+    """
 
     def __init__(self) -> None:
         self.damaged: dict[str, str] = {}
 
     def blobs(self, found: Mapping[str, bytes]) -> dict[str, Blob]:
-        """instance -> its blob; those that cannot be read, or are another's, are left out."""
+        """Return instance -> blob. Blobs that cannot be read, or are another instance's, are left out."""
         return self._blobs(found, "")
 
-    def tombs(self, found: Mapping[str, bytes]) -> dict[str, Blob]:
-        return self._blobs(found, _TOMB)
+    def tombstones(self, found: Mapping[str, bytes]) -> dict[str, Blob]:
+        return self._blobs(found, _TOMBSTONE)
 
     def _blobs(self, found: Mapping[str, bytes], kind: str) -> dict[str, Blob]:
         blobs = {}
@@ -44,7 +48,7 @@ class Decoder:
         return blobs
 
     def retired(self, data: bytes | None) -> Retired | None:
-        """The record, if there is one that can be read."""
+        """Return the record, or None if there is none that can be read."""
         retired = None
         try:
             if data is not None:
@@ -56,8 +60,8 @@ class Decoder:
         return retired
 
     def forget_all_but(self, instances: Collection[str]) -> None:
-        """What is no longer there is no longer damaged."""
-        names = {CLUSTER, *instances, *(_TOMB + instance for instance in instances)}
+        """Forget the damage of what is no longer there."""
+        names = {CLUSTER, *instances, *(_TOMBSTONE + instance for instance in instances)}
         self.damaged = {name: why for name, why in self.damaged.items() if name in names}
 
     def _left_out(self, name: str, error: WireFormatError) -> None:

@@ -1,9 +1,9 @@
-"""Bytes in pieces, for stores that take no more than so much in one value.
+"""Bytes in chunks, for stores with a limit on the size of a value.
 
     4s magic "SHMC" | u8 version | 3 bytes 0 | 16s digest of the whole | u32 bytes of the whole
     | u32 number | u32 of how many | u32 crc32 of all but itself | the piece
 
-A chunk says of what it is a piece, so that chunks of two publishes never make one blob.
+A chunk identifies its blob, so that chunks of two publishes are never joined.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ _DIGEST_SIZE = 16
 
 
 def split(data: bytes, limit: int = CHUNK_LIMIT) -> list[bytes]:
-    """`data` as chunks of at most `limit` bytes each; one at least.
+    """Split `data` into one or more chunks of at most `limit` bytes.
 
-    Raises ValueError for a limit that leaves no room, WireFormatError for more bytes than join() takes.
+    Raise ValueError for a limit that leaves no room, WireFormatError for more bytes than join() accepts.
     """
     room = limit - _PIECE_OFFSET
     if room < 1:
@@ -48,7 +48,7 @@ def split(data: bytes, limit: int = CHUNK_LIMIT) -> list[bytes]:
 
 
 def join(parts: Iterable[bytes]) -> bytes:
-    """What split() was given, from its chunks in any order. Raises WireFormatError for anything else."""
+    """Return the argument of split() from its chunks, in any order. Raise WireFormatError for anything else."""
     pieces: dict[int, memoryview] = {}
     whole: tuple[bytes, int, int] | None = None
     for part in parts:

@@ -51,7 +51,7 @@ _END = b"\xff"
 
 
 def pack_table(table: Table) -> bytes:
-    """The table's bytes."""
+    """Return the table's bytes."""
     texts: dict[str, int] = {}
     body = [_U32.pack(len(table.families))]
     for rows in table.families:
@@ -78,8 +78,8 @@ def _place(texts: dict[str, int], text: str) -> int:
     return texts.setdefault(text, len(texts))
 
 
-def _places(texts: dict[str, int], told: Sequence[str]) -> bytes:
-    return np.array([_place(texts, text) for text in told], _ARRAY).tobytes()
+def _places(texts: dict[str, int], listed: Sequence[str]) -> bytes:
+    return np.array([_place(texts, text) for text in listed], _ARRAY).tobytes()
 
 
 def _pack_sets(texts: dict[str, int], sets: Sequence[LabelPairs]) -> Iterator[bytes]:
@@ -95,9 +95,9 @@ def _names(pairs: LabelPairs) -> tuple[str, ...]:
 
 
 def unpack_table(data: bytes, known: dict[LabelPairs, LabelPairs] | None = None) -> tuple[Rows, ...]:
-    """The families in a table's bytes. Raises WireFormatError.
+    """Return the families in a table's bytes. Raise WireFormatError.
 
-    known: label sets of other tables; the same ones are then the same objects. Those of this table are added.
+    known: label sets of other tables, whose objects are reused; the label sets of this table are added.
     """
     try:
         found = tuple(_Unpacking(data, {} if known is None else known).families())
@@ -108,13 +108,13 @@ def unpack_table(data: bytes, known: dict[LabelPairs, LabelPairs] | None = None)
 
 
 def _check_unique(what: str, found: Sequence[Any]) -> None:
-    """Raise ValueError when something comes twice. Quick for what is in ascending order, as publishers have it."""
+    """Raise ValueError for duplicates. Fast for ascending order, which publishers use."""
     if not all(map(lt, found, islice(found, 1, None))) and len(set(found)) < len(found):
         raise ValueError(f"{what}: one comes twice")
 
 
 class _Unpacking:
-    """A walk over the bytes. Whatever is said of how much follows is held against what is there before it is used."""
+    """A walk over the bytes of a table. Every length is checked against the remaining bytes before it is used."""
 
     def __init__(self, data: bytes, known: dict[LabelPairs, LabelPairs]) -> None:
         self._data = data
@@ -186,7 +186,7 @@ class _Unpacking:
         return int(_U32.unpack(self._take(_U32.size))[0])
 
     def _count(self, least: int) -> int:
-        """How many things follow, of at least so many bytes each."""
+        """Read the number of items that follow, of at least `least` bytes each."""
         count = self._number()
         if count * least > len(self._data) - self._at:
             raise ValueError(f"{count} of {least} bytes in the {len(self._data) - self._at} that are left")

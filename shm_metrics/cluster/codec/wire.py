@@ -54,7 +54,7 @@ _label_sets: dict[LabelPairs, LabelPairs] = {}  # so that tables which differ by
 
 
 def encode(blob: Blob) -> bytes:
-    """The blob's bytes. Raises WireFormatError if they would be more than a reader takes."""
+    """Return the blob's bytes. Raise WireFormatError if they exceed the limits of readers."""
     host = blob.host.encode(errors="replace")
     head = _BLOB.pack(
         bytes.fromhex(blob.instance),
@@ -70,7 +70,7 @@ def encode(blob: Blob) -> bytes:
 
 
 def encode_retired(retired: Retired) -> bytes:
-    """The record's bytes. Raises WireFormatError if they would be more than a reader takes."""
+    """Return the record's bytes. Raise WireFormatError if they exceed the limits of readers."""
     head = [_RETIRED.pack(retired.version, retired.token, retired.forgotten, len(retired.folded))]
     for instance, (sequence, at) in retired.folded.items():
         head.append(_FOLDED.pack(bytes.fromhex(instance), sequence, at))
@@ -78,7 +78,7 @@ def encode_retired(retired: Retired) -> bytes:
 
 
 def decode(data: bytes | memoryview) -> Blob:
-    """The blob in `data`. Raises WireFormatError for all that is not exactly what encode() makes."""
+    """Return the blob in `data`. Raise WireFormatError for anything that encode() does not produce."""
     walk = _Walk(data, BLOB)
     try:
         instance, sequence, token, created, published, interval, pid, size = _BLOB.unpack(walk.take(_BLOB.size))
@@ -91,7 +91,7 @@ def decode(data: bytes | memoryview) -> Blob:
 
 
 def decode_retired(data: bytes | memoryview) -> Retired:
-    """The retired record in `data`. Raises WireFormatError for all that is not exactly what encode_retired() makes."""
+    """Return the retired record in `data`. Raise WireFormatError for anything else than encode_retired() makes."""
     walk = _Walk(data, RETIRED)
     version, token, forgotten, count = _RETIRED.unpack(walk.take(_RETIRED.size))
     entries = _FOLDED.iter_unpack(walk.take(count * _FOLDED.size))
@@ -108,7 +108,7 @@ def decode_retired(data: bytes | memoryview) -> Retired:
 
 
 def packed(table: Table) -> Table:
-    """The table with its bytes made: for an encoder to keep while its series do not change."""
+    """Return the table with its bytes encoded, for an encoder to keep while its series do not change."""
     if table.packed is not None:
         return table
     raw = pack_table(table)
@@ -117,10 +117,10 @@ def packed(table: Table) -> Table:
 
 
 def _frame(kind: int, head: bytes, parts: Iterable[Part]) -> bytes:
-    told = [piece for part in parts for piece in _pack_part(part)]
-    body = b"".join([head, *told])
+    pieces = [piece for part in parts for piece in _pack_part(part)]
+    body = b"".join([head, *pieces])
     _check_limit("blob", _HEAD_OFFSET + len(body), (1 << 32) - 1)
-    start = _FRAME.pack(MAGIC, VERSION, kind, len(told) // 3, _HEAD_OFFSET + len(body))
+    start = _FRAME.pack(MAGIC, VERSION, kind, len(pieces) // 3, _HEAD_OFFSET + len(body))
     return b"".join((start, _CRC.pack(zlib.crc32(body, zlib.crc32(start))), body))
 
 
@@ -131,7 +131,7 @@ def _pack_part(part: Part) -> tuple[bytes, bytes, bytes]:
     arrays = (part.cells, part.stamps) if part.low is None else (part.cells, part.low, part.stamps)
     values = np.concatenate(arrays).astype(_FLOATS, copy=False)
     _check_limit("values", values.nbytes, MAX_VALUE_BYTES)
-    # All first bytes, then all second bytes, ...: alike ones come together, and whole numbers end in zeros.
+    # All first bytes, then all second bytes, ...: similar bytes come together, and whole numbers end in zeros.
     shuffled = zlib.compress(values.view(np.uint8).reshape(-1, 8).T.tobytes(), _VALUE_LEVEL)
     return _PART.pack(digest, raw_size, len(table), values.nbytes, len(shuffled)), table, shuffled
 
@@ -145,7 +145,7 @@ def _check_limit(what: str, size: int, limit: int) -> None:
 
 
 class _Walk:
-    """A walk over a frame that was checked as a whole; what it says of itself is believed only as far as it goes."""
+    """A walk over a frame whose checksum was verified; every length is checked against the remaining bytes."""
 
     def __init__(self, data: bytes | memoryview, kind: int) -> None:
         view = memoryview(data).cast("B")
@@ -204,7 +204,7 @@ def _table(digest: bytes, raw_size: int, data: memoryview) -> Table:
 
 
 def _keep(digest: bytes, table: Table) -> None:
-    """Keep the table, and of the others as many of the youngest as there is room for."""
+    """Cache the table, and drop the oldest tables beyond KEPT_SERIES series."""
     if len(_label_sets) > KEPT_SERIES:
         _label_sets.clear()
     room = KEPT_SERIES - table.series
@@ -216,7 +216,7 @@ def _keep(digest: bytes, table: Table) -> None:
 
 
 def _decompress(data: memoryview, size: int, limit: int) -> bytes:
-    """The `size` bytes that are compressed in `data`; never more memory than that, whatever they claim."""
+    """Return the `size` bytes that are compressed in `data`, without ever using more memory than that."""
     if size > limit or size > _MOST_TIMES * len(data):
         raise WireFormatError(f"{size} bytes said to be in {len(data)} compressed ones; at most {limit} are read")
     stream = zlib.decompressobj()

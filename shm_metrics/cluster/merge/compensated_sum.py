@@ -1,11 +1,10 @@
-"""Sums that come out the same in any order.
+"""Sums that do not depend on the order of their terms.
 
-Cluster totals may not fall, not by a last bit, when an instance moves from the blobs to the retired totals and so to
-another place in the sum: a rate would take it for a counter that began anew. Rounding after each addition makes the
-last bit depend on the order. So a sum is kept as a pair, high + low, where high is the sum as float64 has it and low is
-what was rounded away (T. J. Dekker, "A floating-point technique for extending the available precision", 1971). That is
-exact as long as the sum's highest and lowest bit are no more than 105 bits apart; beyond, a relative error of 2**-104
-remains.
+Cluster totals must not fall, not even in the last bit, when an instance moves from the blobs to the retired totals and
+so to another position in the sum: a rate would treat the fall as a counter reset. Rounding after each addition makes
+the last bit depend on the order. So a sum is a pair, high + low: high is the sum rounded to float64, and low is what
+was rounded away (T. J. Dekker, "A floating-point technique for extending the available precision", 1971). This is exact
+while the highest and lowest bits of the sum are at most 105 bits apart. Beyond, the relative error is at most 2**-104.
 """
 
 from __future__ import annotations
@@ -14,10 +13,12 @@ import numpy as np
 
 from shm_metrics.model.arrays import FloatArray, IntArray
 
-__all__ = ["add_at"]
+__all__ = ["add_compensated"]
 
 
-def add_at(high: FloatArray, low: FloatArray, at: IntArray, values: FloatArray, more: FloatArray | None = None) -> None:
+def add_compensated(
+    high: FloatArray, low: FloatArray, at: IntArray, values: FloatArray, more: FloatArray | None = None
+) -> None:
     """Add `values` (and `more`, far smaller, if given) to the pairs at `at`, no position twice, in place."""
     before = high[at]
     total = before + values

@@ -17,7 +17,7 @@ __all__ = ["latest_info"]
 def latest_info(
     parts: Iterable[Part], take: Callable[[Family], bool] = lambda family: True
 ) -> tuple[list[Rows], FloatArray]:
-    """The infos of all parts, with the newest of what was said under the same labels, and when that was."""
+    """Return the infos of all parts, with the latest labels of each series, and the time at which each was set."""
     families: dict[Definition, Family] = {}
     best: dict[Definition, dict[LabelPairs, tuple[float, LabelPairs]]] = {}
     for part in parts:
@@ -30,9 +30,11 @@ def latest_info(
             for own, labels, stamp in zip(rows.keys or rows.labels, rows.labels, at, strict=True):
                 if stamp > 0.0 and stamp > newest.get(own, (0.0, ()))[0]:
                     newest[own] = stamp, labels
-    told, stamps = [], []
+    infos, stamps = [], []
     for key in sorted(families):
         series = sorted(best[key].items())
-        told.append(Rows(families[key], SeriesLabels(said for _, (_, said) in series), tuple(own for own, _ in series)))
+        infos.append(
+            Rows(families[key], SeriesLabels(latest for _, (_, latest) in series), tuple(own for own, _ in series))
+        )
         stamps += [stamp for _, (stamp, _) in series]
-    return told, np.array(stamps, np.float64)
+    return infos, np.array(stamps, np.float64)

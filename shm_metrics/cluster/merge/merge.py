@@ -10,7 +10,7 @@ import numpy as np
 
 from shm_metrics.cluster.merge.fold import COUNTED, RETURNED, fold, rest_of, state_of
 from shm_metrics.cluster.merge.latest_info import latest_info
-from shm_metrics.cluster.merge.table_union import Sums, Union
+from shm_metrics.cluster.merge.table_union import TableUnion, UnionSums
 from shm_metrics.cluster.model.blob import Blob, Part, Retired
 from shm_metrics.cluster.model.tables import Definition, Table, definition, rule_of
 from shm_metrics.model.families import Family, FamilySnapshot, LabelPairs, SeriesLabels
@@ -39,7 +39,7 @@ class InstanceInfo:
 
 @dataclass(frozen=True, slots=True)
 class Conflict:
-    """One name with two definitions: `shown`, and `hidden`, which `instances` have (0: only those that are gone)."""
+    """One name with two definitions: `shown`, and `hidden`, which `instances` publish (0: only retired ones)."""
 
     name: str
     shown: Family
@@ -75,7 +75,7 @@ class ClusterView:
 
 
 class _Counted(NamedTuple):
-    """What of an instance counts."""
+    """The parts of an instance that count."""
 
     blob: Blob
     parts: tuple[Part, ...]
@@ -83,32 +83,37 @@ class _Counted(NamedTuple):
 
 
 def merge(
-    blobs: Iterable[Blob], retired: Retired | None, tombs: Mapping[str, Blob], *, stale: Collection[str] = ()
+    blobs: Iterable[Blob], retired: Retired | None, tombstones: Mapping[str, Blob], *, stale: Collection[str] = ()
 ) -> ClusterView:
-    """The view of all blobs together; the arguments as Merger.merge takes them."""
-    return Merger().merge(blobs, retired, tombs, stale=stale)
+    """Return the view of all blobs; arguments as in Merger.merge."""
+    return Merger().merge(blobs, retired, tombstones, stale=stale)
 
 
 class Merger:
-    """Merges again and again; what it worked out of the series is kept while they do not change."""
+    """Merges blobs repeatedly; the union of their tables is cached while their series do not change."""
 
     def __init__(self) -> None:
         # One tuple, replaced as a whole: two threads may merge at once.
-        self._kept: tuple[object, Union] = (None, Union(()))
+        self._kept: tuple[object, TableUnion] = (None, TableUnion(()))
 
     def merge(
-        self, blobs: Iterable[Blob], retired: Retired | None, tombs: Mapping[str, Blob], *, stale: Collection[str] = ()
+        self,
+        blobs: Iterable[Blob],
+        retired: Retired | None,
+        tombstones: Mapping[str, Blob],
+        *,
+        stale: Collection[str] = (),
     ) -> ClusterView:
-        """What the cluster shows.
+        """Return what the cluster shows.
 
-        blobs: the newest of each instance, read before `retired`, and that before `tombs` (see fold.py).
-        tombs: instance -> the blob of it that was folded. stale: instances whose live gauges count no more.
+        blobs: the newest of each instance, read before `retired`, and that before `tombstones` (see fold.py).
+        tombstones: instance -> the blob of it that was folded. stale: instances whose live gauges count no more.
 
-        Counters, histograms, summaries and sum gauges add up; other gauges go by their mode, `shared` and `mostrecent`
-        by the newest set; gauges of each worker get the label `node`. Where a name has several definitions, that of the
-        newest incarnation is shown: it changes once in a deployment, where the newest publish would change with each.
+        Counters, histograms, summaries and sum gauges add up. Other gauges follow their mode: `shared` and `mostrecent`
+        show the value set last, and gauges of each worker get the label `node`. If a name has several definitions, that
+        of the newest incarnation is shown: it changes once per deployment, the newest publish would change constantly.
         """
-        instances, counted = _count(blobs, retired, tombs, stale)
+        instances, counted = _count(blobs, retired, tombstones, stale)
         tables: dict[Table, int] = {}
         for found in counted:
             for part in found.parts:
@@ -118,13 +123,13 @@ class Merger:
         shown, conflicts = _choose(tables)
         key, (known, union) = (tuple(tables), shown), self._kept
         if key != known:
-            union = Union(tables, lambda family: shown[family.name] == definition(family))
+            union = TableUnion(tables, lambda family: shown[family.name] == definition(family))
             self._kept = key, union
         return ClusterView(_families(union, counted, retired, shown), conflicts, instances)
 
 
 def _count(
-    blobs: Iterable[Blob], retired: Retired | None, tombs: Mapping[str, Blob], stale: Collection[str]
+    blobs: Iterable[Blob], retired: Retired | None, tombstones: Mapping[str, Blob], stale: Collection[str]
 ) -> tuple[list[InstanceInfo], list[_Counted]]:
     newest: dict[str, Blob] = {}
     for blob in blobs:
@@ -133,12 +138,12 @@ def _count(
             newest[blob.instance] = blob
     instances, counted = [], []
     for blob in sorted(newest.values(), key=lambda found: (found.created_at, found.instance), reverse=True):
-        tomb = tombs.get(blob.instance)
-        state, silent = state_of(blob, retired, tomb), blob.instance in stale
+        tombstone = tombstones.get(blob.instance)
+        state, silent = state_of(blob, retired, tombstone), blob.instance in stale
         if state == COUNTED:
             counted.append(_Counted(blob, blob.parts, not silent))
-        elif state == RETURNED and tomb is not None:
-            counted.append(_Counted(blob, rest_of(blob, tomb), not silent))
+        elif state == RETURNED and tombstone is not None:
+            counted.append(_Counted(blob, rest_of(blob, tombstone), not silent))
         instances.append(
             InstanceInfo(
                 blob.instance,
@@ -157,7 +162,7 @@ def _count(
 
 
 def _choose(tables: Mapping[Table, int]) -> tuple[dict[str, Definition], list[Conflict]]:
-    """name -> the definition that is shown: the first one that is met; and the others."""
+    """Return name -> the definition that is shown, which is the first one; and the conflicts."""
     shown: dict[str, tuple[Definition, Family]] = {}
     hidden: dict[Definition, Conflict] = {}
     for table, instances in tables.items():
@@ -174,12 +179,12 @@ def _choose(tables: Mapping[Table, int]) -> tuple[dict[str, Definition], list[Co
 
 
 def _families(
-    union: Union, counted: list[_Counted], retired: Retired | None, shown: Mapping[str, Definition]
+    union: TableUnion, counted: list[_Counted], retired: Retired | None, shown: Mapping[str, Definition]
 ) -> list[FamilySnapshot]:
     def take(family: Family) -> bool:
         return shown[family.name] == definition(family)
 
-    sums = Sums(union)
+    sums = UnionSums(union)
     if retired is not None:
         sums.add(retired.part, live=False)
     for found in counted:
@@ -203,8 +208,8 @@ def _parts(counted: list[_Counted], retired: Retired | None) -> Iterator[Part]:
         yield retired.part
 
 
-def _shown(table: Table, sums: Sums) -> Iterator[FamilySnapshot]:
-    """A live gauge that no living instance has is gone; a sum of none is 0, as within one segment."""
+def _shown(table: Table, sums: UnionSums) -> Iterator[FamilySnapshot]:
+    """Yield the families of the union. A live gauge without a living instance is left out; an empty sum is 0."""
     for snapshot, start in zip(table.snapshots(sums.cells, sums.stamps), table.starts, strict=False):
         rule, live = rule_of(snapshot.family)
         alive = sums.alive[start[1] : start[1] + len(snapshot.labels)]
@@ -217,7 +222,7 @@ def _shown(table: Table, sums: Sums) -> Iterator[FamilySnapshot]:
 
 
 def _each(counted: list[_Counted], take: Callable[[Family], bool]) -> Iterator[FamilySnapshot]:
-    """Gauges that are one series a worker, told apart by `node` besides their pid."""
+    """Yield the gauges that have one series per worker, distinguished by `node` besides their pid."""
     families: dict[Definition, Family] = {}
     found: dict[Definition, dict[LabelPairs, tuple[float, float]]] = {}
     for blob, parts, fresh in counted:
@@ -240,6 +245,6 @@ def _each(counted: list[_Counted], take: Callable[[Family], bool]) -> Iterator[F
 
 
 def _with_node(labels: LabelPairs, node: str) -> LabelPairs:
-    """`labels` and ours; the application's own label of that name is renamed, as Prometheus renames one."""
+    """Return `labels` with `node`; an application's label of that name becomes `exported_node`, as in Prometheus."""
     renamed = ((f"exported_{name}" if name == NODE else name, value) for name, value in labels)
     return tuple(sorted((*renamed, (NODE, node))))

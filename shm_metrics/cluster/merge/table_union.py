@@ -7,16 +7,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-from shm_metrics.cluster.merge.compensated_sum import add_at
+from shm_metrics.cluster.merge.compensated_sum import add_compensated
 from shm_metrics.cluster.model.blob import Part
 from shm_metrics.cluster.model.tables import Definition, Rows, Table, cells_of, definition, is_stamped, rule_of
 from shm_metrics.model.arrays import BoolArray, FloatArray, IntArray
 from shm_metrics.model.families import Family, LabelPairs, SeriesLabels
 
-__all__ = ["Sums", "Union"]
+__all__ = ["TableUnion", "UnionSums"]
 
 
-class _Way(NamedTuple):
+class _Route(NamedTuple):
     """Cells and stamps of a table that follow one rule, and where in the union they go."""
 
     rule: str
@@ -27,10 +27,10 @@ class _Way(NamedTuple):
     to_stamps: IntArray
 
 
-class Union:
-    """The series of all `tables`, of the families that `take` wants; each family and series once.
+class TableUnion:
+    """The series of all `tables`, of the families that `take` accepts; each family and series once.
 
-    Gauges that are one series an instance, and infos, are none of its business.
+    Gauges with one series per instance, and infos, are left out.
     """
 
     def __init__(self, tables: Iterable[Table], take: Callable[[Family], bool] = lambda family: True) -> None:
@@ -47,24 +47,24 @@ class Union:
         self.table = Table(tuple(_united(found[key]) for key in sorted(found)))
         places = dict(zip(sorted(found), zip(self.table.families, self.table.starts, strict=False), strict=True))
         indexes: dict[Definition, dict[LabelPairs, int]] = {}
-        self._ways: dict[Table, list[_Way]] = {}
+        self._routes: dict[Table, list[_Route]] = {}
         for table, wanted in zip(self._tables, taken, strict=True):
-            ways: dict[tuple[str, bool], list[tuple[IntArray, ...]]] = {}
+            routes: dict[tuple[str, bool], list[tuple[IntArray, ...]]] = {}
             for rows, start, key in wanted:
                 into, into_start = places[key]
                 series = _positions(rows.labels, into.labels, key, indexes)
-                ways.setdefault(rule_of(rows.family), []).append(_way(rows, start, series, into, into_start))
-            self._ways[table] = [
-                _Way(rule, live, *(np.concatenate(arrays) for arrays in zip(*told, strict=True)))
-                for (rule, live), told in ways.items()
+                routes.setdefault(rule_of(rows.family), []).append(_route(rows, start, series, into, into_start))
+            self._routes[table] = [
+                _Route(rule, live, *(np.concatenate(arrays) for arrays in zip(*found_routes, strict=True)))
+                for (rule, live), found_routes in routes.items()
             ]
 
-    def ways(self, table: Table) -> Sequence[_Way]:
-        return self._ways[table]
+    def routes(self, table: Table) -> Sequence[_Route]:
+        return self._routes[table]
 
 
 def _united(several: list[Rows]) -> Rows:
-    """The first's family with the series of all; the first's own labels, if all have these: renderers keep texts."""
+    """Return the first family with the series of all; its own labels object if all are equal, for line caches."""
     first = several[0]
     others = [rows.labels for rows in several[1:] if rows.labels is not first.labels and rows.labels != first.labels]
     if not others:
@@ -82,7 +82,7 @@ def _positions(
     return np.array(list(map(indexes[key].__getitem__, labels)), np.intp)
 
 
-def _way(
+def _route(
     rows: Rows, start: tuple[int, int], series: IntArray, into: Rows, into_start: tuple[int, int]
 ) -> tuple[IntArray, ...]:
     n, family = len(rows.labels), rows.family
@@ -96,13 +96,13 @@ def _way(
     )
 
 
-class Sums:
-    """The values of a union's series, part after part.
+class UnionSums:
+    """Accumulates the values of a union's series, part by part.
 
-    alive: shape (stamps,), which live gauges a living instance has.
+    alive: shape (stamps,), the live gauges that a living instance has.
     """
 
-    def __init__(self, union: Union) -> None:
+    def __init__(self, union: TableUnion) -> None:
         self._union = union
         self.cells: FloatArray = np.zeros(union.table.cells)
         self.low: FloatArray = np.zeros(union.table.cells)
@@ -110,36 +110,36 @@ class Sums:
         self.alive: BoolArray = np.zeros(union.table.stamps, np.bool_)
 
     def add(self, part: Part, *, live: bool = True) -> None:
-        """Let the values of `part` meet those that are there. live: also gauges that only a living instance shows."""
+        """Combine the values of `part` with the accumulated ones. live: also gauges of living instances only."""
         with np.errstate(invalid="ignore", over="ignore"):
-            for way in self._union.ways(part.table):
-                if live or not way.live:
-                    self._add(way, part)
+            for route in self._union.routes(part.table):
+                if live or not route.live:
+                    self._add(route, part)
 
-    def _add(self, way: _Way, part: Part) -> None:
-        values, at = part.cells[way.cells], way.to_cells
-        if way.rule == "add":
-            add_at(self.cells, self.low, at, values, None if part.low is None else part.low[way.cells])
-            self._note(way, part.stamps[way.stamps])
+    def _add(self, route: _Route, part: Part) -> None:
+        values, at = part.cells[route.cells], route.to_cells
+        if route.rule == "add":
+            add_compensated(self.cells, self.low, at, values, None if part.low is None else part.low[route.cells])
+            self._note(route, part.stamps[route.stamps])
             return
-        stamps, known = part.stamps[way.stamps], self.stamps[way.to_stamps]
-        if way.rule in ("newest", "shared"):
-            if way.rule == "shared":
-                # Nobody has set it yet, some have only moved it: what they moved adds up.
+        stamps, known = part.stamps[route.stamps], self.stamps[route.to_stamps]
+        if route.rule in ("newest", "shared"):
+            if route.rule == "shared":
+                # Not set yet, only moved by inc() and dec(): the moves add up.
                 moved = (stamps == 0.0) & (known == 0.0)
-                low = None if part.low is None else part.low[way.cells][moved]
-                add_at(self.cells, self.low, at[moved], values[moved], low)
+                low = None if part.low is None else part.low[route.cells][moved]
+                add_compensated(self.cells, self.low, at[moved], values[moved], low)
             newer = stamps > known
             self.cells[at[newer]], self.low[at[newer]] = values[newer], 0.0
         else:
-            there, choose = stamps > 0.0, np.minimum if way.rule == "min" else np.maximum
+            there, choose = stamps > 0.0, np.minimum if route.rule == "min" else np.maximum
             before = self.cells[at]
             best = np.where(known > 0.0, choose(before, values), values)
             self.cells[at] = np.where(there, best, before)
-        self._note(way, stamps)
+        self._note(route, stamps)
 
-    def _note(self, way: _Way, stamps: FloatArray) -> None:
-        at = way.to_stamps
+    def _note(self, route: _Route, stamps: FloatArray) -> None:
+        at = route.to_stamps
         self.stamps[at] = np.maximum(self.stamps[at], stamps)
-        if way.live:
+        if route.live:
             self.alive[at] = True

@@ -19,7 +19,7 @@ __all__ = ["Blob", "Folded", "Part", "Retired"]
 class Part:
     """Some families with their values.
 
-    low: what the cells are short of the exact sums, in the totals of the retired (see exact.py); None: nothing.
+    low: what the cells lack of the exact sums, in the retired totals (see compensated_sum.py); None: nothing.
     """
 
     table: Table
@@ -33,7 +33,7 @@ class Part:
 
 @dataclass(frozen=True, eq=False)
 class Blob:
-    """The absolute aggregate of one instance: publishing it twice is publishing it once.
+    """The absolute aggregate of one instance. Publishing is idempotent.
 
     instance: 32 hex digits, one incarnation of one segment. host, pid: for people.
     sequence: grows with each publish of the instance. token: the fencing token it was published under.
@@ -57,7 +57,7 @@ class Blob:
         return sum(part.table.series for part in self.parts)
 
     def families(self) -> list[FamilySnapshot]:
-        """What this instance alone shows."""
+        """Return the families of this instance alone."""
         return [found for part in self.parts for found in part.families()]
 
 
@@ -72,9 +72,9 @@ class Folded(NamedTuple):
 class Retired:
     """The totals of the instances that are gone.
 
-    version: grows with each fold. token: the fencing token of the one who wrote it.
-    folded: says of each instance which of its blobs are in `part`, so that writing the record is the whole fold.
-    forgotten: the greatest sequence of those that are in `part` though `folded` does not name them any more; 0: nobody.
+    version: grows with each fold. token: the fencing token of the leader that wrote it.
+    folded: instance -> which of its blobs are in `part`, so that one write of the record is the whole fold.
+    forgotten: the greatest sequence of instances in `part` that `folded` no longer lists; 0: none.
     """
 
     version: int = 0

@@ -21,7 +21,7 @@ from shm_metrics.model.snapshot import Snapshot
 
 __all__ = ["Capture"]
 
-STAMP_STEPS = 1024.0  # stamps are published to the millisecond or so: finer they cost bytes, and no two clocks agree
+STAMP_STEPS = 1024.0  # stamps are published to about a millisecond: finer ones cost bytes, and clocks differ more
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class _Order:
 
 
 class Capture:
-    """Makes the blobs of one instance; what it worked out of the series is kept while they do not change."""
+    """Makes the blobs of one instance; the order of the series is cached while they do not change."""
 
     def __init__(self) -> None:
         self._kept: tuple[list[object], tuple[_Order, ...]] = ([], ())
@@ -51,9 +51,9 @@ class Capture:
         interval: float = 0.0,
         published_at: float | None = None,
     ) -> Blob:
-        """The blob of `snapshot`, which must have been asked for stamps; the other arguments as in Blob.
+        """Return the blob of `snapshot`, which must have been taken with stamps; the other arguments as in Blob.
 
-        published_at: Unix seconds; when the snapshot was taken, if left out.
+        published_at: Unix seconds; the time of the snapshot if left out.
         """
         items = snapshot.items
         for item in items:
@@ -63,8 +63,8 @@ class Capture:
             self._kept = key, _orders(items)
         orders = self._kept[1]
         cells = np.concatenate([np.empty(0), *(array for item in items for array in _cells(item))])
-        told = [item.stamps for item in items if isinstance(item, FamilySnapshot) and item.stamps is not None]
-        stamps = np.floor(np.concatenate([np.empty(0), *told]) * STAMP_STEPS) / STAMP_STEPS
+        set_at = [item.stamps for item in items if isinstance(item, FamilySnapshot) and item.stamps is not None]
+        stamps = np.floor(np.concatenate([np.empty(0), *set_at]) * STAMP_STEPS) / STAMP_STEPS
         parts = tuple(Part(order.table, cells[order.cells], stamps[order.stamps]) for order in orders)
         at = snapshot.taken_at if published_at is None else published_at
         return Blob(snapshot.incarnation, host, pid, created_at, at, sequence, token, interval, parts)
@@ -78,7 +78,7 @@ def _check_stamps(item: FamilyRun | FamilySnapshot) -> None:
 
 
 def _key(item: FamilyRun | FamilySnapshot) -> tuple[object, ...]:
-    """What does not change as long as the series do not; the same objects then, so that comparing costs nothing."""
+    """Return objects that stay the same while the series do, so that comparing them is cheap."""
     return (item.families,) if isinstance(item, FamilyRun) else (item.family, item.labels, item.keys)
 
 

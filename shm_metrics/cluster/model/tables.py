@@ -42,12 +42,12 @@ Definition: TypeAlias = "tuple[str, str, str, str, tuple[float, ...], tuple[str,
 
 
 def definition(family: Family) -> Definition:
-    """What makes two families different ones: all but the documentation."""
+    """Return what distinguishes two families: everything but the documentation."""
     return family.name, family.type, family.unit, family.mode, family.bounds, family.states
 
 
 def rule_of(family: Family) -> tuple[str, bool]:
-    """How the values of instances become one, and whether only those of living ones do.
+    """Return how the values of instances are combined, and whether only those of living instances are.
 
     add, min, max, newest, shared, each: as in gauge_modes; said: an info.
     """
@@ -60,7 +60,7 @@ def rule_of(family: Family) -> tuple[str, bool]:
 
 
 def width(family: Family) -> int:
-    """Cells of a series."""
+    """Return the number of cells of a series."""
     return {HISTOGRAM: len(family.bounds) + 1, SUMMARY: 2, INFO: 0}.get(family.type, 1)
 
 
@@ -71,7 +71,7 @@ def is_stamped(family: Family) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """One family's series. keys: an info's labels without what it says of itself; None for other types."""
+    """One family's series. keys: the labels of an info without those that it sets; None for other types."""
 
     family: Family
     labels: SeriesLabels
@@ -80,9 +80,9 @@ class Rows:
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """Compared by identity: two blobs with the same series have the same table, if it was decoded or captured once.
+    """The families and series of a part. Compared by identity: decoding and capture reuse the table of equal series.
 
-    packed: its compressed bytes, with their digest and their length before, where somebody has made them.
+    packed: its compressed bytes, their digest and their length before compression, once they have been made.
     """
 
     families: tuple[Rows, ...]
@@ -98,7 +98,7 @@ class Table:
 
     @cached_property
     def starts(self) -> tuple[tuple[int, int], ...]:
-        """Per family, its first cell and its first stamp; one entry more for the ends of the arrays."""
+        """The first cell and the first stamp of each family, and one more entry with the ends of the arrays."""
         cell = stamp = 0
         found = [(0, 0)]
         for rows in self.families:
@@ -116,7 +116,7 @@ class Table:
         return self.starts[-1][1]
 
     def snapshots(self, cells: FloatArray, stamps: FloatArray) -> Iterator[FamilySnapshot]:
-        """The values in the form in which the exposition takes them; the arrays are views."""
+        """Yield the values as snapshots for the exposition; the arrays are views."""
         for rows, start in zip(self.families, self.starts, strict=False):
             family, n = rows.family, len(rows.labels)
             own = cells[start[0] : start[0] + n * width(family)]
@@ -133,7 +133,7 @@ class Table:
 
 
 def cells_of(family: Family, series: IntArray, of: int) -> IntArray:
-    """Where the cells of these series lie, in the order of a family of them alone, within a family of `of` series."""
+    """Return the positions of the cells of these series within a family of `of` series, in the order of a table."""
     if family.type == HISTOGRAM:
         k = len(family.bounds)
         buckets = (series[:, None] * k + np.arange(k)).reshape(-1)

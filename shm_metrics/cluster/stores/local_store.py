@@ -1,7 +1,7 @@
-"""Blobs, leases and the retired record on one host: a file beside the segment, and the segment's publisher byte.
+"""Blobs, leases and the retired record on one host: a file beside the segment, and the segment's publisher lock.
 
-The kernel drops the byte when its holder dies, so the lease needs no term: `ttl` is not looked at, and a holder that
-is stopped keeps it. Who holds it for one scope can have the other one, too: one host has one leader.
+The kernel releases the lock when its holder dies, so the lease needs no term: `ttl` is ignored, and a stopped holder
+keeps the lease. The holder of one scope can also acquire the other: one host has one leader.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from shm_metrics.cluster.stores.protocol import (
     BLOB_SECONDS,
     LOCAL_ONLY,
     NO_FOLD,
-    NO_TOMBS,
+    NO_TOMBSTONES,
     Grant,
-    Refused,
+    LeaseRefused,
     guarded_instance,
 )
 from shm_metrics.cluster.stores.refusals import fenced, lease_lost, newer_is_there
@@ -28,7 +28,7 @@ __all__ = ["LocalStore"]
 
 
 class LocalStore:
-    """blob_ttl: seconds that a blob outlives its last publish."""
+    """The store without a cache. blob_ttl: seconds that a blob outlives its last publish."""
 
     strategy = LOCAL_ONLY
     round_trips = 0
@@ -44,15 +44,15 @@ class LocalStore:
 
     # -- the lease ------------------------------------------------------------------------------------------------
 
-    def acquire(self, scope: str, owner: str, ttl: float) -> Grant | Refused:
+    def acquire(self, scope: str, owner: str, ttl: float) -> Grant | LeaseRefused:
         self._look()
         held = self._held.get(scope)
         if held is not None:
-            return held if held.owner == owner else Refused()
+            return held if held.owner == owner else LeaseRefused()
         if not self._segment.writable:
             raise SyncError(f"{self._segment.place.path}: opened read_only; its workers publish it")
         if not self._held and not self._lock_handle.acquire(self._segment.publisher):
-            return Refused()
+            return LeaseRefused()
         try:
             token = self._file.change(lambda content: _next_token(content, scope))
         except BaseException:
@@ -78,15 +78,15 @@ class LocalStore:
         return self._held.get(grant.scope) == grant
 
     def _look(self) -> None:
-        """Forget what we held if the byte is gone: with a fork, a close, or the segment it was of."""
+        """Forget the held leases if the lock is gone: after a fork, a close, or the end of the segment."""
         if self._held and (self._segment.abandoned or not self._lock_handle.holds(self._segment.publisher)):
             self._held.clear()
 
     def _check(self, grant: Grant, kept: Kept | None) -> None:
         if not self._has(grant):
-            raise lease_lost(self._file.told, grant)
+            raise lease_lost(self._file.display_name, grant)
         if kept is not None and kept.token > grant.token:
-            raise fenced(self._file.told, grant)
+            raise fenced(self._file.display_name, grant)
 
     # -- blobs ----------------------------------------------------------------------------------------------------
 
@@ -95,7 +95,7 @@ class LocalStore:
             there = content.blobs.get(instance)
             self._check(grant, there)
             if there is not None and there.number > sequence:
-                raise newer_is_there(self._file.told, instance, there.number, sequence)
+                raise newer_is_there(self._file.display_name, instance, there.number, sequence)
             if there is None or there.number != sequence:
                 content.blobs[instance] = Kept(sequence, grant.token, time(), blob)
             oldest = time() - self._blob_ttl
@@ -120,10 +120,10 @@ class LocalStore:
         kept = self._file.read().retired
         return None if kept is None else f"{kept.number}:{kept.token}"
 
-    def tombs(self, folded: Mapping[str, int]) -> dict[str, bytes]:
-        tombs = self._file.read().tombs
+    def tombstones(self, folded: Mapping[str, int]) -> dict[str, bytes]:
+        tombstones = self._file.read().tombstones
         keys = {instance: f"{instance}:{sequence}" for instance, sequence in folded.items()}
-        return {instance: tombs[key].data for instance, key in keys.items() if key in tombs}
+        return {instance: tombstones[key].data for instance, key in keys.items() if key in tombstones}
 
     def commit_fold(
         self,
@@ -131,7 +131,7 @@ class LocalStore:
         expected_version: int,
         record: bytes,
         version: int,
-        tombs: Mapping[str, bytes],
+        tombstones: Mapping[str, bytes],
         gone: Mapping[str, int],
         forget: Mapping[str, int] = NO_FOLD,
     ) -> bool:
@@ -144,9 +144,9 @@ class LocalStore:
                 return False
             content.retired = Kept(version, grant.token, time(), record)
             for instance, sequence in forget.items():
-                content.tombs.pop(f"{instance}:{sequence}", None)
-            for instance, tomb in tombs.items():
-                content.tombs[f"{instance}:{gone[instance]}"] = Kept(gone[instance], 0, time(), tomb)
+                content.tombstones.pop(f"{instance}:{sequence}", None)
+            for instance, tombstone in tombstones.items():
+                content.tombstones[f"{instance}:{gone[instance]}"] = Kept(gone[instance], 0, time(), tombstone)
             for instance, sequence in gone.items():
                 if instance in content.blobs and content.blobs[instance].number <= sequence:
                     del content.blobs[instance]
@@ -154,18 +154,20 @@ class LocalStore:
 
         return self._file.change(commit)
 
-    def restore_retired(self, record: bytes, version: int, tombs: Mapping[tuple[str, int], bytes] = NO_TOMBS) -> None:
+    def restore_retired(
+        self, record: bytes, version: int, tombstones: Mapping[tuple[str, int], bytes] = NO_TOMBSTONES
+    ) -> None:
         def restore(content: Content) -> None:
             there = content.retired
             if there is None or there.number < version:
                 content.retired = Kept(version, 0 if there is None else there.token, time(), record)
-            for (instance, sequence), tomb in tombs.items():
-                content.tombs[f"{instance}:{sequence}"] = Kept(sequence, 0, time(), tomb)
+            for (instance, sequence), tombstone in tombstones.items():
+                content.tombstones[f"{instance}:{sequence}"] = Kept(sequence, 0, time(), tombstone)
 
         self._file.change(restore)
 
     def forget(self) -> None:
-        """There is no connection; the byte is the parent's anyway."""
+        """Do nothing: there is no connection, and the lock stays with the parent."""
 
     def close(self) -> None:
         for grant in list(self._held.values()):

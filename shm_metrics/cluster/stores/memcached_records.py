@@ -1,14 +1,14 @@
-"""The few records that the Memcached store compares and sets, and the names they are kept under.
+"""The records that the Memcached store compares and swaps, and the names of their keys.
 
     lease   token (20 digits), renewals, seconds of its term, owner
     fence   the last token of a scope
     head    number (20 digits; the sequence of a blob, the version of the retired record), token (20 digits),
             how many chunks, id of the chunks ("-" and no chunks: nothing was written yet)
     shard   of the directory: an instance a line
-    chunk   a part of what a head describes, under the id that the head tells; written before the head, so that who
-            sees the head finds the chunks, unless they were evicted (see sync/chunks.py)
+    chunk   a part of what a head describes, under the id in the head; written before the head, so that a reader of
+            the head finds the chunks unless they were evicted (see codec/chunks.py)
 
-A record that cannot be read counts as not there: it is written anew.
+A record that cannot be read counts as missing and is replaced.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import zlib
 from dataclasses import dataclass
 from hashlib import blake2b
 
-__all__ = ["DIRECTORY_SHARDS", "Head", "Lease", "Names", "members", "shard_of"]
+__all__ = ["DIRECTORY_SHARDS", "Head", "LeaseRecord", "Names", "members", "shard_of"]
 
 DIRECTORY_SHARDS = 16
 _PLAIN = re.compile(r"[A-Za-z0-9_.-]{1,80}")
@@ -40,7 +40,7 @@ def _hashed(text: str) -> str:
 
 
 @dataclass(frozen=True)
-class Lease:
+class LeaseRecord:
     """token 0: taken, and its token still to come."""
 
     token: int
@@ -52,7 +52,7 @@ class Lease:
         return f"{self.token:020d} {self.renewals} {self.term!r} {self.owner}".encode()
 
     @classmethod
-    def decode(cls, data: bytes | None) -> Lease | None:
+    def decode(cls, data: bytes | None) -> LeaseRecord | None:
         try:
             token, renewals, term, owner = (data or b"").decode().split(" ", 3)
             return cls(int(token), int(renewals), float(term), owner)

@@ -1,8 +1,8 @@
 """The Memcached servers of a cluster: which one has a key, and one connection to each.
 
-A key stays with its server. pymemcache's HashClient takes a server that fails out of its ring, and asks another one for
-its keys; hosts that fail at different moments would then keep the same lease on two servers. Here it is an error until
-the server is back, empty as a flushed one.
+A key stays with its server. pymemcache's HashClient removes a failing server from its ring and asks another one for its
+keys. Hosts that see the failure at different moments would then keep the same lease on two servers. Here requests fail
+until the server is back, empty like a flushed one.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Servers:
     options: Mapping[str, Any] = field(default_factory=dict)
 
     @property
-    def told(self) -> str:
+    def display_name(self) -> str:
         return f"memcached://{','.join(_name(address) for address in self.addresses)}"
 
     @classmethod
@@ -101,7 +101,7 @@ class Ring:
             raise SyncError(
                 "cache memcached://: the package pymemcache is not installed; pip install 'shm_metrics[memcached]'"
             ) from None
-        self.told = servers.told
+        self.display_name = servers.display_name
         self.round_trips = 0
         self._servers = replace(servers, options={"no_delay": True, **servers.options})
         self._timeout = timeout
@@ -132,9 +132,9 @@ class Ring:
 
     def set(self, values: Mapping[str, bytes], expire: int) -> None:
         for key, value in values.items():
-            # One by one: whoever sends many before it reads any answer waits for a server that waits for it.
+            # One by one: a client that sends many before it reads any reply can deadlock with the server.
             if not self._ask(self._server_of(key), partial(_set, key, value, expire)):
-                raise SyncError(f"{self.told}: {key} was not stored")
+                raise SyncError(f"{self.display_name}: {key} was not stored")
 
     def add(self, key: str, value: bytes, expire: int) -> bool:
         """False: it is there. After a broken connection also when it was this call that put it there."""
@@ -153,7 +153,7 @@ class Ring:
         return all(self._ask(self._server_of(key), partial(_touch, key, expire)) for key in keys)
 
     def close(self) -> None:
-        """For good. Whoever waits for an answer meanwhile gets it, or an error."""
+        """Close the connections for good. A request under way still gets its reply, or an error."""
         self._closed = True
         self._disconnect()
 
@@ -162,8 +162,7 @@ class Ring:
             client.close()
 
     def __del__(self) -> None:
-        # Of a store that was forgotten and not closed, as a child of fork forgets its parent's. Takes no lock: this may
-        # run in the middle of anything.
+        # A child of fork forgets the store of its parent without closing it. Takes no lock: this may run at any moment.
         if hasattr(self, "_clients"):
             self._disconnect()
 
@@ -184,14 +183,14 @@ class Ring:
         return lists
 
     def _server_of(self, key: str) -> str:
-        """The greatest hash wins: the same on every host, in whatever order the servers are told."""
+        """Return the server with the greatest hash: the same on every host, whatever the order of the servers."""
         return max(self._clients, key=lambda name: blake2b(f"{name} {key}".encode(), digest_size=8).digest())
 
     def _ask(self, server: str, call: Callable[[Any], Answer]) -> Answer:
-        if self._pid != os.getpid():  # forked: the parent's connections are the parent's, and so may be the lock
+        if self._pid != os.getpid():  # forked: connections stay with the parent, and a thread of it may hold the lock
             self._disconnect()
             self._connect()
-        if not self._lock.acquire(timeout=2 * self._timeout):  # never for ever: a signal handler may have come on top
+        if not self._lock.acquire(timeout=2 * self._timeout):  # a signal handler may run on top of the holder
             raise SyncError(f"memcached://{server}: another call waits for an answer")
         try:
             client = self._clients[server]
@@ -199,8 +198,8 @@ class Ring:
                 try:
                     return self._ask_once(client, call)
                 except self._broken:
-                    # Once more: the server may have been restarted since. What we send may be repeated. A time-out
-                    # is not: whoever waits has waited long enough.
+                    # Once more: the server may have been restarted since, and every request is idempotent. A time-out
+                    # is not retried: the caller has waited long enough.
                     return self._ask_once(client, call)
             except BaseException:
                 client.close()  # what is still under way must not answer the next call
@@ -213,8 +212,8 @@ class Ring:
             self._lock.release()
 
     def _ask_once(self, client: Any, call: Callable[[Any], Answer]) -> Answer:
-        if self._closed:  # a scrape that waited while we were closed must not open a connection that nobody closes
-            raise SyncError(f"{self.told}: closed")
+        if self._closed:  # a scrape that waited during close() must not open a connection that is never closed
+            raise SyncError(f"{self.display_name}: closed")
         self.round_trips += 1
         try:
             return call(client)

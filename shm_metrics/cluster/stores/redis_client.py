@@ -49,7 +49,7 @@ class Connector:
 
     library: ModuleType
     connect: Callable[[], Any]
-    told: str  # what people read in errors; without a password
+    display_name: str  # for messages; without a password
 
 
 def redis_library(client: object) -> str | None:
@@ -181,9 +181,9 @@ def _cluster(library: ModuleType, client: Any, timeout: float) -> Any:
 
 
 def let_go(client: Any) -> None:
-    """In a child of fork: close the parent's sockets, without a word to whoever is at the other end.
+    """In a child of fork, close the parent's sockets without sending anything.
 
-    The libraries' own way is to forget such connections, which leaves open what somebody still refers to.
+    The libraries only forget such connections, which leaves open those that are still referenced.
     """
     manager = getattr(client, "nodes_manager", None)
     nodes = [] if manager is None else list(manager.nodes_cache.values())

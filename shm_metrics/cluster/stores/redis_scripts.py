@@ -85,9 +85,9 @@ redis.call('PEXPIRE', KEYS[1], ARGV[2])
 return 'done'
 """)
 
-# KEYS lease, retired, instances, then the tombs to write, the tombs to forget, the blobs that are gone
-# ARGV holder, expected version, version, token, record, how many tombs to write, how many to forget,
-#      the tombs, then instance and sequence of each that is gone
+# KEYS lease, retired, instances, then the tombstones to write, the tombstones to forget, the blobs that are gone
+# ARGV holder, expected version, version, token, record, how many tombstones to write, how many to forget,
+#      the tombstones, then instance and sequence of each that is gone
 # -> 'done', 'lost', 'fenced' or 'other'
 COMMIT_FOLD = Script("""
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 'lost' end
@@ -116,7 +116,7 @@ end
 return 'done'
 """)
 
-# KEYS retired, then tombs; ARGV version, record, the tombs
+# KEYS retired, then tombstones; ARGV version, record, the tombstones
 RESTORE = Script("""
 local head = redis.call('GETRANGE', KEYS[1], 0, 39)
 if head == '' or head:sub(1, 20) < ARGV[1] then

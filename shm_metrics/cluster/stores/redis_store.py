@@ -9,15 +9,14 @@ import os
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from shm_metrics.cluster.stores import redis_client
-from shm_metrics.cluster.stores import redis_scripts as S
+from shm_metrics.cluster.stores import redis_client, redis_scripts
 from shm_metrics.cluster.stores.protocol import (
     BLOB_SECONDS,
     DISTRIBUTED_ATOMIC,
     NO_FOLD,
-    NO_TOMBS,
+    NO_TOMBSTONES,
     Grant,
-    Refused,
+    LeaseRefused,
     guarded_instance,
 )
 from shm_metrics.cluster.stores.redis_client import Connector
@@ -53,21 +52,23 @@ class RedisStore:
 
     # -- the lease ------------------------------------------------------------------------------------------------
 
-    def acquire(self, scope: str, owner: str, ttl: float) -> Grant | Refused:
+    def acquire(self, scope: str, owner: str, ttl: float) -> Grant | LeaseRefused:
         instance = guarded_instance(scope)
         guarded = self.key("retired") if instance is None else self.key("blob", instance)
-        granted, told = self._run(
-            S.ACQUIRE, [self._lease(scope), self.key("fence", scope), guarded], [owner, _ms(ttl), self._blob_ms]
+        granted, answer = self._run(
+            redis_scripts.ACQUIRE,
+            [self._lease(scope), self.key("fence", scope), guarded],
+            [owner, _ms(ttl), self._blob_ms],
         )
         if granted:
-            return Grant(scope, owner, int(told))
-        return Refused(max(int(told), 0) / 1000)
+            return Grant(scope, owner, int(answer))
+        return LeaseRefused(max(int(answer), 0) / 1000)
 
     def renew(self, grant: Grant, ttl: float) -> bool:
-        return bool(self._run(S.RENEW, [self._lease(grant.scope)], [_holder(grant), _ms(ttl)]))
+        return bool(self._run(redis_scripts.RENEW, [self._lease(grant.scope)], [_holder(grant), _ms(ttl)]))
 
     def release(self, grant: Grant) -> bool:
-        return bool(self._run(S.RELEASE, [self._lease(grant.scope)], [_holder(grant)]))
+        return bool(self._run(redis_scripts.RELEASE, [self._lease(grant.scope)], [_holder(grant)]))
 
     def _lease(self, scope: str) -> bytes:
         return self.key("lease", scope)
@@ -76,10 +77,18 @@ class RedisStore:
 
     def publish(self, grant: Grant, instance: str, blob: bytes, sequence: int, ttl: float) -> None:
         keys = [self._lease(grant.scope), self.key("blob", instance), self.key("instances")]
-        told = [_holder(grant), _ms(ttl), instance, S.digits(sequence), S.digits(grant.token), blob, self._blob_ms]
-        answer = bytes(self._run(S.PUBLISH, keys, told))
+        arguments = [
+            _holder(grant),
+            _ms(ttl),
+            instance,
+            redis_scripts.digits(sequence),
+            redis_scripts.digits(grant.token),
+            blob,
+            self._blob_ms,
+        ]
+        answer = bytes(self._run(redis_scripts.PUBLISH, keys, arguments))
         if answer.isdigit():
-            raise newer_is_there(self._connector.told, instance, int(answer), sequence)
+            raise newer_is_there(self._connector.display_name, instance, int(answer), sequence)
         self._check_fence(answer, grant)
 
     def instances(self) -> dict[str, int]:
@@ -88,20 +97,20 @@ class RedisStore:
 
     def fetch(self, instances: Iterable[str]) -> dict[str, bytes]:
         found = self._many((instance, self.key("blob", instance)) for instance in instances)
-        return {instance: value[S.HEAD :] for instance, value in found.items()}
+        return {instance: value[redis_scripts.HEAD :] for instance, value in found.items()}
 
     # -- what is left of instances that are gone ------------------------------------------------------------------
 
     def retired(self) -> bytes | None:
         value = self._call("GET", self.key("retired"))
-        return None if value is None else bytes(value[S.HEAD :])
+        return None if value is None else bytes(value[redis_scripts.HEAD :])
 
     def retired_mark(self) -> str | None:
-        head = self._call("GETRANGE", self.key("retired"), 0, S.HEAD - 1)
+        head = self._call("GETRANGE", self.key("retired"), 0, redis_scripts.HEAD - 1)
         return bytes(head).decode("ascii", "replace") if head else None
 
-    def tombs(self, folded: Mapping[str, int]) -> dict[str, bytes]:
-        return self._many((instance, self._tomb(instance, sequence)) for instance, sequence in folded.items())
+    def tombstones(self, folded: Mapping[str, int]) -> dict[str, bytes]:
+        return self._many((instance, self._tombstone(instance, sequence)) for instance, sequence in folded.items())
 
     def commit_fold(
         self,
@@ -109,29 +118,37 @@ class RedisStore:
         expected_version: int,
         record: bytes,
         version: int,
-        tombs: Mapping[str, bytes],
+        tombstones: Mapping[str, bytes],
         gone: Mapping[str, int],
         forget: Mapping[str, int] = NO_FOLD,
     ) -> bool:
         keys = [self._lease(grant.scope), self.key("retired"), self.key("instances")]
-        keys += [self._tomb(instance, gone[instance]) for instance in tombs]
-        keys += [self._tomb(instance, sequence) for instance, sequence in forget.items()]
+        keys += [self._tombstone(instance, gone[instance]) for instance in tombstones]
+        keys += [self._tombstone(instance, sequence) for instance, sequence in forget.items()]
         keys += [self.key("blob", instance) for instance in gone]
-        told: list[Any] = [_holder(grant), S.digits(expected_version), S.digits(version), S.digits(grant.token), record]
-        told += [len(tombs), len(forget), *tombs.values()]
+        arguments: list[Any] = [
+            _holder(grant),
+            redis_scripts.digits(expected_version),
+            redis_scripts.digits(version),
+            redis_scripts.digits(grant.token),
+            record,
+        ]
+        arguments += [len(tombstones), len(forget), *tombstones.values()]
         for instance, sequence in gone.items():
-            told += [instance, S.digits(sequence)]
-        answer = bytes(self._run(S.COMMIT_FOLD, keys, told))
+            arguments += [instance, redis_scripts.digits(sequence)]
+        answer = bytes(self._run(redis_scripts.COMMIT_FOLD, keys, arguments))
         if answer == b"other":
             return False
         self._check_fence(answer, grant)
         return True
 
-    def restore_retired(self, record: bytes, version: int, tombs: Mapping[tuple[str, int], bytes] = NO_TOMBS) -> None:
-        keys = [self.key("retired"), *(self._tomb(instance, sequence) for instance, sequence in tombs)]
-        self._run(S.RESTORE, keys, [S.digits(version), record, *tombs.values()])
+    def restore_retired(
+        self, record: bytes, version: int, tombstones: Mapping[tuple[str, int], bytes] = NO_TOMBSTONES
+    ) -> None:
+        keys = [self.key("retired"), *(self._tombstone(instance, sequence) for instance, sequence in tombstones)]
+        self._run(redis_scripts.RESTORE, keys, [redis_scripts.digits(version), record, *tombstones.values()])
 
-    def _tomb(self, instance: str, sequence: int) -> bytes:
+    def _tombstone(self, instance: str, sequence: int) -> bytes:
         return self.key("tomb", f"{instance}:{sequence}")
 
     # -- asking ---------------------------------------------------------------------------------------------------
@@ -153,9 +170,9 @@ class RedisStore:
 
     def _check_fence(self, answer: bytes, grant: Grant) -> None:
         if answer == b"lost":
-            raise lease_lost(self._connector.told, grant)
+            raise lease_lost(self._connector.display_name, grant)
         if answer == b"fenced":
-            raise fenced(self._connector.told, grant)
+            raise fenced(self._connector.display_name, grant)
 
     def _many(self, named: Iterable[tuple[str, bytes]]) -> dict[str, bytes]:
         found: dict[str, bytes] = {}
@@ -166,12 +183,12 @@ class RedisStore:
             found.update((name, value) for (name, _), value in zip(some, values, strict=True) if value is not None)
         return found
 
-    def _run(self, script: S.Script, keys: list[bytes], told: list[Any]) -> Any:
+    def _run(self, script: redis_scripts.Script, keys: list[bytes], arguments: list[Any]) -> Any:
         no_script = self._connector.library.exceptions.NoScriptError
         try:
-            return self._ask("EVALSHA", script.sha, len(keys), *keys, *told)
+            return self._ask("EVALSHA", script.sha, len(keys), *keys, *arguments)
         except no_script:
-            return self._call("EVAL", script.text, len(keys), *keys, *told)
+            return self._call("EVAL", script.text, len(keys), *keys, *arguments)
         except self._errors() as error:
             raise self._sync_error(error) from error
 
@@ -182,8 +199,10 @@ class RedisStore:
             raise self._sync_error(error) from error
 
     def _ask(self, *command: Any) -> Any:
-        """Once more when the connection broke, the reply with it: everything we send may be repeated. A time-out is
-        not repeated: whoever waits has waited long enough."""
+        """Send a command; retry once after a broken connection, for every command is idempotent.
+
+        A time-out is not retried: the caller has waited long enough.
+        """
         broken = self._connector.library.exceptions.ConnectionError
         try:
             return self._ask_once(*command)
@@ -191,8 +210,8 @@ class RedisStore:
             return self._ask_once(*command)
 
     def _ask_once(self, *command: Any) -> Any:
-        if self._closed:  # a scrape that waited while we were closed must not open a connection that nobody closes
-            raise SyncError(f"{self._connector.told}: closed")
+        if self._closed:  # a scrape that waited during close() must not open a connection that is never closed
+            raise SyncError(f"{self._connector.display_name}: closed")
         if self._pid != os.getpid():  # forked: the parent's connections are the parent's
             self._client, self._pid = None, os.getpid()
         if self._client is None:
@@ -207,11 +226,11 @@ class RedisStore:
         return (exceptions.ValkeyError, exceptions.ValkeyClusterException, OSError)
 
     def _sync_error(self, error: Exception) -> SyncError:
-        return SyncError(f"{self._connector.told}: {type(error).__name__}: {error}")
+        return SyncError(f"{self._connector.display_name}: {type(error).__name__}: {error}")
 
 
 def _holder(grant: Grant) -> bytes:
-    return b"%s %s" % (S.digits(grant.token), grant.owner.encode())
+    return b"%s %s" % (redis_scripts.digits(grant.token), grant.owner.encode())
 
 
 def _ms(seconds: float) -> int:

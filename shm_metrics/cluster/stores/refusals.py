@@ -1,4 +1,4 @@
-"""What a store says when it refuses a write: the same words, whichever store it is."""
+"""The errors of refused writes, the same for every store."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from shm_metrics.errors import LockLostError
 __all__ = ["fenced", "lease_lost", "newer_is_there"]
 
 
-def lease_lost(told: str, grant: Grant) -> LockLostError:
-    """told: which store, for people."""
-    return LockLostError(f"{told}: the lease of {grant.scope} is no longer {grant.owner}'s")
+def lease_lost(store: str, grant: Grant) -> LockLostError:
+    """Return the error for a lease that is no longer the grant's. store: its name in messages."""
+    return LockLostError(f"{store}: the lease of {grant.scope} is no longer {grant.owner}'s")
 
 
-def fenced(told: str, grant: Grant) -> LockLostError:
-    return LockLostError(f"{told}: {grant.scope} was written under a later grant than {grant.token}")
+def fenced(store: str, grant: Grant) -> LockLostError:
+    return LockLostError(f"{store}: {grant.scope} was written under a later grant than {grant.token}")
 
 
-def newer_is_there(told: str, instance: str, there: int, sequence: int) -> OldSequenceError:
-    return OldSequenceError(f"{told}: instance {instance} has sequence {there} already, {sequence} is older", there)
+def newer_is_there(store: str, instance: str, there: int, sequence: int) -> OldSequenceError:
+    return OldSequenceError(f"{store}: instance {instance} has sequence {there} already, {sequence} is older", there)

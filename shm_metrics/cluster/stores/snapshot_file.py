@@ -1,12 +1,11 @@
-"""The file of the local store: everything that a cache would keep, replaced as a whole.
+"""The file of the local store: everything that a cache would hold, replaced as a whole.
 
     +----------+----------------+-------------+-------------------------------+------------------------+
     | SHMSNAP1 | u32 of header  | header JSON | the values, one after another | crc32 of all before it |
     +----------+----------------+-------------+-------------------------------+------------------------+
 
-Read-modify-write is done under a lock of its own (a byte of <path>.lock): also two incarnations of one segment, the old
-one about to end, then lose nothing of each other. The new content is renamed over the old, so that a reader sees one or
-the other.
+Read-modify-write holds a lock of its own (a byte of <path>.lock), so that two incarnations of one segment, the old one
+about to end, do not overwrite each other's changes. The new content is renamed over the old: a reader sees one of them.
 """
 
 from __future__ import annotations
@@ -50,11 +49,11 @@ class Kept:
 class Content:
     tokens: dict[str, int] = field(default_factory=dict)  # scope -> its last one
     blobs: dict[str, Kept] = field(default_factory=dict)
-    tombs: dict[str, Kept] = field(default_factory=dict)
+    tombstones: dict[str, Kept] = field(default_factory=dict)
     retired: Kept | None = None
 
     def encode(self) -> bytes:
-        kinds = {"blobs": self.blobs, "tombs": self.tombs, "retired": {"": self.retired} if self.retired else {}}
+        kinds = {"blobs": self.blobs, "tombs": self.tombstones, "retired": {"": self.retired} if self.retired else {}}
         header = {
             "tokens": self.tokens,
             **{
@@ -87,7 +86,7 @@ class Content:
 
 
 class SnapshotFile:
-    """path: None keeps it in the memory of this process."""
+    """The file at `path`; None keeps the content in the memory of this process."""
 
     def __init__(self, path: str | None, timeout: float) -> None:
         self.path = path
@@ -96,11 +95,11 @@ class SnapshotFile:
         self._log_once = LogOnce(log)
 
     @property
-    def told(self) -> str:
+    def display_name(self) -> str:
         return self.path or "(private memory)"
 
     def read(self) -> Content:
-        """Empty if there is no file, or a damaged one, which is logged once. Raises SyncError."""
+        """Return the content; empty if the file is missing or damaged, which is logged once. Raise SyncError."""
         data = self._memory
         try:
             if self.path is not None:
@@ -110,13 +109,15 @@ class SnapshotFile:
         except FileNotFoundError:
             return Content()
         except OSError as error:
-            raise SyncError(f"{self.told}: cannot be read: {error.strerror}") from error
+            raise SyncError(f"{self.display_name}: cannot be read: {error.strerror}") from error
         except (ValueError, KeyError, TypeError, struct.error) as error:
-            self._log_once.warning("damage", "%s: %s; what it held is lost, and it is written anew", self.told, error)
+            self._log_once.warning(
+                "damage", "%s: %s; its content is lost, and it will be replaced", self.display_name, error
+            )
             return Content()
 
     def change(self, change: Callable[[Content], Answer]) -> Answer:
-        """Let `change` work on the content, and put the result in place, unless it raises. Raises SyncError."""
+        """Apply `change` to the content and write the result, unless `change` raises. Raise SyncError."""
         if self.path is None:
             content = Content.decode(self._memory)
             answer = change(content)
@@ -127,7 +128,9 @@ class SnapshotFile:
             locks = FileLocks(os.open(f"{self.path}.lock", flags, 0o600))
             try:
                 if not locks.wait_exclusive(_LOCK, self._timeout):
-                    raise SyncError(f"{self.told}: another process has it locked for more than {self._timeout} s")
+                    raise SyncError(
+                        f"{self.display_name}: another process has it locked for more than {self._timeout} s"
+                    )
                 content = self.read()
                 answer = change(content)
                 replace_file(self.path, content.encode())
@@ -136,5 +139,5 @@ class SnapshotFile:
             finally:
                 locks.close()
         except OSError as error:
-            raise SyncError(f"{self.told}: cannot be written: {error.strerror}") from error
+            raise SyncError(f"{self.display_name}: cannot be written: {error.strerror}") from error
         return answer

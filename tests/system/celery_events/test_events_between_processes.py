@@ -95,11 +95,11 @@ def test_a_forked_child_counts_events_in_a_row_of_its_own(make_backend):
     assert backend.counter("task_started_total", status="a").value == 4_001.0
 
 
-def test_a_child_forked_in_the_middle_of_a_census_makes_one_of_its_own(make_backend):
+def test_a_child_forked_in_the_middle_of_reading_the_catalog_makes_a_reader_of_its_own(make_backend):
     backend = make_backend()
     backend.event_rules.add(EventRule("user.seen", [counts("seen_total")], ["user"], max_label_values=2))
     backend.handle_event("user.seen", {"user": "a"})
-    assert backend._events._census._reading.acquire(False), "as if another thread were reading"
+    assert backend._events._cardinality._reading.acquire(False), "as if another thread were reading"
     pid = os.fork()
     if pid == 0:
         done = all(backend.handle_event("user.seen", {"user": user}) for user in "abc")

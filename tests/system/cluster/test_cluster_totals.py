@@ -19,7 +19,7 @@ from shm_metrics.cluster.codec import wire
 from shm_metrics.cluster.merge.fold import fold, forget
 from shm_metrics.cluster.merge.merge import ClusterView, Merger
 from shm_metrics.cluster.model.blob import Blob, Retired
-from shm_metrics.cluster.publish_journal import Sent
+from shm_metrics.cluster.publish_journal import PublishJournal
 from tests.support.blobs import blob, counter, histogram
 
 pytestmark = pytest.mark.slow
@@ -37,7 +37,7 @@ class Cluster(RuleBasedStateMachine):
         self.published: dict[str, dict[str, float]] = {}
         self.sequence = 0
         self.blobs: dict[str, bytes] = {}
-        self.tombs: dict[tuple[str, int], bytes] = {}
+        self.tombstones: dict[tuple[str, int], bytes] = {}
         self.record: bytes | None = None
         self.before: dict[str, float] = {}
         self.merger = Merger()
@@ -78,8 +78,8 @@ class Cluster(RuleBasedStateMachine):
         if instance not in self.blobs:
             return None
         gone, retired = wire.decode(self.blobs[instance]), self._retired()
-        folded = fold(retired, gone, self._tombs(retired).get(instance), float(self.sequence), token=self.sequence)
-        self.tombs[instance, folded.folded[instance].sequence] = self.blobs[instance]
+        folded = fold(retired, gone, self._tombstones(retired).get(instance), float(self.sequence), token=self.sequence)
+        self.tombstones[instance, folded.folded[instance].sequence] = self.blobs[instance]
         return folded, gone
 
     @rule(instance=instances, end=st.sampled_from(["killed before the record", "killed after it", "done"]))
@@ -96,14 +96,14 @@ class Cluster(RuleBasedStateMachine):
     def _retired(self) -> Retired | None:
         return None if self.record is None else wire.decode_retired(self.record)
 
-    def _tombs(self, retired: Retired | None) -> dict[str, Blob]:
+    def _tombstones(self, retired: Retired | None) -> dict[str, Blob]:
         names = () if retired is None else [(each, folded.sequence) for each, folded in retired.folded.items()]
-        return {name[0]: wire.decode(self.tombs[name]) for name in names if name in self.tombs}
+        return {name[0]: wire.decode(self.tombstones[name]) for name in names if name in self.tombstones}
 
     def _view(self) -> ClusterView:
         blobs = [wire.decode(data) for data in self.blobs.values()]
         retired = self._retired()
-        return self.merger.merge(blobs, retired, self._tombs(retired))
+        return self.merger.merge(blobs, retired, self._tombstones(retired))
 
     @invariant()
     def totals_are_exact_and_never_fall(self) -> None:
@@ -131,20 +131,23 @@ class ForgetfulCluster(Cluster):
     """
 
     def begin(self):
-        self.sent: dict[str, Sent] = {}
+        self.journals: dict[str, PublishJournal] = {}
         return super().begin()
 
     begin = initialize(target=Cluster.instances)(begin)
 
     def as_published(self, whole: Blob) -> Blob:
-        own, record = self.sent.setdefault(whole.instance, Sent(None, whole.instance)), self._retired()
-        if own.last is not None and own.may_be_forgotten_by(record) and whole.instance not in self.blobs:
-            own.begin_beyond(own.last)
-        own.remember(whole)
-        own.accepted = whole.sequence
+        journal, record = (
+            self.journals.setdefault(whole.instance, PublishJournal(None, whole.instance)),
+            self._retired(),
+        )
+        if journal.last is not None and journal.may_be_forgotten_by(record) and whole.instance not in self.blobs:
+            journal.set_base(journal.last)
+        journal.remember(whole)
+        journal.accepted = whole.sequence
         if record is not None and whole.instance in record.folded:
-            own.accepted = record.folded[whole.instance].sequence
-        return own.beyond_base(whole)
+            journal.accepted = record.folded[whole.instance].sequence
+        return journal.beyond_base(whole)
 
     def same(self, total: float | None, exact: float | None) -> bool:
         return total == exact or math.isclose(total, exact, rel_tol=1e-9)
@@ -155,7 +158,7 @@ class ForgetfulCluster(Cluster):
         if retired is not None:
             kept = forget(retired, math.inf, living=self.blobs)
             self.record = wire.encode_retired(kept)
-            self.tombs = {key: tomb for key, tomb in self.tombs.items() if key[0] in kept.folded}
+            self.tombstones = {key: tombstone for key, tombstone in self.tombstones.items() if key[0] in kept.folded}
 
 
 TestCluster = Cluster.TestCase

@@ -14,7 +14,7 @@ import pytest
 
 from shm_metrics.cluster.store_factory import open_store
 from shm_metrics.cluster.stores.local_store import LocalStore
-from shm_metrics.cluster.stores.protocol import CLUSTER, Grant, Refused, segment_scope
+from shm_metrics.cluster.stores.protocol import CLUSTER, Grant, LeaseRefused, segment_scope
 from shm_metrics.cluster.stores.snapshot_file import Content, Kept
 from shm_metrics.errors import LockLostError, SyncError
 from shm_metrics.segment.file_locks import FileLocks
@@ -61,7 +61,7 @@ def test_what_was_published_is_there_after_everybody_ended(make_writer, path):
     again = LocalStore(str(path), make_writer().segment)
     assert again.fetch(again.instances()) == {INSTANCE: b"blob"}
     assert again.retired() == b"record"
-    assert again.tombs({OTHER: 1}) == {OTHER: b"tomb"}
+    assert again.tombstones({OTHER: 1}) == {OTHER: b"tomb"}
     assert again.acquire(CLUSTER, "two", TTL).token > fold.token
 
 
@@ -69,7 +69,7 @@ def test_the_lease_goes_with_its_holder(make_writer, path):
     first, second = make_writer(), make_writer()
     one, other = LocalStore(str(path), first.segment), LocalStore(str(path), second.segment)
     grant = one.acquire(SCOPE, "one", TTL)
-    assert other.acquire(SCOPE, "other", TTL) == Refused()
+    assert other.acquire(SCOPE, "other", TTL) == LeaseRefused()
     first.close()
     assert isinstance(other.acquire(SCOPE, "other", TTL), Grant)
     assert not one.renew(grant, TTL)
@@ -116,7 +116,7 @@ def test_one_release_of_two_scopes_keeps_the_other(make_writer, path):
     one, other = LocalStore(str(path), make_writer().segment), LocalStore(str(path), make_writer().segment)
     grants = [one.acquire(scope, "one", TTL) for scope in (SCOPE, CLUSTER)]
     assert one.release(grants[0])
-    assert other.acquire(SCOPE, "other", TTL) == Refused()
+    assert other.acquire(SCOPE, "other", TTL) == LeaseRefused()
     assert one.renew(grants[1], TTL)
     assert one.release(grants[1])
     assert isinstance(other.acquire(SCOPE, "other", TTL), Grant)
@@ -152,7 +152,7 @@ def test_whatever_the_file_holds_comes_back():
         {"cluster": 3}, {INSTANCE: Kept(1, 2, 3.5, b"\0\xff"), OTHER: Kept(2**63, 2**50, 0.0, b"")}, {}, None
     )
     assert Content.decode(content.encode()) == content
-    content.retired, content.tombs = Kept(7, 8, 9.0, b"record"), {"a:1": Kept(1, 0, 1.0, b"tomb")}
+    content.retired, content.tombstones = Kept(7, 8, 9.0, b"record"), {"a:1": Kept(1, 0, 1.0, b"tomb")}
     assert Content.decode(content.encode()) == content
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from shm_metrics import MetricsBackend
-from shm_metrics.cluster import member as member_module
+from shm_metrics.cluster import member
 from shm_metrics.cluster.codec import wire
-from shm_metrics.cluster.publish_journal import Sent
+from shm_metrics.cluster.publish_journal import PublishJournal
 from shm_metrics.cluster.stores.memcached_records import DIRECTORY_SHARDS
 from shm_metrics.cluster.stores.protocol import CLUSTER
 from tests.support.cluster_hosts import Hosts
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 
 
 def lose(host, kind, *names):
-    """What an eviction takes, of this namespace: "blob" or "tomb" by its name, "directory", "retired"."""
+    """What an eviction takes, of this namespace: "blob" or "tombstone" by its name, "directory", "retired"."""
     store = host.agent.store
     if hasattr(store, "_ring"):
         names = [str(n) for n in range(DIRECTORY_SHARDS)] if kind == "directory" else names or [""]
@@ -164,7 +164,7 @@ def test_what_was_read_once_does_not_count_for_ever(hosts):
         assert a.total("orders") == 5
         hosts.time.jump(30)
     assert a.total("orders") is None
-    assert b.agent.member.instance not in dict(a.agent.member._sightings.items())
+    assert b.agent.member.instance not in dict(a.agent.member._liveness.items())
 
 
 def test_a_dead_host_that_the_cache_forgot_is_folded_from_the_leaders_copy(hosts):
@@ -210,7 +210,7 @@ def succeed(hosts, host):
     return heir
 
 
-# -- tombs ------------------------------------------------------------------------------------------------------------
+# -- tombstones ------------------------------------------------------------------------------------------------------
 
 
 def cut_off(hosts, leader, host):
@@ -220,7 +220,7 @@ def cut_off(hosts, leader, host):
     lose(leader, "tomb", f"{host.agent.member.instance}:{folded.sequence}")
 
 
-def test_a_host_whose_tomb_was_lost_while_it_was_away_puts_it_back_by_itself(hosts):
+def test_a_host_whose_tombstone_was_lost_while_it_was_away_puts_it_back_by_itself(hosts):
     a, b = pair(hosts)
     cut_off(hosts, a, b)
     counted(b, 3)
@@ -231,8 +231,8 @@ def test_a_host_whose_tomb_was_lost_while_it_was_away_puts_it_back_by_itself(hos
         assert reader.total("orders") == 8
 
 
-def test_a_host_whose_tomb_is_lost_for_good_counts_from_its_return_on(hosts):
-    """Its leader is another process than the one that published the tomb."""
+def test_a_host_whose_tombstone_is_lost_for_good_counts_from_its_return_on(hosts):
+    """Its leader is another process than the one that published the tombstone."""
     a, b = pair(hosts)
     cut_off(hosts, a, b)
     heir = succeed(hosts, b)
@@ -257,14 +257,14 @@ def test_a_reader_that_meets_a_second_fold_half_way_counts_it_once(hosts):
     counted(b, 3)
     b.step()
     reader = hosts.host()
-    store, asks = reader.agent.store, reader.agent.store.tombs
+    store, asks = reader.agent.store, reader.agent.store.tombstones
 
     def late(wanted):
-        store.tombs = asks
-        look(a, 3, hosts=hosts)  # folds again: the tomb that was about to be read is removed
+        store.tombstones = asks
+        look(a, 3, hosts=hosts)  # folds again: the tombstone that was about to be read is removed
         return asks(wanted)
 
-    store.tombs = late
+    store.tombstones = late
     assert reader.total("orders") == 8
     assert retired(a).version == 2
 
@@ -324,7 +324,7 @@ def test_a_blob_that_cannot_be_read_here_is_never_removed(hosts):
 
 
 def test_thousands_that_end_together_are_folded_some_at_a_time(hosts, monkeypatch):
-    monkeypatch.setattr(member_module, "FOLDED_AT_ONCE", 2)
+    monkeypatch.setattr(member, "FOLDED_AT_ONCE", 2)
     a, *others = (hosts.host() for _ in range(6))
     a.step()
     for host in others:
@@ -413,8 +413,8 @@ def test_a_leader_that_has_just_begun_to_look_forgets_nobody(hosts, days):
     lose(a, "lease", CLUSTER)
     a.die()
     c = days()
-    c.agent.member._record = a.agent.member._record
-    c.agent.member._record._store = c.agent.store
+    c.agent.member._retired_store = a.agent.member._retired_store
+    c.agent.member._retired_store._store = c.agent.store
     look(c, 2, 1.0, hosts=hosts)
     assert b.agent.member.instance in retired(c).folded
     b.step()
@@ -513,9 +513,9 @@ def test_a_file_of_what_was_sent_that_is_damaged_or_of_another_life_is_as_none(h
     before = file.read_bytes()
     for content in (before[:-3], b"", b"SHMSENT1", before.replace(bytes.fromhex(b.agent.member.instance), bytes(16))):
         file.write_bytes(content)
-        assert Sent(str(file), b.agent.member.instance).last is None
+        assert PublishJournal(str(file), b.agent.member.instance).last is None
     file.write_bytes(before)
-    assert Sent(str(file), b.agent.member.instance).last is not None
+    assert PublishJournal(str(file), b.agent.member.instance).last is not None
     b.backend.unlink()
     assert not file.exists()
 

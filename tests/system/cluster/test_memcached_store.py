@@ -14,8 +14,8 @@ from pymemcache.client.hash import HashClient
 from pymemcache.client.retrying import RetryingClient
 
 from shm_metrics.cluster.store_factory import open_store
-from shm_metrics.cluster.stores.memcached_records import DIRECTORY_SHARDS, Head, Lease, Names, shard_of
-from shm_metrics.cluster.stores.protocol import CLUSTER, Grant, Refused, segment_scope
+from shm_metrics.cluster.stores.memcached_records import DIRECTORY_SHARDS, Head, LeaseRecord, Names, shard_of
+from shm_metrics.cluster.stores.protocol import CLUSTER, Grant, LeaseRefused, segment_scope
 from shm_metrics.errors import InvalidMetricError, LockLostError, SyncError
 from tests.support.cache_kinds import INSTANCE, OTHER, SCOPE, TTL, Clock, exercise
 from tests.support.cache_servers import HOST, program
@@ -229,11 +229,11 @@ def test_whoever_watched_a_lease_for_its_term_takes_it_over(memcached, make_stor
     one, other = make_store(memcached.url), make_store(memcached.url, clock=clock)
     old = one.acquire(SCOPE, "one", TTL)
     refused = other.acquire(SCOPE, "other", 5)
-    assert refused == Refused(TTL), "seen for the first time: its term counts from now"
+    assert refused == LeaseRefused(TTL), "seen for the first time: its term counts from now"
     clock.now += 20
-    assert other.acquire(SCOPE, "other", 5) == Refused(10)
+    assert other.acquire(SCOPE, "other", 5) == LeaseRefused(10)
     assert one.renew(old, 8)
-    assert other.acquire(SCOPE, "other", 5) == Refused(8), "renewed: another term"
+    assert other.acquire(SCOPE, "other", 5) == LeaseRefused(8), "renewed: another term"
     clock.now += 8
     new = other.acquire(SCOPE, "other", 5)
     assert isinstance(new, Grant)
@@ -304,8 +304,8 @@ def test_a_fold_that_was_under_way_when_the_next_one_was_granted_is_refused(memc
 def test_who_died_before_it_had_its_token_blocks_nobody_for_longer_than_a_term(memcached, make_store):
     clock = Clock()
     store = make_store(memcached.url, clock=clock)
-    store._ring.add(store.key("lease", SCOPE), Lease(0, 0, TTL, "dead").encode(), 100)
-    assert store.acquire(SCOPE, "one", TTL) == Refused(TTL)
+    store._ring.add(store.key("lease", SCOPE), LeaseRecord(0, 0, TTL, "dead").encode(), 100)
+    assert store.acquire(SCOPE, "one", TTL) == LeaseRefused(TTL)
     clock.now += TTL
     assert isinstance(store.acquire(SCOPE, "one", TTL), Grant)
 
@@ -383,7 +383,7 @@ def test_whatever_reply_of_a_fold_is_lost_it_is_done_once(memcached, make_proxy,
         passed, at = 0, version - 2
         assert fold(version)
         assert store.retired() == b"record %d" % version
-        assert store.tombs({INSTANCE: version}) == {INSTANCE: b"blob"}
+        assert store.tombstones({INSTANCE: version}) == {INSTANCE: b"blob"}
         assert store.instances() == {}
 
 
@@ -551,7 +551,7 @@ def test_the_keys_of_a_server_that_is_down_go_nowhere_else(three, make_store):
     outcomes = set()
     for name in names:
         try:
-            assert isinstance(other.acquire(segment_scope(name), "other", TTL), Refused), "never two holders"
+            assert isinstance(other.acquire(segment_scope(name), "other", TTL), LeaseRefused), "never two holders"
             outcomes.add("refused")
         except SyncError:
             outcomes.add("error")

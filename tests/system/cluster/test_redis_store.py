@@ -271,7 +271,7 @@ def test_blobs_expire_and_the_record_does_not(valkey, namespace):
     store.publish(grant, INSTANCE, b"blob", 1, TTL)
     until(lambda: not store.fetch([INSTANCE]) and not store.instances(), seconds=5)
     assert store.retired() == b"record"
-    assert store.tombs({OTHER: 1}) == {OTHER: b"tomb"}
+    assert store.tombstones({OTHER: 1}) == {OTHER: b"tomb"}
     store.close()
 
 

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from shm_metrics.cluster.stores.protocol import CLUSTER, Grant, OldSequenceError, Refused, segment_scope
+from shm_metrics.cluster.stores.protocol import CLUSTER, Grant, LeaseRefused, OldSequenceError, segment_scope
 from shm_metrics.errors import LockLostError, SyncError
 from tests.support.cache_kinds import INSTANCE, KINDS, OTHER, SCOPE, TTL, Clock, Cluster, opened
 
@@ -60,7 +60,7 @@ def test_of_two_contenders_one_gets_the_lease(cluster):
     grant = granted(one, "one")
     assert (grant.scope, grant.owner) == (SCOPE, "one")
     refused = other.acquire(SCOPE, "other", TTL)
-    assert isinstance(refused, Refused)
+    assert isinstance(refused, LeaseRefused)
     if cluster.kind != "local":
         assert 0 < refused.remaining <= TTL
 
@@ -73,7 +73,7 @@ def test_asking_again_gives_the_same_grant(cluster):
 def test_two_owners_in_one_process_are_two_contenders(cluster):
     store = cluster.open()
     granted(store, "one")
-    assert isinstance(store.acquire(SCOPE, "other", TTL), Refused)
+    assert isinstance(store.acquire(SCOPE, "other", TTL), LeaseRefused)
 
 
 def test_a_released_lease_can_be_had_at_once_with_a_greater_token(cluster):
@@ -119,7 +119,7 @@ def test_a_lease_that_is_renewed_does_not_run_out(cluster):
     grant = granted(one, "one", ttl=SHORT)
     for _ in range(5):
         assert one.renew(grant, TTL)
-        assert isinstance(other.acquire(SCOPE, "other", TTL), Refused)
+        assert isinstance(other.acquire(SCOPE, "other", TTL), LeaseRefused)
         cluster._clock.now += TTL * 0.9
 
 
@@ -128,7 +128,7 @@ def test_a_publish_renews_the_lease(cluster):
     grant = granted(one, "one", ttl=SHORT)
     one.publish(grant, INSTANCE, b"blob", 1, TTL)
     refused = other.acquire(SCOPE, "other", TTL)
-    assert isinstance(refused, Refused)
+    assert isinstance(refused, LeaseRefused)
     if cluster.kind != "local":
         assert refused.remaining > SHORT
 
@@ -138,7 +138,7 @@ def test_scopes_do_not_touch_each_other(cluster):
     granted(one, "one")
     if cluster.kind == "local":
         granted(one, "one", CLUSTER)
-        assert isinstance(other.acquire(CLUSTER, "other", TTL), Refused), "one host has one leader"
+        assert isinstance(other.acquire(CLUSTER, "other", TTL), LeaseRefused), "one host has one leader"
     else:
         granted(other, "other", CLUSTER)
         granted(other, "other", segment_scope(OTHER))
@@ -226,7 +226,7 @@ def test_a_cache_that_holds_nothing_answers_with_nothing(cluster):
     assert store.fetch([INSTANCE]) == {}
     assert store.fetch([]) == {}
     assert store.retired() is None
-    assert store.tombs({INSTANCE: 1}) == {}
+    assert store.tombstones({INSTANCE: 1}) == {}
 
 
 def test_a_grant_alone_publishes_nothing(cluster):
@@ -256,14 +256,14 @@ def published(store, instance, blob, sequence):
     return grant
 
 
-def test_a_fold_replaces_the_record_keeps_the_tomb_and_removes_the_blob(cluster):
+def test_a_fold_replaces_the_record_keeps_the_tombstone_and_removes_the_blob(cluster):
     store = cluster.open()
     published(store, INSTANCE, b"last", 5)
     grant = granted(store, "leader", CLUSTER)
     assert store.commit_fold(grant, 0, b"record 1", 1, {INSTANCE: b"last"}, {INSTANCE: 5})
     assert store.retired() == b"record 1"
-    assert store.tombs({INSTANCE: 5}) == {INSTANCE: b"last"}
-    assert store.tombs({INSTANCE: 4, OTHER: 5}) == {}
+    assert store.tombstones({INSTANCE: 5}) == {INSTANCE: b"last"}
+    assert store.tombstones({INSTANCE: 4, OTHER: 5}) == {}
     assert store.instances() == {}
     assert store.fetch([INSTANCE]) == {}
 
@@ -285,10 +285,10 @@ def test_an_instance_that_comes_back_publishes_again(cluster):
     assert store.commit_fold(grant, 0, b"record", 1, {INSTANCE: b"last"}, {INSTANCE: 5})
     store.publish(publisher, INSTANCE, b"back", 6, TTL)
     assert store.fetch(store.instances()) == {INSTANCE: b"back"}
-    assert store.tombs({INSTANCE: 5}) == {INSTANCE: b"last"}
+    assert store.tombstones({INSTANCE: 5}) == {INSTANCE: b"last"}
     assert store.commit_fold(grant, 1, b"record 2", 2, {INSTANCE: b"back"}, {INSTANCE: 6}, {INSTANCE: 5})
-    assert store.tombs({INSTANCE: 5}) == {}
-    assert store.tombs({INSTANCE: 6}) == {INSTANCE: b"back"}
+    assert store.tombstones({INSTANCE: 5}) == {}
+    assert store.tombstones({INSTANCE: 6}) == {INSTANCE: b"back"}
 
 
 def test_another_version_is_not_replaced(cluster):
@@ -323,12 +323,12 @@ def test_a_fold_under_a_lost_lease_is_refused(cluster):
     assert other.retired() == b"new"
 
 
-def test_a_tomb_of_a_fold_that_lost_does_not_stand_for_the_committed_one(cluster):
+def test_a_tombstone_of_a_fold_that_lost_does_not_stand_for_the_committed_one(cluster):
     store = cluster.open()
     grant = granted(store, "leader", CLUSTER)
     assert store.commit_fold(grant, 0, b"record", 1, {INSTANCE: b"committed"}, {INSTANCE: 5})
     assert not store.commit_fold(grant, 0, b"lost", 2, {INSTANCE: b"stale"}, {INSTANCE: 4})
-    assert store.tombs({INSTANCE: 5}) == {INSTANCE: b"committed"}
+    assert store.tombstones({INSTANCE: 5}) == {INSTANCE: b"committed"}
 
 
 def test_an_entry_without_a_blob_can_be_named_gone(cluster):
@@ -361,7 +361,7 @@ def test_of_commits_at_the_same_time_one_wins(cluster):
         assert stores[0].retired() == b"%d" % (base - version)
 
 
-def test_after_a_flush_the_record_and_its_tombs_are_put_back(cluster):
+def test_after_a_flush_the_record_and_its_tombstones_are_put_back(cluster):
     store = cluster.open()
     grant = granted(store, "leader", CLUSTER)
     assert store.commit_fold(grant, 0, b"record 5", 5, {INSTANCE: b"last"}, {INSTANCE: 9})
@@ -369,7 +369,7 @@ def test_after_a_flush_the_record_and_its_tombs_are_put_back(cluster):
     assert store.retired() is None
     store.restore_retired(b"record 5", 5, {(INSTANCE, 9): b"last"})
     assert store.retired() == b"record 5"
-    assert store.tombs({INSTANCE: 9}) == {INSTANCE: b"last"}
+    assert store.tombstones({INSTANCE: 9}) == {INSTANCE: b"last"}
     store.restore_retired(b"record 4", 4)
     assert store.retired() == b"record 5", "an older one does not replace it"
     store.restore_retired(b"record 7", 7)
@@ -501,7 +501,7 @@ def test_nothing_is_accepted_of_a_holder_after_the_next_one_has_its_grant(kind, 
             store._write = lambda *arguments: (write(*arguments), pause())
         while not enough.is_set():
             grant = store.acquire(SCOPE, f"{n}-{time.monotonic_ns()}", 0.03)
-            if isinstance(grant, Refused):
+            if isinstance(grant, LeaseRefused):
                 time.sleep(0.003)
                 continue
             grants.append((time.monotonic(), grant.token))

@@ -74,27 +74,27 @@ def start(cache, make_backend, segment_name):
 
 
 def everything(store):
-    """Blobs, then the record, then the tombs that it names: see fold.py."""
+    """Blobs, then the record, then the tombstones that it names: see fold.py."""
     blobs = {name: wire.decode(data) for name, data in store.fetch(store.instances()).items()}
     record = store.retired()
     retired = None if record is None else wire.decode_retired(record)
     folded = {} if retired is None else {name: told.sequence for name, told in retired.folded.items()}
     wanted = {name: folded[name] for name in blobs if name in folded}
-    return blobs, retired, {name: wire.decode(data) for name, data in store.tombs(wanted).items()}
+    return blobs, retired, {name: wire.decode(data) for name, data in store.tombstones(wanted).items()}
 
 
 def look(store) -> ClusterView:
-    blobs, retired, tombs = everything(store)
-    return Merger().merge(blobs.values(), retired, tombs)
+    blobs, retired, tombstones = everything(store)
+    return Merger().merge(blobs.values(), retired, tombstones)
 
 
 def retire(store, instance: str) -> bool:
     """Fold the instance; False: it is in the totals."""
     grant = store.acquire(CLUSTER, "folder", TTL)
-    blobs, retired, tombs = everything(store)
+    blobs, retired, tombstones = everything(store)
     if instance not in blobs:
         return False
-    folded = fold(retired, blobs[instance], tombs.get(instance), time.time(), token=grant.token)
+    folded = fold(retired, blobs[instance], tombstones.get(instance), time.time(), token=grant.token)
     if folded is retired:
         return False
     return store.commit_fold(

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shm_metrics.cluster.merge.compensated_sum import add_at
+from shm_metrics.cluster.merge.compensated_sum import add_compensated
 from tests.support.blobs import unhurried
 
 # Bits from 2**-57 to 2**45: what a sum of them needs is less than 105.
@@ -23,7 +23,7 @@ def total(values, low=None) -> tuple[float, float]:
     high, rest, at = np.zeros(1), np.zeros(1), np.array([0])
     with np.errstate(invalid="ignore", over="ignore"):
         for value in values:
-            add_at(high, rest, at, np.array([value]))
+            add_compensated(high, rest, at, np.array([value]))
     return float(high[0]), float(rest[0])
 
 
@@ -44,9 +44,9 @@ def test_a_pair_that_was_summed_before_is_as_good_as_what_it_was_made_of(values,
     cut = data.draw(st.integers(0, len(values)))
     before = total(values[:cut])
     high, low, at = np.zeros(1), np.zeros(1), np.array([0])
-    add_at(high, low, at, np.array([before[0]]), np.array([before[1]]))
+    add_compensated(high, low, at, np.array([before[0]]), np.array([before[1]]))
     for value in values[cut:]:
-        add_at(high, low, at, np.array([value]))
+        add_compensated(high, low, at, np.array([value]))
     assert (high[0], low[0]) == total(values)
 
 

@@ -17,8 +17,8 @@ def kept(retired: Retired) -> Retired:
     return wire.decode_retired(wire.encode_retired(retired))
 
 
-def total(retired: Retired | None, *blobs: Blob, tombs=None) -> float | None:
-    return merge(blobs, retired, tombs or {}).value("jobs")
+def total(retired: Retired | None, *blobs: Blob, tombstones=None) -> float | None:
+    return merge(blobs, retired, tombstones or {}).value("jobs")
 
 
 def jobs(value: float, instance: str = A, sequence: int = 1) -> Blob:
@@ -47,15 +47,15 @@ def test_totals_of_all_that_ever_were_stay():
 
 def test_an_instance_that_comes_back_counts_what_it_counted_since():
     before = jobs(5.0, sequence=1)
-    retired, tombs = kept(fold(None, before, None, 1.0)), {A: before}
+    retired, tombstones = kept(fold(None, before, None, 1.0)), {A: before}
     after = jobs(8.0, sequence=2)
-    assert total(retired, after, tombs=tombs) == 8.0
-    found = merge([after], retired, tombs)
+    assert total(retired, after, tombstones=tombstones) == 8.0
+    found = merge([after], retired, tombstones)
     assert [each.state for each in found.instances] == ["returned"]
     again = kept(fold(retired, after, before, 2.0))
     assert total(again) == 8.0
-    assert total(again, after, tombs={A: after}) == 8.0
-    assert total(again, jobs(9.5, sequence=3), tombs={A: after}) == 9.5
+    assert total(again, after, tombstones={A: after}) == 8.0
+    assert total(again, jobs(9.5, sequence=3), tombstones={A: after}) == 9.5
 
 
 def test_a_blob_from_before_the_fold_is_ignored():
@@ -65,26 +65,26 @@ def test_a_blob_from_before_the_fold_is_ignored():
     assert [each.state for each in found.instances] == ["folded"]
 
 
-def test_without_its_tomb_an_instance_that_came_back_is_not_guessed_at():
+def test_without_its_tombstone_an_instance_that_came_back_is_not_guessed_at():
     before, after = jobs(5.0, sequence=1), jobs(8.0, sequence=2)
     retired = fold(None, before, None, 1.0)
-    for tombs in ({}, {A: jobs(6.0, sequence=9)}):
-        found = merge([after], retired, tombs)
+    for tombstones in ({}, {A: jobs(6.0, sequence=9)}):
+        found = merge([after], retired, tombstones)
         assert found.value("jobs") == 5.0
         assert [each.state for each in found.instances] == ["unknown"]
     anew = fold(retired, after, None, 2.0)
     assert total(anew) == 5.0, "nothing is added"
-    assert total(anew, jobs(10.0, sequence=3), tombs={A: after}) == 7.0, "and from here on it counts again"
+    assert total(anew, jobs(10.0, sequence=3), tombstones={A: after}) == 7.0, "and from here on it counts again"
 
 
 def test_a_fold_that_died_before_the_record_was_written_has_spoiled_nothing():
     first, second = jobs(5.0, sequence=1), jobs(8.0, sequence=2)
     stored, retired = {(A, 1): first}, fold(None, first, None, 1.0)
-    # The next fold writes its tomb, and its leader is killed: the record in force still finds the one it needs.
+    # The next fold writes its tombstone, and its leader is killed: the record in force still finds the one it needs.
     died = fold(retired, second, first, 2.0)
     stored[A, died.folded[A].sequence] = second
-    assert total(retired, second, tombs={A: stored[A, retired.folded[A].sequence]}) == 8.0
-    assert total(died, second, tombs={A: stored[A, died.folded[A].sequence]}) == 8.0
+    assert total(retired, second, tombstones={A: stored[A, retired.folded[A].sequence]}) == 8.0
+    assert total(died, second, tombstones={A: stored[A, died.folded[A].sequence]}) == 8.0
 
 
 def test_histograms_and_sum_gauges_of_one_that_came_back_count_once():

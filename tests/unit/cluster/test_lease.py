@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from shm_metrics.cluster.lease import TRANSITIONS, Lease
-from shm_metrics.cluster.stores.protocol import Grant, Refused
+from shm_metrics.cluster.stores.protocol import Grant, LeaseRefused
 from shm_metrics.errors import LockLostError, SyncError
 
 
@@ -38,7 +38,7 @@ class Cache:
     def acquire(self, scope, owner, ttl):
         self._answers("acquire")
         if self.holder is not None and self.clock() < self.until:
-            return Refused(self.until - self.clock())
+            return LeaseRefused(self.until - self.clock())
         self.tokens += 1
         self.holder, self.until = (owner, self.tokens), self.clock() + ttl
         return Grant(scope, owner, self.tokens)
@@ -194,7 +194,7 @@ def test_who_can_only_watch_looks_often_enough_to_be_there_within_a_second(clock
             if renewals != self.seen:
                 self.seen, self.since = renewals, clock()
             left = self.since + ttl - clock()
-            return Refused(left, watched=True) if left > 0 else Grant(scope, owner, 1)
+            return LeaseRefused(left, watched=True) if left > 0 else Grant(scope, owner, 1)
 
     for ttl, spread in [(15.0, 0.0), (15.0, 1.0), (2.0, 0.5), (60.0, 0.9)]:
         clock.now = 100.0

@@ -13,8 +13,8 @@ from shm_metrics.model.families import SUMMARY, Family, FamilySnapshot, SeriesLa
 from tests.support.blobs import A, B, C, blob, counter, gauge, histogram, info, numbers, pairs, sent, stateset
 
 
-def view(*blobs, retired=None, tombs=None, **more) -> ClusterView:
-    return merge([sent(each) for each in blobs], retired, tombs or {}, **more)
+def view(*blobs, retired=None, tombstones=None, **more) -> ClusterView:
+    return merge([sent(each) for each in blobs], retired, tombstones or {}, **more)
 
 
 def test_a_counter_that_was_published_three_times_counts_once():

@@ -313,12 +313,12 @@ def test_what_was_removed_makes_room_under_the_cap(backend, make_backend):
     assert {dict(pairs)["user"] for pairs in shown(other, "seen")} == {"c", "d", "other"}
 
 
-def test_events_that_the_segment_knows_need_no_census(backend, make_backend):
+def test_events_that_the_segment_knows_read_no_catalog(backend, make_backend):
     payload = {"status": "success", "duration": 1.0}
     assert backend.handle_event("task.completed", payload) is True
     other = make_backend()
     assert other.handle_event("task.completed", payload) is True
-    assert "_census" not in vars(other._events)
+    assert "_cardinality" not in vars(other._events)
 
 
 def test_label_sets_beyond_the_cap_are_other(backend):

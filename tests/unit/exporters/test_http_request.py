@@ -82,7 +82,7 @@ def test_a_success_that_is_cut_off_is_none(answering, answer):
 
 
 def test_a_success_that_does_not_end_is_none(answering):
-    with pytest.raises(ExportError, match="200, but the answer is not whole: 1048576 bytes of it came"):
+    with pytest.raises(ExportError, match="200, but the answer is not whole: 1048576 bytes were received"):
         ask(answering(OK + b"Content-Length: 2000000\r\n\r\n" + b"a" * 2_000_000))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shm_metrics.exporters.flow import BUCKET, COUNT, SUM, Point, Series
+from shm_metrics.exporters.classify import BUCKET, COUNT, SUM, Point, Series
 from shm_metrics.exporters.pushed_totals import growth
 
 KEYS = ["bucket", "count", "sum"]

@@ -15,11 +15,11 @@ from shm_metrics.exposition import (
     FamilyRun,
     RunFamilies,
     filter_families,
+    line_cache,
     render_csv,
     render_openmetrics,
     render_text,
 )
-from shm_metrics.exposition import line_cache as block
 from shm_metrics.exposition.floats import number_lines
 from shm_metrics.model.families import (
     COUNTER,
@@ -49,7 +49,7 @@ def test_a_repeated_scrape_shows_the_new_numbers_for_few_series_and_for_many(dat
     for _ in range(3):
         values = values.copy()
         for place, value in data.draw(st.lists(st.tuples(st.integers(0, n - 1), anything), max_size=5)):
-            values[place] = value + 0.0  # -0.0 and 0.0 are equal, and a small block may show either
+            values[place] = value + 0.0  # -0.0 and 0.0 are equal, and a small line cache may show either
         page = [FamilySnapshot(family, labels, values)]
         assert render_text(page) == peer_text(page)
 
@@ -120,7 +120,7 @@ def test_a_scrape_that_comes_between_two_steps_of_another_changes_neither(monkey
             inner[0] = render_text(pages["inner"])
         return number_lines(values)
 
-    monkeypatch.setattr(block, "number_lines", interrupted)
+    monkeypatch.setattr(line_cache, "number_lines", interrupted)
     assert render_text(pages["outer"]) == peer_text(pages["outer"])
     assert inner == [peer_text(pages["inner"])]
     assert render_text(pages["before"]) == peer_text(pages["before"])

@@ -25,7 +25,7 @@ from prometheus_client import (
 
 import shm_metrics.prometheus
 from shm_metrics import MetricsBackend, MetricsError
-from shm_metrics.prometheus.patching import Replacements
+from shm_metrics.prometheus.patching import Patches
 
 
 @pytest.fixture
@@ -198,10 +198,10 @@ def test_a_function_replaced_in_place_keeps_what_it_was():
     def add(a: int, b: int = 2, *, c: int = 3) -> int:
         return a + b + c
 
-    replacements = Replacements()
-    replacements.function(add, lambda before: lambda *args, **kwargs: 10 * before(*args, **kwargs))
+    patches = Patches()
+    patches.function(add, lambda before: lambda *args, **kwargs: 10 * before(*args, **kwargs))
     assert (add(1), add(1, 1, c=1)) == (60, 30)
-    replacements.restore()
+    patches.restore()
     assert (add(1), add(1, 1, c=1)) == (6, 3)
 
 

@@ -146,7 +146,7 @@ def test_overflows_of_a_worker_without_a_row_are_counted_too(worker, no_thread):
 def test_observations_put_together_slot_by_slot_keep_their_sum_when_they_move(observed):
     """As the drop-in counts them: buckets and sum by themselves, beside others that were observed."""
     cell, place = cells.HistogramCell(), cells.private_row(16)
-    cell.divide(memoryview(array("d", [1.0, 2.0, float("inf")])))
+    cell.set_bounds(memoryview(array("d", [1.0, 2.0, float("inf")])))
     private = cells.private_row(6)
     cell.bind(private, 0)
     for value in observed:
@@ -164,7 +164,7 @@ def test_observations_put_together_slot_by_slot_keep_their_sum_when_they_move(ob
 @pytest.mark.parametrize("values", [(float("inf"),), (float("inf"), 1.0, 2.0), (1e308, 1e308, 1e308)])
 def test_observations_of_infinity_move_with_their_sum(values):
     cell, place = cells.HistogramCell(), cells.private_row(16)
-    cell.divide(memoryview(array("d", [1.0, 2.0, float("inf")])))
+    cell.set_bounds(memoryview(array("d", [1.0, 2.0, float("inf")])))
     cell.bind(cells.private_row(6), 0)
     for value in values:
         cell.observe(value)

@@ -1,4 +1,4 @@
-"""Families series by series, each number with what it means: what a push needs to know, whoever it is for."""
+"""Classify the numbers of families, series by series: totals that only grow, and levels."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any
 from shm_metrics.exposition.samples import MetricLike, base_name
 from shm_metrics.model.families import COUNTER, HISTOGRAM, STATESET, SUMMARY, LabelPairs
 
-__all__ = ["BUCKET", "COUNT", "LEVEL", "SUM", "TOTAL", "Point", "Series", "series_of"]
+__all__ = ["BUCKET", "COUNT", "LEVEL", "SUM", "TOTAL", "Point", "Series", "classify"]
 
 TOTAL, BUCKET, COUNT, SUM, LEVEL = "total", "bucket", "count", "sum", "level"
-"""Totals, buckets and counts only grow; a sum does unless somebody observes less than 0; a level is as it is."""
+"""Totals, buckets and counts only grow; so does a sum without negative observations. A level is absolute."""
 
 _MEANINGS = {
     COUNTER: {"_total": TOTAL, "": TOTAL},
@@ -24,7 +24,7 @@ _KEYS = {HISTOGRAM: "le", "gaugehistogram": "le", SUMMARY: "quantile"}
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """name: of the sample. labels: with `le`, the quantile or the state. key: that label's value, or nothing."""
+    """One sample. labels: with `le`, the quantile or the state. key: the value of that label, or ""."""
 
     name: str
     labels: LabelPairs
@@ -36,19 +36,19 @@ class Point:
 
 @dataclass(slots=True)
 class Series:
-    """labels: without `le`, the quantile or the state. created: Unix seconds at which it began, if that is known."""
+    """The points of one label set. labels: without `le`, the quantile or the state. created: Unix seconds, if known."""
 
     labels: LabelPairs
     created: float | None = None
     points: list[Point] = field(default_factory=list)
 
     def number(self, meaning: str) -> float | None:
-        """The value of the one point with this meaning."""
+        """Return the value of the point with this meaning, or None."""
         return next((point.value for point in self.points if point.meaning == meaning), None)
 
 
-def series_of(metric: MetricLike) -> Iterator[Series]:
-    """The series of a family of samples, in their order."""
+def classify(metric: MetricLike) -> Iterator[Series]:
+    """Yield the series of a family of samples, in order, each number with its meaning."""
     name = base_name(metric.name, metric.type)
     key_label = name if metric.type == STATESET else _KEYS.get(metric.type, "")
     meanings = _MEANINGS.get(metric.type, {})
