@@ -32,7 +32,7 @@ help:
 	@echo 'make torture   long campaigns of killing and flooding; SHM_METRICS_TORTURE_SEED=2 SHM_METRICS_TORTURE_STATES=1000'
 	@echo '               draw other and more of the states that a kill can leave'
 	@echo 'make lint      ruff: lint and format;  make format  puts right what it can'
-	@echo 'make types     mypy, strict'
+	@echo 'make types     mypy, strict; and mypy and pyright on files of good use and of mistakes'
 	@echo 'make bench     us beside the peers; QUICK=1 ends within a minute (ARGS="--json FILE")'
 	@echo 'make wheels    build the wheels, with and without a compiler, and check what is in them'
 	@echo 'make clean     remove whatever the targets made'
@@ -99,8 +99,9 @@ format: $(VENV)/.with-lint
 	@$(PY) -m ruff check --fix .
 	@$(PY) -m ruff format .
 
-types: $(VENV)/.with-lint
+types: $(VENV)/.with-lint $(VENV)/.with-test
 	@$(PY) -m mypy
+	@$(PY) -m pytest -q tests/unit/test_typed_mistakes.py
 
 bench: $(VENV)/.with-bench
 	@$(PY) -m bench.compare $(if $(QUICK),--quick) $(ARGS)

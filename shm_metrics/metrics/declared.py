@@ -1,23 +1,22 @@
 """Declared metrics: Counter, Gauge, Histogram, Summary, Info, Enum, with prometheus_client's constructors and methods.
 
-A metric without labels is a series itself, so that `COUNTER.inc()` is one call into the hot path; one with labels is a
-family that gives out series. Both are instances of the public class.
+A public class has every method of its type. What is made when one is called is a subclass of it, by the table of
+series.py: with labels a family that gives out series, without labels a series itself. A series is an instance of the
+public class too, so that a method replaced on the class is replaced for all of them.
 """
 
 from __future__ import annotations
 
+import inspect
 import sys
-import weakref
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import cache
-from typing import TYPE_CHECKING, Any
+import time
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, SupportsFloat, TypeVar, overload
 
-from shm_metrics.errors import InvalidMetricError
-from shm_metrics.metrics import series as S
-from shm_metrics.metrics.context_managers import LabelledTimer
+from shm_metrics.errors import InvalidMetricError, short_repr
+from shm_metrics.metrics.context_managers import ExceptionCounter, InProgress, Timer
 from shm_metrics.metrics.default_backend import follow_default, get_backend
-from shm_metrics.metrics.engine import Engine
-from shm_metrics.metrics.family_handle import FamilyHandle
 from shm_metrics.model.buckets import DEFAULT_BUCKETS
 from shm_metrics.model.declarations import define
 from shm_metrics.model.families import (
@@ -27,38 +26,58 @@ from shm_metrics.model.families import (
     INFO,
     STATESET,
     SUMMARY,
+    Exemplar,
     Family,
     LabelPairs,
     SampleFamily,
 )
 from shm_metrics.model.gauge_modes import DEFAULT_MODE
-from shm_metrics.model.labels import check_label_names, label_text
-from shm_metrics.native.implementation import COMPILED, cells, lookup
+from shm_metrics.model.labels import check_label_names, label_pairs
+from shm_metrics.native.implementation import cells, lookup
+from shm_metrics.segment.exemplar_records import exemplar_text
 
 if TYPE_CHECKING:
+    from typing_extensions import Self
+
     from shm_metrics.exposition.samples import MetricLike
-    from shm_metrics.metrics.series import (
-        CounterSeries,
-        EnumSeries,
-        GaugeSeries,
-        HistogramSeries,
-        InfoSeries,
-        SummarySeries,
-    )
-else:
-    # A public class has the methods of its series by what it makes; the type checker learns of them by this.
-    CounterSeries = EnumSeries = GaugeSeries = HistogramSeries = InfoSeries = SummarySeries = object
+    from shm_metrics.metrics.engine import Engine
+    from shm_metrics.metrics.family_handle import FamilyHandle
+    from shm_metrics.model.gauge_modes import ModeName
+    from shm_metrics.native._cells_cy import HistogramTimer
 
 __all__ = ["Counter", "Enum", "Gauge", "Histogram", "Info", "Metric", "Summary"]
 
-# No instance dict: with one, CPython finds a method of an extension type by the long way (15 ns on 3.13).
 _NONE: tuple[str, ...] = ()
-_DECLARED = ("_family", "_labelnames", "_order")
-_FAMILY = ("__weakref__", "_handle", *_DECLARED) if COMPILED else _DECLARED
+
+S_co = TypeVar("S_co", covariant=True)
+
+
+class LabelCollection(Protocol):
+    """Any collection of label names but a text: `in` takes any object, which that of `str` does not."""
+
+    def __iter__(self) -> Iterator[str]: ...
+    def __contains__(self, value: object, /) -> bool: ...
+
+
+class Labels(Protocol[S_co]):
+    """The type of `labels`: the series with these label values, given by position or by name, and not both ways."""
+
+    @overload
+    def __call__(self, labelvalue: object, /, *labelvalues: object) -> S_co: ...
+    @overload
+    def __call__(self, **labelkwargs: object) -> S_co: ...
+
+
+class _ConstructorSignature:
+    """What inspect.signature() and help() show of a class: the arguments of `__init__`, since `__new__` takes any."""
+
+    def __get__(self, instance: object, owner: Any) -> inspect.Signature:
+        found = inspect.signature(owner.__init__)
+        return found.replace(parameters=list(found.parameters.values())[1:], return_annotation=found.empty)
 
 
 class Metric:
-    """Base of the declared metrics.
+    """Base of the declared metrics and of their series.
 
     name, documentation, labelnames, namespace, subsystem, unit: as prometheus_client has them.
     registry: the MetricsBackend to count in, the default one if left out; or a prometheus_client registry, with which
@@ -67,44 +86,56 @@ class Metric:
     Raises InvalidMetricError; MetricConflictError when the name is declared with another definition in this process.
     """
 
+    # No instance dict: with one, CPython takes 15 ns more to find a method of an extension type (on 3.13).
     __slots__ = _NONE
+    __signature__ = _ConstructorSignature()
     _type = ""
-    _public: type  # whose constructor makes it
     _handle: FamilyHandle
+    _pairs: LabelPairs
+    _family: Family
+    _labelnames: tuple[str, ...]
 
-    def __new__(
-        cls, name: str = "", documentation: str = "", labelnames: Iterable[str] = (), *_: Any, **options: Any
-    ) -> Any:
-        if labelnames:
-            base, implementation = lookup.Children, _LABELLED[cls._type]
-        else:
-            mode = str(options.get("multiprocess_mode", DEFAULT_MODE)) if cls._type == GAUGE else ""
-            base, implementation = _PLAIN[cls._type].get(mode) or _PLAIN[cls._type][DEFAULT_MODE]
-        theirs: type = cls
-        return base.__new__(implementation if theirs in _PUBLIC else _subclass(theirs, implementation))
+    def __new__(cls, *args: Any, **options: Any) -> Self:
+        from shm_metrics.metrics.series import allocate  # its classes derive from those here
+
+        made: Self = allocate(cls, *args, **options)
+        return made
 
     def __init__(
         self,
         name: str,
         documentation: str = "",
-        labelnames: Iterable[str] = (),
+        labelnames: LabelCollection | Iterator[str] = (),
         namespace: str = "",
         subsystem: str = "",
         unit: str = "",
         registry: Any = None,
+    ) -> None:
+        self._declare(name, documentation, labelnames, namespace, subsystem, unit, registry)
+
+    def _declare(
+        self,
+        name: str,
+        documentation: str,
+        labelnames: Iterable[str],
+        namespace: str,
+        subsystem: str,
+        unit: str,
+        registry: Any,
         **options: Any,
     ) -> None:
+        from shm_metrics.metrics.engine import Engine
+        from shm_metrics.metrics.series import declared_class
+
         family = define(self._type, name, documentation, namespace=namespace, subsystem=subsystem, unit=unit, **options)
         names = check_label_names(labelnames, self._type, family.name)
-        mode = family.mode if self._type == GAUGE else ""
-        if not isinstance(self, _LABELLED[self._type] if names else _PLAIN[self._type][mode][1]):
+        if not isinstance(self, declared_class(self._type, family.mode, bool(names))):
             raise InvalidMetricError(
                 f"{family.name}: {type(self).__name__} says labelnames or multiprocess_mode in its __init__ only; "
                 "they decide what is made, so say them in its __new__ as well"
             )
-        self._family: Family = family
-        self._labelnames: tuple[str, ...] = names
-        self._order = sorted(range(len(names)), key=names.__getitem__)
+        self._family = family
+        self._labelnames = names
         backend = registry if isinstance(registry, Engine) else None
         theirs = registry if backend is None else None
         if theirs is not None:
@@ -129,10 +160,11 @@ class Metric:
 
     @property
     def documentation(self) -> str:
+        """What the metric counts, in words."""
         return self._family.documentation
 
     def collect(self) -> list[MetricLike]:
-        """The family as one scan finds it, over all workers; in the form that a prometheus_client registry takes.
+        """Return the family as one scan finds it, over all workers, in the form that prometheus_client registries take.
 
         With `_created` samples where prometheus_client is loaded, unless its disable_created_metrics() was called.
         """
@@ -146,11 +178,14 @@ class Metric:
         return self.describe() if found is None else [as_samples(found, created=_created_wanted())]
 
     def describe(self) -> list[MetricLike]:
-        """The family without its series."""
+        """Return the family without its series."""
         family = self._family
         return [SampleFamily(family.name, family.documentation, family.type, [], family.unit)]
 
-    def remove(self, *labelvalues: object) -> None:
+    if not TYPE_CHECKING:  # each public class has the type of its own
+        labels = lookup.labels_method
+
+    def remove(self, labelvalue: object, /, *labelvalues: object) -> None:
         """Hide the series with these label values, in every process, from the next scrape on."""
         raise NotImplementedError
 
@@ -163,7 +198,11 @@ class Metric:
         raise NotImplementedError
 
     def __repr__(self) -> str:
-        return f"<{self._type} {self._family.name}>"
+        try:
+            text = self._family.name
+        except AttributeError:  # not yet, or refused
+            return f"<{type(self).__name__}>"
+        return f"<{type(self).__name__} {text}>"
 
     def __reduce__(self) -> Any:
         from shm_metrics.metrics.pickling import sent
@@ -177,149 +216,91 @@ def _created_wanted() -> bool:
     return bool(getattr(theirs, "_use_created", False))
 
 
-class _Plain(Metric):
-    """A metric without labels: a series under its own name."""
+class MetricWithExemplars(Metric):
+    """What counters and histograms have in common. An update with an exemplar goes the long way."""
 
     __slots__ = _NONE
 
-    def attach(self, backend: Engine, *, move: bool = False) -> None:
-        self.start(backend.families.handle(self._family, (), False), (), move=move)  # type: ignore[attr-defined]
+    def keep_exemplar(
+        self, labels: Mapping[str, str], value: float, timestamp: float | None = None, bucket: int | None = None
+    ) -> bool:
+        """Keep an exemplar without counting: the newest one of a counter or bucket is shown, of whichever worker.
 
-    def remove(self, *labelvalues: object) -> None:
-        raise InvalidMetricError(
-            f"{self._family.name}: remove() on a metric without labels: there is only the one series"
-        )
-
-    def remove_by_labels(self, labels: Mapping[str, object]) -> None:
-        self.remove()
-
-    def clear(self) -> None:
-        """Nothing happens: there are no labels to clear. It is there for code that clears whatever it finds."""
-
-
-class _Labelled(lookup.Children, Metric):
-    """A metric with labels: `labels()` gives its series."""
-
-    __slots__ = _FAMILY
-
-    labels = lookup.labels_method
-    __reduce__ = Metric.__reduce__  # not that of Children
-
-    def attach(self, backend: Engine, *, move: bool = False) -> None:
-        handle = backend.families.handle(self._family, self._labelnames, bool(self._labelnames))
-        known = self._leave(move) if hasattr(self, "_handle") else {}
-        self._handle = handle
-        self.name_labels(self._labelnames)
-        for values, child in known.items():
-            child.start(self._handle, child._pairs, move=move)
-            self._handle.series.setdefault(child._pairs, child)
-            self.known_children()[values] = child
-
-    def _leave(self, move: bool) -> dict[tuple[str, ...], Any]:
-        """Forget the children; those that go along: if nothing is moved, only what somebody else holds.
-
-        The others would begin in the next backend with a zero that nobody there asked for.
+        value: what was counted or observed. timestamp: Unix seconds, now if left out. bucket: of a histogram, from 0;
+        the one that `value` falls into if left out. False when it is left out: this worker has no row, or there is no
+        memory for it. Raises InvalidMetricError.
         """
-        children = dict(self.known_children())
-        self.name_labels(self._labelnames)
-        self._handle.release(child._pairs for child in children.values())
-        if move:
-            return children
-        functions = self._handle.backend.functions
-        kept = {values: child for values, child in children.items() if child in functions}
-        watched = {values: weakref.ref(child) for values, child in children.items()}
-        del children  # the last reference to what nobody else holds
-        for values, reference in watched.items():
-            child = reference()
-            if child is not None:
-                kept[values] = child
-        return kept
+        text = exemplar_text(labels, self._handle.family.name)
+        return self._keep(text, float(value), time.time() if timestamp is None else float(timestamp), bucket)
 
-    def make_child(self, labelvalues: tuple[object, ...], labelkwargs: Mapping[str, object]) -> Any:
-        """What labels() does when the series is not cached."""
-        values = self._values(labelvalues, labelkwargs)
-        child = self.known_children().get(values)
-        if child is None:
-            child = self._handle.child(self._pairs_of(values))
-            if not child.overflowed:
-                self.known_children()[values] = child
-        return child
+    def exemplar(self, bucket: int | None = None) -> Exemplar | None:
+        """Return the newest exemplar that any worker kept, or None. bucket: of this one of a histogram alone."""
+        if bucket is None:
+            positions = self._positions()
+        else:
+            position = self._position(0.0, bucket)
+            positions = range(position, position + 1)
+        return self._handle.exemplar(self._pairs, positions)
 
-    def _values(self, labelvalues: Sequence[object], labelkwargs: Mapping[str, object]) -> tuple[str, ...]:
-        names, name = self._labelnames, self._family.name
-        if labelvalues and labelkwargs:
-            raise InvalidMetricError(f"{name}: labels() got values by position and by name; use one of the two")
-        if labelkwargs:
-            if set(labelkwargs) != set(names):
-                raise InvalidMetricError(f"{name}: labels {sorted(labelkwargs)}: it is declared with {list(names)}")
-            return tuple(label_text(labelkwargs[label], label) for label in names)
-        if len(labelvalues) != len(names):
-            raise InvalidMetricError(f"{name}: {len(labelvalues)} label values: it is declared with {list(names)}")
-        return tuple([label_text(value, label) for label, value in zip(names, labelvalues, strict=True)])
+    def _keep(self, text: bytes, value: float, timestamp: float, bucket: int | None = None) -> bool:
+        position = self._position(value, bucket)
+        return self._handle.writer.keep_exemplar(self, position, text, value, timestamp)
 
-    def _pairs_of(self, values: tuple[str, ...]) -> LabelPairs:
-        names = self._labelnames
-        return tuple([(names[position], values[position]) for position in self._order])
+    def _position(self, value: float, bucket: int | None) -> int:
+        """Where the bucket, or the counter's value, is among the slots of the series."""
+        raise NotImplementedError
 
-    def remove(self, *labelvalues: object) -> None:
-        """Hide the series with these label values, in every process, from the next scrape on."""
-        values = self._values(labelvalues, {})
-        self._handle.remove(self._pairs_of(values))
-        self._forget()
-
-    def remove_by_labels(self, labels: Mapping[str, object]) -> None:
-        """Hide every series that has all of these labels; none of them when there are no labels given."""
-        if not labels:
-            return
-        unknown = set(labels) - set(self._labelnames)
-        if unknown:
-            raise InvalidMetricError(
-                f"{self._family.name}: labels {sorted(unknown)}: it is declared with {list(self._labelnames)}"
-            )
-        self._handle.remove_matching({label: label_text(value, label) for label, value in labels.items()})
-        self._forget()
-
-    def clear(self) -> None:
-        """Hide all series, in every process, from the next scrape on."""
-        self._handle.clear()
-        self._forget()
-
-    def _forget(self) -> None:
-        left = {
-            values: child
-            for values, child in dict(self.known_children()).items()
-            if child._pairs in self._handle.series
-        }
-        self.name_labels(self._labelnames)
-        self.known_children().update(left)
-
-    def without_labels(self, *_: object, **__: object) -> Any:
-        raise InvalidMetricError(
-            f"{self._family.name}: missing label values; it has the labels {list(self._labelnames)}, say which series: "
-            f".labels({', '.join(label + '=...' for label in self._labelnames)})"
-        )
+    def _positions(self) -> range:
+        """Where all are that may have one."""
+        raise NotImplementedError
 
 
-def _labelled_time(update: str) -> Callable[[Any], LabelledTimer]:
-    """time() of a metric with labels, whose series get the seconds by their method `update`."""
-
-    def time(self: _Labelled) -> LabelledTimer:
-        """A context manager; `labels(...)` of what it gives says which series gets the seconds that the block took."""
-        return LabelledTimer(
-            lambda *values, **names: getattr(self.labels(*values, **names), update), self.without_labels
-        )
-
-    return time
-
-
-class Counter(Metric, CounterSeries):
+class Counter(MetricWithExemplars):
     """A total that only grows, over all workers, dead and alive."""
 
     __slots__ = _NONE
     _type = COUNTER
 
+    if TYPE_CHECKING:
+        labels: Labels[Counter]
 
-class Gauge(Metric, GaugeSeries):
+        def inc(self, amount: SupportsFloat = 1.0, exemplar: Mapping[str, str] | None = None) -> None:
+            """Add `amount`, finite and at least 0. exemplar: labels that say which event this was."""
+
+        def increment(self, amount: SupportsFloat = 1.0, exemplar: Mapping[str, str] | None = None) -> None:
+            """Call inc()."""
+
+    else:
+        inc = cells.CounterCell.inc
+        increment = cells.CounterCell.increment
+
+    def reset(self) -> None:
+        """Count from 0 again, in all processes, with a new time of creation."""
+        handle, pairs, cell = self._handle, self._pairs, _as_cell(self)
+        handle.reset(pairs)
+        if cell.place()[0] is not handle.writer.row:
+            cell.forget()  # memory of its own, where nothing else follows the reset
+        cell.start(handle, pairs)
+
+    def count_exceptions(
+        self, exception: type[BaseException] | tuple[type[BaseException], ...] = Exception
+    ) -> ExceptionCounter:
+        """Return a context manager and decorator that counts the exceptions raised in a block or call."""
+        return ExceptionCounter(self, exception)
+
+    @property
+    def value(self) -> float:
+        """The total over all workers, dead and alive."""
+        return self._handle.total(self._pairs)
+
+    def _position(self, value: float, bucket: int | None) -> int:
+        return 0
+
+    def _positions(self) -> range:
+        return range(1)
+
+
+class Gauge(Metric):
     """A value that goes up and down. multiprocess_mode: see gauge_modes; `shared` is one value for all workers."""
 
     __slots__ = _NONE
@@ -329,20 +310,73 @@ class Gauge(Metric, GaugeSeries):
         self,
         name: str,
         documentation: str = "",
-        labelnames: Iterable[str] = (),
+        labelnames: LabelCollection | Iterator[str] = (),
         namespace: str = "",
         subsystem: str = "",
         unit: str = "",
         registry: Any = None,
         *,
-        multiprocess_mode: str = DEFAULT_MODE,
+        multiprocess_mode: ModeName = DEFAULT_MODE,
     ) -> None:
-        super().__init__(
+        self._declare(
             name, documentation, labelnames, namespace, subsystem, unit, registry, multiprocess_mode=multiprocess_mode
         )
 
+    if TYPE_CHECKING:
+        labels: Labels[Gauge]
 
-class Histogram(Metric, HistogramSeries):
+        def set(self, value: SupportsFloat) -> None:
+            """Set the value: any float."""
+
+        def inc(self, amount: SupportsFloat = 1.0) -> None:
+            """Add to the value: any float."""
+
+        def dec(self, amount: SupportsFloat = 1.0) -> None:
+            """Subtract from the value: any float."""
+
+        def increment(self, amount: SupportsFloat = 1.0) -> None:
+            """Call inc()."""
+
+        def decrement(self, amount: SupportsFloat = 1.0) -> None:
+            """Call dec()."""
+
+    else:
+        set = cells.MovingCell.set
+        inc = cells.MovingCell.inc
+        dec = cells.MovingCell.dec
+        increment = cells.MovingCell.increment
+        decrement = cells.MovingCell.decrement
+
+    def set_to_current_time(self) -> None:
+        """Set to the Unix time in seconds."""
+        self.set(time.time())
+
+    def track_inprogress(self) -> InProgress:
+        """Return a context manager and decorator: the gauge is one higher while a block or call runs.
+
+        With mode livesum, a worker that dies in the middle takes its own away; with others it stays counted.
+        """
+        return InProgress(self)
+
+    def time(self) -> Timer:
+        """Return a context manager and decorator that sets the gauge to the seconds a block or call took."""
+        return Timer(self.set)
+
+    def set_function(self, function: Callable[[], float]) -> None:
+        """Set the gauge to `function()` at each scrape that this process answers, and in each one forked from it."""
+        if not callable(function):
+            raise InvalidMetricError(
+                f"{_as_cell(self).display_name()}: set_function({short_repr(function)}): give a callable"
+            )
+        self._handle.backend.functions[self] = function
+
+    @property
+    def value(self) -> float:
+        """The value over all workers, by the gauge's mode; the sum for the modes `all` and `liveall`."""
+        return self._handle.total(self._pairs)
+
+
+class Histogram(MetricWithExemplars):
     """Observations counted into buckets, and their sum. buckets: upper bounds; prometheus_client's by default."""
 
     __slots__ = _NONE
@@ -353,7 +387,7 @@ class Histogram(Metric, HistogramSeries):
         self,
         name: str,
         documentation: str = "",
-        labelnames: Iterable[str] = (),
+        labelnames: LabelCollection | Iterator[str] = (),
         namespace: str = "",
         subsystem: str = "",
         unit: str = "",
@@ -361,24 +395,102 @@ class Histogram(Metric, HistogramSeries):
         *,
         buckets: Iterable[float] | None = DEFAULT_BUCKETS,
     ) -> None:
-        super().__init__(name, documentation, labelnames, namespace, subsystem, unit, registry, buckets=buckets)
+        self._declare(name, documentation, labelnames, namespace, subsystem, unit, registry, buckets=buckets)
+
+    if TYPE_CHECKING:
+        labels: Labels[Histogram]
+
+        def observe(self, amount: SupportsFloat, exemplar: Mapping[str, str] | None = None) -> None:
+            """Count one observation: any float but NaN. exemplar: labels that say which event this was."""
+
+        def time(self) -> HistogramTimer:
+            """Return a context manager and decorator that observes the seconds a block or a call takes."""
+
+    else:
+        observe = cells.HistogramCell.observe
+        time = cells.HistogramCell.time
+
+    @property
+    def count(self) -> float:
+        """Observations of all workers, dead and alive."""
+        return float(self._handle.columns(self._pairs)[:-1].sum())
+
+    @property
+    def sum(self) -> float:
+        """Sum of all observed values of all workers, dead and alive."""
+        return float(self._handle.columns(self._pairs)[-1])
+
+    def _position(self, value: float, bucket: int | None) -> int:
+        bounds = self._handle.family.bounds
+        if bucket is None:
+            bucket = bisect_left(bounds, value) if value == value else len(bounds) - 1
+        if not 0 <= bucket < len(bounds):
+            raise InvalidMetricError(
+                f"{self._handle.family.name}: bucket {bucket}: it has the buckets 0 to {len(bounds) - 1}"
+            )
+        return 1 + bucket
+
+    def _positions(self) -> range:
+        return range(1, 1 + len(self._handle.family.bounds))
 
 
-class Summary(Metric, SummarySeries):
+class Summary(Metric):
     """The number of observations and their sum."""
 
     __slots__ = _NONE
     _type = SUMMARY
 
+    if TYPE_CHECKING:
+        labels: Labels[Summary]
 
-class Info(Metric, InfoSeries):
+        def observe(self, amount: SupportsFloat) -> None:
+            """Count one observation: any float but NaN."""
+
+        def time(self) -> HistogramTimer:
+            """Return a context manager and decorator that observes the seconds a block or a call takes."""
+
+    else:
+        observe = cells.HistogramCell.observe
+        time = cells.HistogramCell.time
+
+    @property
+    def count(self) -> float:
+        """Observations of all workers, dead and alive."""
+        return float(self._handle.columns(self._pairs)[:-1].sum())
+
+    @property
+    def sum(self) -> float:
+        """Sum of all observed values of all workers, dead and alive."""
+        return float(self._handle.columns(self._pairs)[-1])
+
+
+class Info(Metric):
     """Text about the application, as labels of a series that is always 1."""
 
     __slots__ = _NONE
     _type = INFO
 
+    if TYPE_CHECKING:
+        labels: Labels[Info]
 
-class Enum(Metric, EnumSeries):
+        def _set_labels(self, payload: LabelPairs) -> None: ...
+
+    def info(self, val: Mapping[str, str]) -> None:
+        """Say these labels of it; what was said before, by any worker, is replaced. Raises InvalidMetricError."""
+        name = self._handle.family.name
+        if not isinstance(val, Mapping):
+            raise InvalidMetricError(f"{name}: info {val!r}: give a mapping of label names to text")
+        check_label_names(list(val), "info", name)
+        taken = {label for label, _ in self._pairs} & set(val)
+        if taken:
+            raise InvalidMetricError(f"{name}: info {sorted(taken)}: these are labels of the metric itself")
+        for label, value in val.items():
+            if value is None:
+                raise InvalidMetricError(f"{name}: info {label!r} is None; give text")
+        self._set_labels(label_pairs(val))
+
+
+class Enum(Metric):
     """Which of `states` something is in, for all workers."""
 
     __slots__ = _NONE
@@ -388,7 +500,7 @@ class Enum(Metric, EnumSeries):
         self,
         name: str,
         documentation: str = "",
-        labelnames: Iterable[str] = (),
+        labelnames: LabelCollection | Iterator[str] = (),
         namespace: str = "",
         subsystem: str = "",
         unit: str = "",
@@ -396,109 +508,30 @@ class Enum(Metric, EnumSeries):
         *,
         states: Sequence[str] = (),
     ) -> None:
-        super().__init__(name, documentation, labelnames, namespace, subsystem, unit, registry, states=states)
+        self._declare(name, documentation, labelnames, namespace, subsystem, unit, registry, states=states)
+
+    if TYPE_CHECKING:
+        labels: Labels[Enum]
+
+    def state(self, state: str) -> None:
+        """Be in this state, for all workers. Raises InvalidMetricError."""
+        states: Sequence[str] = self._handle.family.states
+        cell = _as_cell(self)
+        try:
+            index = states.index(state)
+        except ValueError:
+            raise InvalidMetricError(
+                f"{cell.display_name()}: state {short_repr(state)}: it is one of {', '.join(states)}"
+            ) from None
+        cell.set(float(index))
+
+    @property
+    def value(self) -> str:
+        """The state that was set last, by whichever worker."""
+        index = self._handle.total(self._pairs)
+        return self._handle.family.states[int(index)]
 
 
-# -- what the public classes make --------------------------------------------------------------------------------------
-
-
-class _PlainCounter(S.CounterSeries, _Plain, Counter):  # type: ignore[misc]
-    __slots__ = _DECLARED
-
-
-class _PlainSharedGauge(S.SharedGaugeSeries, _Plain, Gauge):
-    __slots__ = _DECLARED
-
-
-class _PlainGauge(S.GaugeSeries, _Plain, Gauge):  # type: ignore[misc]
-    __slots__ = _DECLARED
-
-
-class _PlainNewestGauge(S.NewestGaugeSeries, _Plain, Gauge):
-    __slots__ = _DECLARED
-
-
-class _PlainHistogram(S.HistogramSeries, _Plain, Histogram):  # type: ignore[misc]
-    __slots__ = _DECLARED
-
-
-class _PlainSummary(S.SummarySeries, _Plain, Summary):  # type: ignore[misc]
-    __slots__ = _DECLARED
-
-
-class _PlainInfo(S.InfoSeries, _Plain, Info):  # type: ignore[misc]
-    __slots__ = _DECLARED
-
-
-class _PlainEnum(S.EnumSeries, _Plain, Enum):  # type: ignore[misc]
-    __slots__ = _DECLARED
-
-
-class _LabelledCounter(_Labelled, Counter):
-    __slots__ = _NONE
-    inc = increment = count_exceptions = reset = _Labelled.without_labels
-    keep_exemplar = exemplar = _Labelled.without_labels
-
-
-class _LabelledGauge(_Labelled, Gauge):
-    __slots__ = _NONE
-    set = inc = dec = increment = decrement = set_to_current_time = _Labelled.without_labels
-    track_inprogress = set_function = _Labelled.without_labels
-    time = _labelled_time("set")
-
-
-class _LabelledHistogram(_Labelled, Histogram):
-    __slots__ = _NONE
-    observe = keep_exemplar = exemplar = _Labelled.without_labels
-    time = _labelled_time("observe")  # type: ignore[assignment]
-
-
-class _LabelledSummary(_Labelled, Summary):
-    __slots__ = _NONE
-    observe = _Labelled.without_labels
-    time = _labelled_time("observe")  # type: ignore[assignment]
-
-
-class _LabelledInfo(_Labelled, Info):
-    __slots__ = _NONE
-    info = _Labelled.without_labels
-
-
-class _LabelledEnum(_Labelled, Enum):
-    __slots__ = _NONE
-    state = _Labelled.without_labels
-
-
-_PUBLIC: tuple[type[Metric], ...] = (Counter, Gauge, Histogram, Summary, Info, Enum)
-for _each in _PUBLIC:
-    _each._public = _each
-
-_PLAIN_GAUGES: dict[Any, tuple[Any, Any]] = {
-    S.SharedGaugeSeries: (cells.SharedGaugeCell, _PlainSharedGauge),
-    S.GaugeSeries: (cells.GaugeCell, _PlainGauge),
-    S.NewestGaugeSeries: (cells.GaugeCell, _PlainNewestGauge),
-}
-
-# type -> gauge mode, or "" -> (the C base that allocates it, the class)
-_PLAIN: dict[str, dict[str, tuple[Any, Any]]] = {
-    COUNTER: {"": (cells.CounterCell, _PlainCounter)},
-    GAUGE: {mode: _PLAIN_GAUGES[series] for mode, series in S.GAUGE_CLASSES.items()},
-    HISTOGRAM: {"": (cells.HistogramCell, _PlainHistogram)},
-    SUMMARY: {"": (cells.HistogramCell, _PlainSummary)},
-    INFO: {"": (object, _PlainInfo)},
-    STATESET: {"": (cells.GaugeCell, _PlainEnum)},
-}
-_LABELLED: dict[str, Any] = {
-    COUNTER: _LabelledCounter,
-    GAUGE: _LabelledGauge,
-    HISTOGRAM: _LabelledHistogram,
-    SUMMARY: _LabelledSummary,
-    INFO: _LabelledInfo,
-    STATESET: _LabelledEnum,
-}
-
-
-@cache
-def _subclass(cls: type, implementation: type) -> type:
-    """What a user's subclass of a public class makes."""
-    return type(cls.__name__, (cls, implementation), {"__module__": cls.__module__, "_public": cls})
+def _as_cell(series: Metric) -> Any:
+    """`series` with the methods of the cell that it is."""
+    return series

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from shm_metrics.errors import SegmentError
-from shm_metrics.metrics import series as S
 from shm_metrics.metrics.family_handle import FamilyHandle
 from shm_metrics.metrics.registry import Registry
 from shm_metrics.model.declarations import define
@@ -22,6 +21,8 @@ from shm_metrics.segment.segment import Segment
 from shm_metrics.writer.writer import Writer
 
 if TYPE_CHECKING:
+    from shm_metrics.metrics.declared import Counter, Gauge, Histogram, Summary
+    from shm_metrics.model.gauge_modes import ModeName
     from shm_metrics.model.snapshot import Snapshot
     from shm_metrics.scrape.scraper import Scraper
 
@@ -40,12 +41,18 @@ class Engine(lookup.Getters):
 
     if TYPE_CHECKING:
 
-        def counter(self, name: str, documentation: str = "", *, unit: str = "", **labels: object) -> S.CounterSeries:
+        def counter(self, name: str, documentation: str = "", *, unit: str = "", **labels: object) -> Counter:
             """The counter series with these labels, made at first use."""
 
         def gauge(
-            self, name: str, documentation: str = "", *, unit: str = "", multiprocess_mode: str = "", **labels: object
-        ) -> S.SharedGaugeSeries | S.GaugeSeries:
+            self,
+            name: str,
+            documentation: str = "",
+            *,
+            unit: str = "",
+            multiprocess_mode: ModeName | Literal[""] = "",
+            **labels: object,
+        ) -> Gauge:
             """The gauge series with these labels, made at first use."""
 
         def histogram(
@@ -56,10 +63,10 @@ class Engine(lookup.Getters):
             unit: str = "",
             buckets: Iterable[float] | None = None,
             **labels: object,
-        ) -> S.HistogramSeries:
+        ) -> Histogram:
             """The histogram series with these labels, made at first use."""
 
-        def summary(self, name: str, documentation: str = "", *, unit: str = "", **labels: object) -> S.SummarySeries:
+        def summary(self, name: str, documentation: str = "", *, unit: str = "", **labels: object) -> Summary:
             """The summary series with these labels, made at first use."""
 
     else:

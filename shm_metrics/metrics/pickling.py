@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from shm_metrics.metrics.declared import Metric
 from shm_metrics.metrics.default_backend import current_backend, default_at, follows_default
 from shm_metrics.metrics.engine import Engine
 from shm_metrics.metrics.family_handle import FamilyHandle
+from shm_metrics.metrics.series import is_declared, public_class
 from shm_metrics.model.families import Family, LabelPairs
 
 __all__ = ["sent"]
@@ -24,12 +24,12 @@ def sent(series: Any) -> tuple[Callable[..., Any], tuple[Any, ...]]:
     """What `__reduce__` gives, of a declared metric or a series: a function, and its arguments."""
     handle: FamilyHandle = series._handle
     family = handle.family
-    if not isinstance(series, Metric):
+    if not is_declared(series):
         where = _where(handle, handle.backend is current_backend())
         return _series, (family, handle.labelnames, series._pairs, where)
     options = {option: getattr(family, field) for field, option in _OPTIONS.items() if getattr(family, field)}
     told = (family.name, family.documentation, series._labelnames, "", "", family.unit)
-    return _metric, (series._public, told, options, _where(handle, follows_default(series)))
+    return _metric, (public_class(type(series)), told, options, _where(handle, follows_default(series)))
 
 
 def _where(handle: FamilyHandle, default: bool) -> Any:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from shm_metrics.errors import MetricConflictError
 from shm_metrics.metrics.family_handle import FamilyHandle, sample_names
-from shm_metrics.metrics.series import series_class
+from shm_metrics.metrics.series import new_series
 from shm_metrics.model.families import Family, LabelPairs
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ class Registry:
 
     def new_handle(self, family: Family, labelnames: tuple[str, ...] | None = None) -> FamilyHandle:
         """A hold on a family; who asks for the family by name gets another."""
-        return FamilyHandle(self._backend, family, labelnames, series_class(family).of)
+        return FamilyHandle(self._backend, family, labelnames, new_series)
 
     def series(self, wanted: Family, given: Mapping[str, Any], pairs: LabelPairs) -> Any:
         """The series of a family with these labels; of its definition, only what is `given` was asked for."""

@@ -1,15 +1,20 @@
-"""One series as users hold it: a cell of the hot path with the methods that are not hot."""
+"""The classes that the public ones make, from one table: series, metrics without labels, metrics with labels.
+
+The public class stands first among the bases of each, the cell of the hot path last: a method that is replaced on the
+public class is replaced in all of them.
+"""
 
 from __future__ import annotations
 
 import time
-from bisect import bisect_left
-from collections.abc import Callable, Mapping, Sequence
+import weakref
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
-from typing import TYPE_CHECKING, Any, SupportsFloat
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, SupportsFloat
 
 from shm_metrics.errors import InvalidMetricError, short_repr
-from shm_metrics.metrics.context_managers import ExceptionCounter, InProgress, Timer
+from shm_metrics.metrics.context_managers import LabelledTimer, Timer
+from shm_metrics.metrics.declared import Counter, Enum, Gauge, Histogram, Info, Metric, MetricWithExemplars, Summary
 from shm_metrics.metrics.family_handle import FamilyHandle
 from shm_metrics.model.families import (
     COUNTER,
@@ -19,57 +24,31 @@ from shm_metrics.model.families import (
     INFO,
     STATESET,
     SUMMARY,
-    Exemplar,
     Family,
     LabelPairs,
 )
-from shm_metrics.model.gauge_modes import MODES, SHARED
-from shm_metrics.model.labels import check_label_names, label_pairs
-from shm_metrics.native.implementation import COMPILED, cells
+from shm_metrics.model.gauge_modes import DEFAULT_MODE, MODES, SHARED
+from shm_metrics.model.labels import label_text
+from shm_metrics.native.implementation import COMPILED, cells, lookup
 from shm_metrics.segment.exemplar_records import exemplar_text
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    from shm_metrics.metrics.engine import Engine
 
-    from shm_metrics.native._cells_cy import CounterCell, HistogramCell, MovingCell
-else:
-    # What the methods below are mixed into, for the type checker.
-    CounterCell = HistogramCell = MovingCell = object
+__all__ = ["allocate", "declared_class", "is_declared", "new_series", "public_class", "series_class"]
 
-__all__ = [
-    "GAUGE_CLASSES",
-    "CounterSeries",
-    "EnumSeries",
-    "GaugeSeries",
-    "HistogramSeries",
-    "InfoSeries",
-    "NewestGaugeSeries",
-    "SharedGaugeSeries",
-    "SummarySeries",
-    "series_class",
-]
-
-# An interpreted cell has a __dict__ already; a compiled one is kept small.
-_SLOTS = ("__weakref__", "_handle", "_pairs", "overflowed") if COMPILED else ()
 _NONE: tuple[str, ...] = ()  # of a class that is mixed into one with the slots
 
 
-class SeriesMethods:
+# -- series ------------------------------------------------------------------------------------------------------------
+
+
+class SeriesMethods(Metric):
     """What every series has. overflowed: its updates go to the overflow series of its family, or nowhere."""
 
     __slots__ = _NONE
-    _handle: FamilyHandle
-    _pairs: LabelPairs
     overflowed: bool
-    _hot: tuple[str, ...] = ()  # the update methods, which an overflowed series counts
     _counts_overflow = False
-
-    @classmethod
-    def of(cls, handle: FamilyHandle, pairs: LabelPairs) -> Any:
-        """The series of `handle` with these labels, with a place to count in."""
-        series = cls.__new__(cls)
-        series.start(handle, pairs)
-        return series
 
     def start(self, handle: FamilyHandle, pairs: LabelPairs, *, move: bool = False) -> None:
         """Take a place in the segment; move: and bring along what was counted so far."""
@@ -113,13 +92,8 @@ class SeriesMethods:
         labels = ", ".join(f"{name}={short_repr(text)}" for name, text in self._pairs)
         return f"{self._handle.family.name}{{{labels}}}" if labels else self._handle.family.name
 
-    def __reduce__(self) -> Any:
-        from shm_metrics.metrics.pickling import sent
-
-        return sent(self)
-
-    def labels(self, *labelvalues: object, **labelkwargs: object) -> Self:
-        """The series with these label values; of a metric that has labels. Raises InvalidMetricError."""
+    def labels(self, *labelvalues: object, **labelkwargs: object) -> NoReturn:
+        """Raise InvalidMetricError: there are no labels to give."""
         raise InvalidMetricError(
             f"{self._handle.family.name}: labels() on "
             + (
@@ -130,21 +104,85 @@ class SeriesMethods:
         )
 
 
+class ChildMethods(SeriesMethods):
+    """A series that a family gave out. What concerns the family is asked of the family."""
+
+    __slots__ = _NONE
+
+    @property
+    def _family(self) -> Family:  # type: ignore[override]
+        return self._handle.family
+
+    def __repr__(self) -> str:
+        labels = ",".join([f'{name}="{_escaped(text)}"' for name, text in self._pairs])
+        return f"<{type(self).__name__} {self._family.name}{{{labels}}}>"
+
+    def _refuse(self, method: str) -> NoReturn:
+        raise InvalidMetricError(
+            f"{self.display_name()}: {method}() on a series; it is a method of the metric with the labels"
+        )
+
+    def collect(self) -> NoReturn:
+        """Raise InvalidMetricError."""
+        self._refuse("collect")
+
+    def remove(self, *labelvalues: object) -> NoReturn:
+        """Raise InvalidMetricError."""
+        self._refuse("remove")
+
+    def remove_by_labels(self, labels: Mapping[str, object]) -> NoReturn:
+        """Raise InvalidMetricError."""
+        self._refuse("remove_by_labels")
+
+    def clear(self) -> NoReturn:
+        """Raise InvalidMetricError."""
+        self._refuse("clear")
+
+
+class PlainMethods(SeriesMethods):
+    """A metric without labels: a series under its own name."""
+
+    __slots__ = _NONE
+
+    def attach(self, backend: Engine, *, move: bool = False) -> None:
+        self.start(backend.families.handle(self._family, (), False), (), move=move)
+
+    def remove(self, *labelvalues: object) -> None:
+        raise InvalidMetricError(
+            f"{self._family.name}: remove() on a metric without labels: there is only the one series"
+        )
+
+    def remove_by_labels(self, labels: Mapping[str, object]) -> None:
+        self.remove()
+
+    def clear(self) -> None:
+        """Nothing happens: there are no labels to clear. It is there for code that clears whatever it finds."""
+
+
+def _escaped(text: str) -> str:
+    """A label value between quotes, as pages have it, shortened to 80 characters."""
+    text = text if len(text) <= 80 else text[:77] + "..."
+    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+
+
 @cache
-def _overflow_variant(cls: type) -> type:
+def _overflow_variant(cls: Any) -> type:
     """The same class, counting each update that it has to put into the overflow."""
-    namespace: dict[str, Any] = {"__slots__": (), "_counts_overflow": True}
-    for name in cls._hot:  # type: ignore[attr-defined]
-        namespace[name] = _counted(getattr(cls, name))
-    if "observe" in namespace:
-        namespace["time"] = lambda self: Timer(self.observe)
-    return type(cls.__name__, (cls,), namespace)
+    namespace: dict[str, Any] = {"__slots__": (), "__module__": cls.__module__, "_counts_overflow": True}
+    variant: type = type(cls.__name__, (cls,), namespace)
+    for name in cls._updates:
+        setattr(variant, name, _counted(variant, name))
+    if "observe" in cls._updates:
+        variant.time = lambda self: Timer(self.observe)  # type: ignore[attr-defined]
+    return variant
 
 
-def _counted(update: Callable[..., Any]) -> Callable[..., Any]:
+def _counted(variant: type, name: str) -> Callable[..., Any]:
     def counted(self: Any, *args: Any, **kwargs: Any) -> Any:
         self.seek_place()
-        result = update(self, *args, **kwargs)
+        if not self._counts_overflow:  # it has a place of its own by now, and another class
+            return getattr(self, name)(*args, **kwargs)
+        result = getattr(super(variant, self), name)(*args, **kwargs)
         if self.overflowed:  # still, and not given a place of its own on the way
             self._handle.writer.count_overflow()
         return result
@@ -152,221 +190,71 @@ def _counted(update: Callable[..., Any]) -> Callable[..., Any]:
     return counted
 
 
-class ExemplarMethods(SeriesMethods):
-    """What counters and histograms do with exemplars. An update with one goes the long way, which others never see."""
+class CounterParts(SeriesMethods):
+    """What the cell of a counter calls."""
 
     __slots__ = _NONE
-
-    def keep_exemplar(
-        self, labels: Mapping[str, str], value: float, timestamp: float | None = None, bucket: int | None = None
-    ) -> bool:
-        """Keep an exemplar without counting: the newest one of a counter or bucket is shown, whichever worker kept it.
-
-        value: what was counted or observed. timestamp: Unix seconds, now if left out. bucket: of a histogram, from 0;
-        the one that `value` falls into if left out. False when it is left out: this worker has no row, or there is no
-        memory for it. Raises InvalidMetricError.
-        """
-        text = exemplar_text(labels, self._handle.family.name)
-        return self._keep(text, float(value), time.time() if timestamp is None else float(timestamp), bucket)
-
-    def _keep(self, text: bytes, value: float, timestamp: float, bucket: int | None = None) -> bool:
-        position = self._position(value, bucket)
-        return self._handle.writer.keep_exemplar(self, position, text, value, timestamp)
-
-    def exemplar(self, bucket: int | None = None) -> Exemplar | None:
-        """The newest exemplar that any worker kept; None: there is none. bucket: of this one of a histogram alone."""
-        if bucket is None:
-            positions = self._positions()
-        else:
-            position = self._position(0.0, bucket)
-            positions = range(position, position + 1)
-        return self._handle.exemplar(self._pairs, positions)
-
-    def _position(self, value: float, bucket: int | None) -> int:
-        """Where the bucket, or the counter's value, is among the slots of the series."""
-        raise NotImplementedError
-
-    def _positions(self) -> range:
-        """Where all are that may have one."""
-        raise NotImplementedError
-
-
-# -- counter -----------------------------------------------------------------------------------------------------------
-
-
-class CounterMethods(ExemplarMethods, CounterCell):
-    __slots__ = _NONE
-    _hot: tuple[str, ...] = ("inc",)
 
     def inc_with_exemplar(self, amount: SupportsFloat, exemplar: Mapping[str, str]) -> None:
-        """What inc() does with an exemplar; it is checked first, so that a bad one counts nothing."""
-        text = exemplar_text(exemplar, self._handle.family.name)
-        cells.CounterCell.inc(self, amount)
-        if exemplar:
-            self._keep(text, float(amount), time.time())
-
-    def _position(self, value: float, bucket: int | None) -> int:
-        return 0
-
-    def _positions(self) -> range:
-        return range(1)
-
-    def reset(self) -> None:
-        """Count from 0 again, in all processes, with a new time of creation."""
-        handle, pairs = self._handle, self._pairs
-        handle.reset(pairs)
-        if self.place()[0] is not handle.writer.row:
-            self.forget()  # memory of its own, where nothing else follows the reset
-        self.start(handle, pairs)
-
-    def count_exceptions(
-        self, exception: type[BaseException] | tuple[type[BaseException], ...] = Exception
-    ) -> ExceptionCounter:
-        """A context manager and decorator that counts the exceptions raised in a block or call."""
-        return ExceptionCounter(self, exception)
-
-    @property
-    def value(self) -> float:
-        """The total over all workers, dead and alive."""
-        return self._handle.total(self._pairs)
+        """Do what inc() does with an exemplar; it is checked first, so that a bad one counts nothing."""
+        _add_with_exemplar(self, cells.CounterCell.inc, amount, exemplar)
 
 
-class CounterSeries(CounterMethods, cells.CounterCell):
-    __slots__ = _SLOTS
+class HistogramParts(SeriesMethods):
+    """What the cell of a histogram calls, and its bounds."""
 
-
-# -- gauge -------------------------------------------------------------------------------------------------------------
-
-
-class GaugeMethods(SeriesMethods, MovingCell):
     __slots__ = _NONE
-    _hot: tuple[str, ...] = ("set", "inc", "dec")
 
     def start(self, handle: FamilyHandle, pairs: LabelPairs, *, move: bool = False) -> None:
-        function = self._handle.backend.functions.pop(self, None) if hasattr(self, "_handle") else None
+        cell: Any = self
+        cell.set_bounds(handle.bounds)
         super().start(handle, pairs, move=move)
-        if function is not None:
-            self.set_function(function)
-
-    def set_to_current_time(self) -> None:
-        """Set to the Unix time in seconds."""
-        self.set(time.time())
-
-    def track_inprogress(self) -> InProgress:
-        """A context manager and decorator: the gauge is one higher while a block or call runs.
-
-        With mode livesum, a worker that dies in the middle takes its own away; with others it stays counted.
-        """
-        return InProgress(self)
-
-    def time(self) -> Timer:
-        """A context manager and decorator that sets the gauge to the seconds a block or call took."""
-        return Timer(self.set)
-
-    def set_function(self, function: Callable[[], float]) -> None:
-        """Set the gauge to `function()` at each scrape that this process answers, and in each one forked from it."""
-        if not callable(function):
-            raise InvalidMetricError(f"{self.display_name()}: set_function({short_repr(function)}): give a callable")
-        self._handle.backend.functions[self] = function
-
-    @property
-    def value(self) -> float:
-        """The value over all workers, by the gauge's mode; the sum for the modes `all` and `liveall`."""
-        return self._handle.total(self._pairs)
-
-
-class SharedGaugeSeries(GaugeMethods, cells.SharedGaugeCell):
-    __slots__ = _SLOTS
-
-
-class GaugeSeries(GaugeMethods, cells.GaugeCell):
-    __slots__ = _SLOTS
-
-
-class NewestMethods(GaugeMethods):
-    """A gauge that shows the value set last cannot be counted up: two workers' steps would not add up."""
-
-    __slots__ = _NONE
-    _hot: tuple[str, ...] = ("set",)
-
-    def inc(self, amount: SupportsFloat = 1.0) -> None:
-        raise InvalidMetricError(
-            f"{self.display_name()}: inc and dec make no sense with mode {self._handle.family.mode}; "
-            "use set, or mode shared or livesum"
-        )
-
-    dec = increment = decrement = inc
-
-
-class NewestGaugeSeries(NewestMethods, cells.GaugeCell):
-    __slots__ = _SLOTS
-
-
-# -- histogram, summary ------------------------------------------------------------------------------------------------
-
-
-class ObservingMethods(SeriesMethods, HistogramCell):
-    __slots__ = _NONE
-    _hot: tuple[str, ...] = ("observe",)
-
-    def start(self, handle: FamilyHandle, pairs: LabelPairs, *, move: bool = False) -> None:
-        self.set_bounds(handle.bounds)
-        super().start(handle, pairs, move=move)
-
-    @property
-    def count(self) -> float:
-        """Observations of all workers, dead and alive."""
-        return float(self._handle.columns(self._pairs)[:-1].sum())
-
-    @property
-    def sum(self) -> float:
-        """Sum of all observed values of all workers, dead and alive."""
-        return float(self._handle.columns(self._pairs)[-1])
-
-
-class HistogramMethods(ExemplarMethods, ObservingMethods):
-    __slots__ = _NONE
 
     def observe_with_exemplar(self, amount: SupportsFloat, exemplar: Mapping[str, str]) -> None:
-        """What observe() does with an exemplar; it is checked first, so that a bad one counts nothing."""
-        text = exemplar_text(exemplar, self._handle.family.name)
-        cells.HistogramCell.observe(self, amount)
-        if exemplar:
-            self._keep(text, float(amount), time.time())
-
-    def _position(self, value: float, bucket: int | None) -> int:
-        bounds = self._handle.family.bounds
-        if bucket is None:
-            bucket = bisect_left(bounds, value) if value == value else len(bounds) - 1
-        if not 0 <= bucket < len(bounds):
-            raise InvalidMetricError(
-                f"{self._handle.family.name}: bucket {bucket}: it has the buckets 0 to {len(bounds) - 1}"
-            )
-        return 1 + bucket
-
-    def _positions(self) -> range:
-        return range(1, 1 + len(self._handle.family.bounds))
+        """Do what observe() does with an exemplar; it is checked first, so that a bad one counts nothing."""
+        _add_with_exemplar(self, cells.HistogramCell.observe, amount, exemplar)
 
 
-class HistogramSeries(HistogramMethods, cells.HistogramCell):
-    __slots__ = _SLOTS
+def _add_with_exemplar(series: Any, update: Any, amount: SupportsFloat, exemplar: Mapping[str, str]) -> None:
+    text = exemplar_text(exemplar, series._handle.family.name)
+    update(series, amount)
+    if exemplar:
+        series._keep(text, float(amount), time.time())
 
 
-class SummaryMethods(ObservingMethods):
+class SummaryParts(HistogramParts):
+    """A histogram of one bucket, without exemplars."""
+
     __slots__ = _NONE
 
     def observe_with_exemplar(self, amount: SupportsFloat, exemplar: Mapping[str, str]) -> None:
         raise TypeError(f"{self._handle.family.name}: a summary takes no exemplar; use a histogram")
 
 
-class SummarySeries(SummaryMethods, cells.HistogramCell):
-    __slots__ = _SLOTS
+class GaugeParts(SeriesMethods):
+    """The function that sets the gauge goes with it to another backend."""
+
+    __slots__ = _NONE
+
+    def start(self, handle: FamilyHandle, pairs: LabelPairs, *, move: bool = False) -> None:
+        series: Any = self
+        function = self._handle.backend.functions.pop(self, None) if hasattr(self, "_handle") else None
+        super().start(handle, pairs, move=move)
+        if function is not None:
+            series.set_function(function)
 
 
-# -- info, enum --------------------------------------------------------------------------------------------------------
+def _no_steps(self: Any, amount: SupportsFloat = 1.0) -> None:
+    """Raise InvalidMetricError: a gauge that shows the value set last cannot add up the steps of two workers."""
+    raise InvalidMetricError(
+        f"{self.display_name()}: inc and dec make no sense with mode {self._handle.family.mode}; "
+        "use set, or mode shared or livesum"
+    )
 
 
-class InfoMethods(SeriesMethods):
+class InfoParts(SeriesMethods):
+    """Info has no cell of its own: each text has one, which is 1."""
+
     __slots__ = _NONE
     _said: LabelPairs | None
     _cell: Any
@@ -377,20 +265,6 @@ class InfoMethods(SeriesMethods):
         self._said, self._cell = None, None
         if said is not None:
             self._set_labels(said)
-
-    def info(self, val: Mapping[str, str]) -> None:
-        """Say these labels of it; what was said before, by any worker, is replaced. Raises InvalidMetricError."""
-        name = self._handle.family.name
-        if not isinstance(val, Mapping):
-            raise InvalidMetricError(f"{name}: info {val!r}: give a mapping of label names to text")
-        check_label_names(list(val), "info", name)
-        taken = {label for label, _ in self._pairs} & set(val)
-        if taken:
-            raise InvalidMetricError(f"{name}: info {sorted(taken)}: these are labels of the metric itself")
-        for label, value in val.items():
-            if value is None:
-                raise InvalidMetricError(f"{name}: info {label!r} is None; give text")
-        self._set_labels(label_pairs(val))
 
     def _set_labels(self, payload: LabelPairs) -> None:
         if payload != self._said:
@@ -413,54 +287,264 @@ class InfoCell(cells.GaugeCell):
         self.handle.writer.bind(self, self.handle.family, self.pairs, self.payload, move=True)
 
 
-class InfoSeries(InfoMethods):
-    __slots__ = ("__weakref__", "_cell", "_handle", "_pairs", "_said", "overflowed")
+# -- metrics with labels -----------------------------------------------------------------------------------------------
 
 
-class EnumMethods(SeriesMethods, MovingCell):
+class LabelledMethods(Metric):
+    """A metric with labels: `labels()` gives its series."""
+
     __slots__ = _NONE
-    _hot: tuple[str, ...] = ("set",)
+    _order: Sequence[int]
+    if TYPE_CHECKING:
 
-    def state(self, state: str) -> None:
-        """Be in this state, for all workers. Raises InvalidMetricError."""
-        states: Sequence[str] = self._handle.family.states
-        try:
-            index = states.index(state)
-        except ValueError:
-            raise InvalidMetricError(
-                f"{self.display_name()}: state {short_repr(state)}: it is one of {', '.join(states)}"
-            ) from None
-        self.set(float(index))
+        def name_labels(self, labelnames: Iterable[str]) -> None: ...
+        def known_children(self) -> dict[tuple[str, ...], Any]: ...
 
     @property
-    def value(self) -> str:
-        """The state that was set last, by whichever worker."""
-        index = self._handle.total(self._pairs)
-        return self._handle.family.states[int(index)]
+    def _pairs(self) -> LabelPairs:  # type: ignore[override]
+        raise AttributeError(self._missing())
+
+    def attach(self, backend: Engine, *, move: bool = False) -> None:
+        names = self._labelnames
+        self._order = sorted(range(len(names)), key=names.__getitem__)
+        handle = backend.families.handle(self._family, names, bool(names))
+        known = self._leave(move) if hasattr(self, "_handle") else {}
+        self._handle = handle
+        self.name_labels(names)
+        for values, child in known.items():
+            child.start(self._handle, child._pairs, move=move)
+            self._handle.series.setdefault(child._pairs, child)
+            self.known_children()[values] = child
+
+    def _leave(self, move: bool) -> dict[tuple[str, ...], Any]:
+        """Forget the children; those that go along: if nothing is moved, only what somebody else holds.
+
+        The others would begin in the next backend with a zero that nobody there asked for.
+        """
+        children = dict(self.known_children())
+        self.name_labels(self._labelnames)
+        self._handle.release(child._pairs for child in children.values())
+        if move:
+            return children
+        functions = self._handle.backend.functions
+        kept = {values: child for values, child in children.items() if child in functions}
+        watched = {values: weakref.ref(child) for values, child in children.items()}
+        del children  # the last reference to what nobody else holds
+        for values, reference in watched.items():
+            child = reference()
+            if child is not None:
+                kept[values] = child
+        return kept
+
+    def make_child(self, labelvalues: tuple[object, ...], labelkwargs: Mapping[str, object]) -> Any:
+        """What labels() does when the series is not cached."""
+        values = self._values(labelvalues, labelkwargs)
+        child = self.known_children().get(values)
+        if child is None:
+            child = self._handle.child(self._pairs_of(values))
+            if not child.overflowed:
+                self.known_children()[values] = child
+        return child
+
+    def _values(self, labelvalues: Sequence[object], labelkwargs: Mapping[str, object]) -> tuple[str, ...]:
+        names, name = self._labelnames, self._family.name
+        if labelvalues and labelkwargs:
+            raise InvalidMetricError(f"{name}: labels() got values by position and by name; use one of the two")
+        if labelkwargs:
+            if set(labelkwargs) != set(names):
+                raise InvalidMetricError(f"{name}: labels {sorted(labelkwargs)}: it is declared with {list(names)}")
+            return tuple(label_text(labelkwargs[label], label) for label in names)
+        if len(labelvalues) != len(names):
+            raise InvalidMetricError(f"{name}: {len(labelvalues)} label values: it is declared with {list(names)}")
+        return tuple([label_text(value, label) for label, value in zip(names, labelvalues, strict=True)])
+
+    def _pairs_of(self, values: tuple[str, ...]) -> LabelPairs:
+        names = self._labelnames
+        return tuple([(names[position], values[position]) for position in self._order])
+
+    def remove(self, *labelvalues: object) -> None:
+        values = self._values(labelvalues, {})
+        self._handle.remove(self._pairs_of(values))
+        self._forget()
+
+    def remove_by_labels(self, labels: Mapping[str, object]) -> None:
+        if not labels:
+            return
+        unknown = set(labels) - set(self._labelnames)
+        if unknown:
+            raise InvalidMetricError(
+                f"{self._family.name}: labels {sorted(unknown)}: it is declared with {list(self._labelnames)}"
+            )
+        self._handle.remove_matching({label: label_text(value, label) for label, value in labels.items()})
+        self._forget()
+
+    def clear(self) -> None:
+        self._handle.clear()
+        self._forget()
+
+    def _forget(self) -> None:
+        left = {
+            values: child
+            for values, child in dict(self.known_children()).items()
+            if child._pairs in self._handle.series
+        }
+        self.name_labels(self._labelnames)
+        self.known_children().update(left)
+
+    def _missing(self) -> str:
+        return (
+            f"{self._family.name}: missing label values; it has the labels {list(self._labelnames)}, say which series: "
+            f".labels({', '.join(label + '=...' for label in self._labelnames)})"
+        )
+
+    def without_labels(self, *_: object, **__: object) -> NoReturn:
+        """Raise InvalidMetricError."""
+        raise InvalidMetricError(self._missing())
 
 
-class EnumSeries(EnumMethods, cells.GaugeCell):
-    __slots__ = _SLOTS
+def _labelled_time(update: str) -> Callable[[Any], LabelledTimer]:
+    """time() of a metric with labels, whose series get the seconds by their method `update`."""
+
+    def time(self: Any) -> LabelledTimer:
+        """Return a context manager; `labels(...)` of it says which series gets the seconds that the block took."""
+        return LabelledTimer(
+            lambda *values, **names: getattr(self.labels(*values, **names), update), self.without_labels
+        )
+
+    return time
 
 
-# -- which one ---------------------------------------------------------------------------------------------------------
+# -- the table ---------------------------------------------------------------------------------------------------------
 
-GAUGE_CLASSES: Mapping[str, Any] = {
-    mode.name: SharedGaugeSeries if mode.name == SHARED else GaugeSeries if mode.moves else NewestGaugeSeries
+# No instance dict in a compiled one; an interpreted cell has one already.
+_SERIES_SLOTS = ("__weakref__", "_handle", "_pairs", "overflowed")
+_DECLARED_SLOTS = ("_family", "_labelnames")
+_LABELLED_SLOTS = ("__weakref__", "_handle", "_order", *_DECLARED_SLOTS)
+
+
+class _Kind(NamedTuple):
+    """One row: what the classes of one type, or of one type of gauge, are made of."""
+
+    public: type[Metric]
+    cell: Any  # allocates the series
+    parts: type[SeriesMethods]
+    updates: tuple[str, ...]  # the methods that an overflowed series counts
+    overrides: Mapping[str, Any] = {}
+    slots: tuple[str, ...] = ()
+
+    def series(self) -> Any:
+        """The class of the series that a family gives out."""
+        return self._class((self.public, ChildMethods, self.parts, self.cell), self._series_slots(), self.overrides)
+
+    def plain(self) -> Any:
+        """The class of a metric without labels."""
+        slots = (*self._series_slots(), *_DECLARED_SLOTS)
+        return self._class((self.public, PlainMethods, self.parts, self.cell), slots, self.overrides)
+
+    def labelled(self) -> Any:
+        """The class of a metric with labels: what needs a series raises, but a timer can be told it later."""
+        methods: dict[str, Any] = {}
+        for base in (self.public, MetricWithExemplars):
+            if issubclass(self.public, base):
+                methods.update(
+                    (name, LabelledMethods.without_labels)
+                    for name, value in vars(base).items()
+                    if callable(value) and not name.startswith("_")
+                )
+        if "time" in methods:
+            methods["time"] = _labelled_time(self.updates[0])
+        slots = _LABELLED_SLOTS if COMPILED else _NONE
+        return self._class((self.public, LabelledMethods, lookup.Children), slots, methods)
+
+    def _series_slots(self) -> tuple[str, ...]:
+        return (*_SERIES_SLOTS, *self.slots) if COMPILED or self.cell is object else _NONE
+
+    def _class(self, bases: tuple[Any, ...], slots: tuple[str, ...], methods: Mapping[str, Any]) -> Any:
+        public = self.public
+        own = {
+            "__slots__": slots,
+            "__module__": public.__module__,
+            "__doc__": public.__doc__,
+            "_public": public,
+            "_base": bases[-1],
+            "_updates": self.updates,
+        }
+        # `object` stands last among the bases of every class already
+        return type(public.__name__, tuple(base for base in bases if base is not object), own | dict(methods))
+
+
+_MOVING = _Kind(Gauge, cells.GaugeCell, GaugeParts, ("set", "inc", "dec"))
+_NEWEST = _MOVING._replace(
+    updates=("set",), overrides=dict.fromkeys(("inc", "dec", "increment", "decrement"), _no_steps)
+)
+_KINDS: Mapping[str, _Kind] = {
+    COUNTER: _Kind(Counter, cells.CounterCell, CounterParts, ("inc",)),
+    HISTOGRAM: _Kind(Histogram, cells.HistogramCell, HistogramParts, ("observe",)),
+    SUMMARY: _Kind(Summary, cells.HistogramCell, SummaryParts, ("observe",)),
+    INFO: _Kind(Info, object, InfoParts, (), slots=("_cell", "_said")),
+    STATESET: _Kind(Enum, cells.GaugeCell, SeriesMethods, ("state",)),
+    "shared gauge": _MOVING._replace(cell=cells.SharedGaugeCell),
+    "gauge": _MOVING,
+    "newest gauge": _NEWEST,
+}
+_GAUGES: Mapping[str, str] = {
+    mode.name: "shared gauge" if mode.name == SHARED else "gauge" if mode.moves else "newest gauge"
     for mode in MODES.values()
 }
-"""Gauge mode -> the class of its series."""
-
-_CLASSES: Mapping[str, Any] = {
-    COUNTER: CounterSeries,
-    HISTOGRAM: HistogramSeries,
-    SUMMARY: SummarySeries,
-    INFO: InfoSeries,
-    STATESET: EnumSeries,
-    **GAUGE_CLASSES,
+_SERIES: Mapping[str, Any] = {name: kind.series() for name, kind in _KINDS.items()}
+_PLAIN: Mapping[str, Any] = {name: kind.plain() for name, kind in _KINDS.items()}
+_LABELLED: Mapping[str, Any] = {
+    type_: _KINDS["gauge" if type_ == GAUGE else type_].labelled()
+    for type_ in (COUNTER, GAUGE, HISTOGRAM, SUMMARY, INFO, STATESET)
 }
+_PUBLIC = (Counter, Gauge, Histogram, Summary, Info, Enum)
+
+
+def _kind_name(type_: str, mode: str) -> str:
+    return _GAUGES[mode] if type_ == GAUGE else type_
 
 
 def series_class(family: Family) -> Any:
-    """The class of the family's series."""
-    return _CLASSES[family.mode if family.type == GAUGE else family.type]
+    """Return the class of the family's series."""
+    return _SERIES[_kind_name(family.type, family.mode)]
+
+
+def declared_class(type_: str, mode: str, labelled: bool) -> Any:
+    """Return the class of a declared metric. mode: of a gauge."""
+    return _LABELLED[type_] if labelled else _PLAIN[_kind_name(type_, mode)]
+
+
+def new_series(handle: FamilyHandle, pairs: LabelPairs) -> Any:
+    """Return the series of `handle` with these labels, with a place to count in."""
+    cls = series_class(handle.family)
+    series = cls._base.__new__(cls)
+    series.start(handle, pairs)
+    return series
+
+
+def allocate(
+    cls: Any, name: str = "", documentation: str = "", labelnames: Iterable[str] = (), *_: Any, **options: Any
+) -> Any:
+    """Return a declared metric of the public class `cls`, or of a user's subclass of one, that is not yet set up."""
+    public = public_class(cls)
+    mode = options.get("multiprocess_mode", DEFAULT_MODE)
+    if not isinstance(mode, str) or mode not in MODES:
+        mode = DEFAULT_MODE  # the constructor refuses it
+    implementation = declared_class(public._type, mode, bool(labelnames))
+    return implementation._base.__new__(implementation if public in _PUBLIC else _subclass(public, implementation))
+
+
+def public_class(cls: Any) -> Any:
+    """Return the class whose constructor makes instances of `cls`."""
+    return getattr(cls, "_public", cls)
+
+
+def is_declared(metric: Metric) -> bool:
+    """Return whether `metric` was declared, and is not a series that a family gave out."""
+    return not isinstance(metric, ChildMethods)
+
+
+@cache
+def _subclass(cls: type, implementation: type) -> type:
+    """What a user's subclass of a public class makes."""
+    return type(cls.__name__, (cls, implementation), {"__module__": cls.__module__, "_public": cls})

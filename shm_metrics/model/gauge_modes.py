@@ -7,13 +7,29 @@ worker may set, inc or dec.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final, Literal
 
 from shm_metrics.errors import InvalidMetricError
 
-__all__ = ["MODES", "GaugeMode", "gauge_mode"]
+__all__ = ["MODES", "GaugeMode", "ModeName", "gauge_mode"]
 
-SHARED = "shared"
-DEFAULT_MODE = SHARED
+ModeName = Literal[
+    "shared",
+    "all",
+    "liveall",
+    "min",
+    "livemin",
+    "max",
+    "livemax",
+    "sum",
+    "livesum",
+    "mostrecent",
+    "livemostrecent",
+]
+"""The modes for the type checker; MODES has what each means."""
+
+SHARED: Final = "shared"
+DEFAULT_MODE: Final = SHARED
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,13 @@ class Snapshot:
     damaged_records: int = 0
     counters_near_limit: int = 0
 
+    def __repr__(self) -> str:
+        families = sum(len(item.families) if isinstance(item, FamilyRun) else 1 for item in self.items)
+        return (
+            f"<Snapshot of {self.incarnation}: {families} families, {self.series} series, "
+            f"{len(self.live_rows)} of {len(self.used_rows)} workers live>"
+        )
+
     @cached_property
     def families(self) -> tuple[FamilySnapshot, ...]:
         """One snapshot a family."""

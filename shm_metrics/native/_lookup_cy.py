@@ -18,7 +18,10 @@ if cython.compiled:
 
 COMPILED: bool = cython.compiled
 
-_LABELS_DOC = b"""Return the child with these label values, by position or by name; it is made at first use.
+_LABELS_DOC = b"""labels($self, /, *labelvalues, **labelkwargs)
+--
+
+Return the series with these label values, by position or by name; made at first use.
 
 Raise InvalidMetricError when they are not exactly the declared labels."""
 _COUNTER_DOC = b"""counter(name, documentation='', unit='', **labels):
@@ -253,7 +256,8 @@ else:
         get.__doc__ = doc.decode()
         return get
 
-    labels_method.__doc__ = _LABELS_DOC.decode()
+    labels_method.__name__ = labels_method.__qualname__ = "labels"
+    labels_method.__doc__ = _LABELS_DOC.decode().partition("--\n\n")[2]
     counter_method = _getter("counter", _COUNTER_DOC)
     gauge_method = _getter("gauge", _GAUGE_DOC)
     histogram_method = _getter("histogram", _HISTOGRAM_DOC)

@@ -216,7 +216,9 @@ class FileLocks:
                     return False
                 if error.errno != errno.EBADF:
                     raise
-                number = self._descriptor.number()  # closed by code of others since its proof
+                if self._descriptor.number() == number:
+                    raise  # it is open for reading only
+                number = self.fd  # code of others has closed it since its proof
                 if number < 0:
                     return False
             else:
@@ -295,7 +297,7 @@ class FileLocks:
             except OSError as error:
                 # Code of others has closed the number since its proof, or this is the child of a fork on top of this
                 # call, which has another description.
-                if error.errno != errno.EBADF:
+                if error.errno != errno.EBADF or self._descriptor.number() == number:
                     raise
                 number = self.fd
                 if number < 0:

@@ -29,7 +29,7 @@ def _core(*tests: str) -> tuple[str, ...]:
 
 DIFFERENCES: tuple[Difference, ...] = (
     Difference(
-        "repr() is `<counter jobs>`, theirs `prometheus_client.metrics.Counter(jobs)`",
+        "repr() is `<Counter jobs>`, theirs `prometheus_client.metrics.Counter(jobs)`",
         "it is text for people, and this is another module",
         _core(
             "TestCounter::test_repr",

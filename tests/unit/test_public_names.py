@@ -177,15 +177,15 @@ def test_each_type_has_these_methods_with_and_without_labels(name, make_backend)
 
 PARAMETERS = "(self, name, documentation='', labelnames=(), namespace='', subsystem='', unit='', registry=None"
 OPTIONS = {
-    "Gauge": "*, multiprocess_mode='shared'",
-    "Histogram": f"*, buckets={shm_metrics.DEFAULT_BUCKETS}",
-    "Enum": "*, states=()",
+    "Gauge": ", *, multiprocess_mode='shared'",
+    "Histogram": f", *, buckets={shm_metrics.DEFAULT_BUCKETS}",
+    "Enum": ", *, states=()",
 }
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_each_type_is_made_like_this(name):
-    assert signature(getattr(shm_metrics, name).__init__) == f"{PARAMETERS}, {OPTIONS.get(name, '**options')})"
+    assert signature(getattr(shm_metrics, name).__init__) == f"{PARAMETERS}{OPTIONS.get(name, '')})"
 
 
 def test_the_version_is_the_packages():
