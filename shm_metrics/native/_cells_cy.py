@@ -272,14 +272,13 @@ class Cell:
 
 
 @cython.ccall
-def adopt(private: Row, shared: Row, cells: dict):
+def adopt(private: Row, shared: Row, cells: dict, source: Row):
     """Point a private Row to where `shared` points, and carry over what its cells counted.
 
     cells: of any keys; its values are looked at here, so that none comes in between.
+    source: a row that took over the private memory before. After an exception the call can be repeated with it.
     The pointing goes first: what is counted from then on is in the shared row, and the private memory stands still.
     """
-    source: Row = private_row(1)
-    source.take(private)
     private.take(shared)
     for cell in list(cells.values()):
         if cell.place()[0] is private:

@@ -80,6 +80,7 @@ class Writer:
         self._wanted_pages[0] = 1
         self._cells = BoundCells()
         self._rowless_byte: int | None = None
+        self._carried: Any = None  # private memory from which an adoption was not yet carried over in full
         self._rowless: dict[int, Any] = {}  # slot -> a cell of it; kept alive, so that no count dies with its cell
         self._families: dict[int, tuple[Family, FamilyPlace]] = {}
         self._waiting: list[tuple[Any, Family, LabelPairs, LabelPairs]] = []
@@ -408,7 +409,12 @@ class Writer:
 
     def _without_row(self) -> bool:
         """Return whether there is no row yet, also after an exception in _adopt(), which must run again."""
-        return self.lease is None or bool(self.row.memory()[1]) or self._rowless_byte is not None
+        return (
+            self.lease is None
+            or bool(self.row.memory()[1])
+            or self._carried is not None
+            or (self._rowless_byte is not None)
+        )
 
     def _adopt(self, lease: RowLease) -> None:
         """Move into the row. It can be repeated after an exception.
@@ -421,7 +427,7 @@ class Writer:
             lease.forget()
             raise ForkedCallError
         self.lease = lease
-        if self.row.memory()[1]:
+        if self.row.memory()[1] or self._carried is not None:
             shared = cells.private_row(1)
             self._point(shared, lease)
             shared.follow(lease.generation()[0])
@@ -431,11 +437,17 @@ class Writer:
             for _, place in list(self._families.values()):
                 lease.use(place.number)
             exemplars = ExemplarTable(segment, row)
-            overflowed = self.row.read(L.SLOT_OVERFLOWED_UPDATES)
+            carried = self._carried
+            if carried is None:
+                carried = cells.private_row(1)
+                carried.take(self.row)
             if lock.poisoned:
                 raise ForkedCallError
+            self._carried = carried  # until all is carried over: after an exception the rest is
             self._exemplars = exemplars
-            cells.adopt(self.row, shared, self._rowless)
+            cells.adopt(self.row, shared, self._rowless, carried)
+            overflowed = carried.read(L.SLOT_OVERFLOWED_UPDATES)
+            self._carried = None
             self.row.add(L.SLOT_OVERFLOWED_UPDATES, overflowed)
         if lock.poisoned:
             raise ForkedCallError
@@ -540,7 +552,7 @@ class Writer:
             cell.place()[0].renew()
             cell.forget()
         self.lease = None
-        self._rowless, self._rowless_byte = {}, None
+        self._rowless, self._rowless_byte, self._carried = {}, None, None
         self._take_row()
         if self._waiting:
             self._start_repairs()

@@ -42,8 +42,8 @@ __all__ = ["SCENARIOS", "Wrong"]
 
 PACKAGE = os.path.dirname(shm_metrics.__file__) + os.sep
 HOT = (
-    PACKAGE + "_cells_cy.py",
-    PACKAGE + "_no_cython.py",
+    PACKAGE + "native/_cells_cy.py",
+    PACKAGE + "native/_no_cython.py",
 )  # its steps are single for real signals; compiled, there is nothing to trace
 MODES = ("min", "max", "mostrecent", "sum", "shared", "all")
 
@@ -131,6 +131,7 @@ class Scenario:
     rows, slots = 3, 256
     before: dict[str, float] = {}  # noqa: RUF012
     after: dict[str, float] = {}  # noqa: RUF012
+    halfway: tuple[dict[str, float], ...] = ()  # what else an interrupted operation may show
     between: dict[str, float] = {}  # noqa: RUF012  # after the operation, before finish(); empty: as after
 
     def __init__(self, path: str) -> None:
@@ -340,9 +341,13 @@ class Keep(Scenario):
 
 
 class Adopt(Scenario):
-    """A worker without a row gets one."""
+    """A worker without a row gets one.
+
+    Its series are carried over one by one, each as a whole; after an exception in between, the next repair goes on.
+    """
 
     rows = 1
+    halfway = ({"jobs": 3.0}, {"jobs": 10.0})
     before = {"jobs": 1.0}  # noqa: RUF012
     after = {"jobs": 13.0, "took": 2.0, "depth": 4.0}  # noqa: RUF012
     between = {"jobs": 12.0, "took": 1.0, "depth": 4.0}  # noqa: RUF012
@@ -527,7 +532,7 @@ def trial(kind_of: type[Scenario], kind: str, at: int, number: int) -> tuple[boo
                 except RuntimeError:
                     raise Wrong("the allocator's lock is held") from None
             if raised:
-                check_page(scenario, scenario.before, scenario.between or scenario.after)
+                check_page(scenario, scenario.before, scenario.between or scenario.after, *scenario.halfway)
                 scenario.operation()
             scenario.finish()
             check_page(scenario, scenario.after, exactly=True)

@@ -81,7 +81,7 @@ def test_a_patched_method_is_called_for_series_in_the_overflow(make_backend):
 def test_help_shows_labels_and_updates_with_signatures_and_words(type_):
     text = pydoc.plain(pydoc.render_doc(type_))
     assert re.search(
-        r"\n \|  labels\(self, (/, )?\*labelvalues, \*\*labelkwargs\)\n \|      Return the series with", text
+        r"\n \|  labels\(self, (/, )?\*labelvalues, \*\*labelkwargs\)[^\n]*\n \|      Return the series with", text
     )
     assert f"{type_.__name__}(name: 'str', documentation: 'str' = ''" in text
     for update_type, method, _ in UPDATES:
