@@ -207,22 +207,29 @@ class FileLocks:
                 pin.drop()
         self._left = kept
 
-    def _set(self, number: int, kind: int, byte: int) -> bool:
+    def _call(self, number: int, command: int, request: bytes) -> bytes | None:
+        """Return what fcntl() answers; None when the descriptor is lost and cannot be opened again.
+
+        Code of others may close the number after its proof; and the child of a fork on top of this call has another
+        description. A number that is still ours and gives EBADF is open for reading only: that is raised.
+        """
         while True:
             try:
-                fcntl.fcntl(number, self._set_command, _request(kind, byte))
+                return fcntl.fcntl(number, command, request)
             except OSError as error:
-                if error.errno in _REFUSED or self._closed:  # closed: by a fork on top of this very call
-                    return False
-                if error.errno != errno.EBADF:
+                if error.errno != errno.EBADF or self._descriptor.number() == number:
                     raise
-                if self._descriptor.number() == number:
-                    raise  # it is open for reading only
-                number = self.fd  # code of others has closed it since its proof
+                number = self.fd
                 if number < 0:
-                    return False
-            else:
-                return True
+                    return None
+
+    def _set(self, number: int, kind: int, byte: int) -> bool:
+        try:
+            return self._call(number, self._set_command, _request(kind, byte)) is not None
+        except OSError as error:
+            if error.errno in _REFUSED or self._closed:  # closed: by a fork on top of this very call
+                return False
+            raise
 
     def _take(self, byte: int, exclusive: bool) -> bool:
         number = self.fd
@@ -290,20 +297,8 @@ class FileLocks:
         return count > 0 and self._asks(number, byte, count)
 
     def _asks(self, number: int, byte: int, count: int) -> bool:
-        asked = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, byte, count, 0)
-        while True:
-            try:
-                answer = fcntl.fcntl(number, self._get_command, asked)
-            except OSError as error:
-                # Code of others has closed the number since its proof, or this is the child of a fork on top of this
-                # call, which has another description.
-                if error.errno != errno.EBADF or self._descriptor.number() == number:
-                    raise
-                number = self.fd
-                if number < 0:
-                    return False
-            else:
-                return bool(_FLOCK.unpack(answer)[0] != fcntl.F_UNLCK)
+        answer = self._call(number, self._get_command, _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, byte, count, 0))
+        return answer is not None and bool(_FLOCK.unpack(answer)[0] != fcntl.F_UNLCK)
 
     def close(self) -> None:
         if self._closed:

@@ -413,7 +413,7 @@ class Writer:
             self.lease is None
             or bool(self.row.memory()[1])
             or self._carried is not None
-            or (self._rowless_byte is not None)
+            or self._rowless_byte is not None
         )
 
     def _adopt(self, lease: RowLease) -> None:
